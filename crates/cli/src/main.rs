@@ -1,0 +1,2 @@
+//! The program `edgethink`.
+fn main() {}

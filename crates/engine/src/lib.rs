@@ -1,0 +1,1 @@
+//! Inference engine: sequences, KV blocks, scheduler, adapters per token span, sampler.

@@ -1,0 +1,1 @@
+//! Training: full training and LoRA SFT with the prompt mask, on a tensor library.

@@ -1,0 +1,2 @@
+//! Checks of the invariants in ARCHITECTURE.md.
+fn main() {}

@@ -1,0 +1,140 @@
+//! Instruction sets: which the kernels are written for, which this machine has.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// An instruction set that the kernels are written for. Every operation gives it as its first argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Plain Rust: runs everywhere, and is what the others are compared to.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C (2013 on).
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (2019 on).
+    Avx512Vnni,
+    /// AArch64 with the dot-product instructions (Armv8.2 on).
+    NeonDot,
+}
+
+/// A name that is no [`Isa`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown instruction set `{0}`; known are scalar, avx2, avx512vnni and neondot")]
+pub struct UnknownIsa(String);
+
+impl Isa {
+    /// All instruction sets, slowest first.
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512Vnni, Self::NeonDot];
+
+    /// The best that this machine has.
+    #[must_use]
+    pub fn detect() -> Self {
+        Self::available().last().unwrap_or(Self::Scalar)
+    }
+
+    /// Those that this machine has, slowest first; never empty.
+    pub fn available() -> impl DoubleEndedIterator<Item = Self> {
+        Self::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// Whether this machine has it. Cheap: the answer is kept.
+    #[must_use]
+    #[inline]
+    pub fn is_available(self) -> bool {
+        const KNOWN: u8 = 1 << 7;
+        static FOUND: AtomicU8 = AtomicU8::new(0);
+        let mut found = FOUND.load(Ordering::Relaxed);
+        if found == 0 {
+            found = Self::ALL
+                .into_iter()
+                .filter(|isa| isa.probe())
+                .fold(KNOWN, |bits, isa| bits | isa.bit());
+            FOUND.store(found, Ordering::Relaxed);
+        }
+        found & self.bit() != 0
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Self::Scalar => 1,
+            Self::Avx2 => 2,
+            Self::Avx512Vnni => 4,
+            Self::NeonDot => 8,
+        }
+    }
+
+    /// Asks the processor.
+    fn probe(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx2.probe()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[allow(unreachable_patterns, reason = "the list above depends on the target")]
+            _ => false,
+        }
+    }
+
+    /// The guard of every dispatch: running instructions that the machine lacks is undefined behaviour.
+    #[inline]
+    pub(crate) fn require(self) {
+        assert!(self.is_available(), "this machine has no {self}");
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512Vnni => "avx512vnni",
+            Self::NeonDot => "neondot",
+        })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = UnknownIsa;
+
+    fn from_str(name: &str) -> Result<Self, UnknownIsa> {
+        Self::ALL
+            .into_iter()
+            .find(|isa| isa.to_string() == name)
+            .ok_or_else(|| UnknownIsa(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.to_string().parse(), Ok(isa));
+        }
+        assert!("sse9".parse::<Isa>().is_err());
+    }
+
+    #[test]
+    fn the_best_is_available() {
+        assert!(Isa::Scalar.is_available());
+        assert!(Isa::detect().is_available());
+        assert_eq!(Isa::available().next(), Some(Isa::Scalar));
+    }
+}

@@ -1,0 +1,199 @@
+//! Into and out of the packed layout, and round-to-nearest codes for weights that come without any.
+
+use half::f16;
+
+use crate::error::KernelError;
+use crate::packed::{Bits, GROUP, PANEL, PackedMut, PackedRef};
+
+/// Where the code of (row r of its panel, column c of its group) lies: byte, and whether it is the high nibble of a 4-bit block.
+fn place(bits: Bits, r: usize, c: usize) -> (usize, bool) {
+    let quad = c / 4;
+    match bits {
+        Bits::B8 => (quad * 64 + r * 4 + c % 4, false),
+        Bits::B4 => (quad % 4 * 64 + r * 4 + c % 4, quad >= 4),
+    }
+}
+
+/// Packs rows `first_row..first_row + n` given as one code per byte.
+///
+/// `codes` is `[n, cols]`, `scales` (and `offsets`, exactly where the shape has them) `[n, cols / 32]`; scales and offsets are
+/// rounded to f16. `first_row` is a multiple of 16; the rows of a panel that are not given become zeros, so `n` is a multiple of 16
+/// or reaches the last row.
+///
+/// # Errors
+/// [`KernelError::ScaleRange`] for a scale or offset that is NaN or beyond f16. The destination is then partly written.
+///
+/// # Panics
+/// On wrong lengths, and on a code beyond the width.
+pub fn pack_rows(
+    dst: &mut PackedMut<'_>,
+    first_row: usize,
+    codes: &[u8],
+    scales: &[f32],
+    offsets: Option<&[f32]>,
+) -> Result<(), KernelError> {
+    let shape = dst.shape;
+    let (groups, bits) = (shape.groups(), shape.bits);
+    if shape.cols == 0 {
+        return Ok(());
+    }
+    let n = codes.len() / shape.cols;
+    assert_eq!(
+        codes.len(),
+        n * shape.cols,
+        "codes of whole rows of {}",
+        shape.cols
+    );
+    assert_eq!(scales.len(), n * groups, "scales of {n} rows");
+    assert_eq!(
+        offsets.map(<[f32]>::len),
+        shape.has_offset.then_some(n * groups),
+        "offsets of {n} rows"
+    );
+    assert!(
+        first_row.is_multiple_of(PANEL) && first_row + n <= shape.rows,
+        "rows {first_row}+{n} of {}",
+        shape.rows
+    );
+    assert!(
+        n.is_multiple_of(PANEL) || first_row + n == shape.rows,
+        "rows {first_row}+{n} end inside a panel"
+    );
+    assert!(
+        codes.iter().all(|&c| c <= bits.max_code()),
+        "a code beyond {}",
+        bits.max_code()
+    );
+
+    let first = first_row / PANEL * groups;
+    let count = n.div_ceil(PANEL) * groups;
+    dst.quants[first * bits.group_bytes()..][..count * bits.group_bytes()].fill(0);
+    dst.scales[first * PANEL..][..count * PANEL].fill(0);
+    if let Some(o) = dst.offsets.as_deref_mut() {
+        o[first * PANEL..][..count * PANEL].fill(0);
+    }
+    for row in 0..n {
+        for group in 0..groups {
+            let at = (first_row + row) / PANEL * groups + group;
+            let r = row % PANEL;
+            let half = |value: f32| {
+                let half = f16::from_f32(value);
+                half.is_finite()
+                    .then(|| half.to_bits())
+                    .ok_or(KernelError::ScaleRange { row, group })
+            };
+            dst.scales[at * PANEL + r] = half(scales[row * groups + group])?;
+            if let (Some(to), Some(from)) = (dst.offsets.as_deref_mut(), offsets) {
+                to[at * PANEL + r] = half(from[row * groups + group])?;
+            }
+            let bytes = &mut dst.quants[at * bits.group_bytes()..][..bits.group_bytes()];
+            let from = &codes[row * shape.cols + group * GROUP..][..GROUP];
+            for (c, &code) in from.iter().enumerate() {
+                let (byte, high) = place(bits, r, c);
+                bytes[byte] |= if high { code << 4 } else { code };
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Values of one row, `[cols]`: the embedding lookup.
+///
+/// # Panics
+/// If there is no such row or `out` is not `cols` long.
+pub fn unpack_row(w: PackedRef<'_>, row: usize, out: &mut [f32]) {
+    let shape = w.shape();
+    assert!(row < shape.rows, "row {row} of {}", shape.rows);
+    assert_eq!(out.len(), shape.cols, "columns");
+    let (panel, r) = (row / PANEL, row % PANEL);
+    let quants = w.panel_quants(panel).chunks_exact(shape.bits.group_bytes());
+    let offsets = w.panel_offsets(panel);
+    let groups = quants
+        .zip(w.panel_scales(panel))
+        .zip(out.as_chunks_mut::<GROUP>().0)
+        .enumerate();
+    for (group, ((bytes, scales), out)) in groups {
+        let scale = f16::from_bits(scales[r]).to_f32();
+        let offset = match offsets.get(group) {
+            Some(offsets) => f16::from_bits(offsets[r]).to_f32(),
+            None => -scale * f32::from(shape.bits.zero()),
+        };
+        for (c, out) in out.iter_mut().enumerate() {
+            let (byte, high) = place(shape.bits, r, c);
+            let code = match (shape.bits, high) {
+                (Bits::B8, _) => bytes[byte],
+                (Bits::B4, false) => bytes[byte] & 15,
+                (Bits::B4, true) => bytes[byte] >> 4,
+            };
+            *out = scale.mul_add(f32::from(code), offset);
+        }
+    }
+}
+
+/// Symmetric round-to-nearest codes and scales per 32 of the weights `x` `[n, cols]`.
+///
+/// The scale is a f16 value: 4 bits put the element of largest magnitude (with its sign) at code 0 as Q4_0 does, 8 bits use
+/// max|x| / 127. A group of zeros has scale 0. Ties round away from zero; codes are clamped to the width.
+///
+/// # Errors
+/// [`KernelError::NonFinite`] for NaN or infinity, [`KernelError::ScaleRange`] for weights too large for a f16 scale.
+///
+/// # Panics
+/// On wrong lengths: `x` and `codes` equal and a multiple of 32, `scales` one per 32.
+pub fn quantize_weights(
+    bits: Bits,
+    cols: usize,
+    x: &[f32],
+    codes: &mut [u8],
+    scales: &mut [f32],
+) -> Result<(), KernelError> {
+    assert!(
+        cols > 0 && cols.is_multiple_of(GROUP) && x.len().is_multiple_of(cols),
+        "{} weights in rows of {cols}",
+        x.len()
+    );
+    assert_eq!(codes.len(), x.len(), "codes");
+    assert_eq!(scales.len(), x.len() / GROUP, "scales");
+    let groups = cols / GROUP;
+    let blocks = x
+        .as_chunks::<GROUP>()
+        .0
+        .iter()
+        .zip(codes.as_chunks_mut::<GROUP>().0)
+        .zip(scales)
+        .enumerate();
+    for (index, ((x, codes), scale)) in blocks {
+        let (row, group) = (index / groups, index % groups);
+        if !x.iter().all(|v| v.is_finite()) {
+            return Err(KernelError::NonFinite {
+                what: "weights",
+                row,
+            });
+        }
+        let extreme = x
+            .iter()
+            .copied()
+            .fold(0.0f32, |a, b| if b.abs() > a.abs() { b } else { a });
+        let half = f16::from_f32(match bits {
+            Bits::B4 => extreme / -8.0,
+            Bits::B8 => extreme.abs() / 127.0,
+        });
+        if !half.is_finite() {
+            return Err(KernelError::ScaleRange { row, group });
+        }
+        *scale = half.to_f32();
+        let inverse = if *scale == 0.0 { 0.0 } else { 1.0 / *scale };
+        let zero = f32::from(bits.zero());
+        let max = f32::from(bits.max_code());
+        for (x, code) in x.iter().zip(codes) {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "clamped to the width"
+            )]
+            let value = ((x * inverse).round() + zero).clamp(0.0, max) as u8;
+            *code = value;
+        }
+    }
+    Ok(())
+}

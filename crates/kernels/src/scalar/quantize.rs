@@ -1,0 +1,53 @@
+//! Symmetric int8 by max|x|.
+
+use crate::packed::GROUP;
+
+/// Below this max|x| a group counts as zeros: 127 / x would come near the largest f32.
+pub(crate) const TINY: f32 = f32::from_bits(7 << 23); // 2^-120
+
+/// Quantizes groups; the index of the first group that holds a non-finite value, if any.
+pub(crate) fn groups(
+    x: &[[f32; GROUP]],
+    q: &mut [[i8; GROUP]],
+    scales: &mut [f32],
+    sums: &mut [i32],
+) -> Option<usize> {
+    for (index, (x, q)) in x.iter().zip(q).enumerate() {
+        match vector(x, q) {
+            Some(scale) => scales[index] = scale,
+            None => return Some(index),
+        }
+        sums[index] = q.iter().map(|&q| i32::from(q)).sum();
+    }
+    None
+}
+
+/// Quantizes one vector with one scale; `None` if it holds a non-finite value.
+pub(crate) fn vector(x: &[f32], q: &mut [i8]) -> Option<f32> {
+    let mut max = 0.0f32;
+    for &x in x {
+        if !x.is_finite() {
+            return None;
+        }
+        max = max.max(x.abs());
+    }
+    let (scale, inverse) = scale_of(max);
+    for (q, &x) in q.iter_mut().zip(x) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "|x * inverse| rounds to at most 127"
+        )]
+        let code = (x * inverse).round_ties_even() as i8;
+        *q = code;
+    }
+    Some(scale)
+}
+
+/// Scale and its inverse from max|x|.
+pub(crate) fn scale_of(max: f32) -> (f32, f32) {
+    if max < TINY {
+        (0.0, 0.0)
+    } else {
+        (max / 127.0, 127.0 / max)
+    }
+}

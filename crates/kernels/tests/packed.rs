@@ -1,0 +1,406 @@
+//! Packing, quantizing and the packed GEMM, on every instruction set, against f64.
+
+mod support;
+
+use edgethink_kernels::{
+    Bits, ColumnsMut, GROUP, Isa, KernelError, PANEL, PackedMut, PackedRef, PackedShape, QuantRows,
+    QuantRowsMut, gemm_packed, pack_rows, quantize_kv, quantize_rows, quantize_weights,
+    split_columns, unpack_row,
+};
+use support::{Hard, Random, assert_near, assert_same, isas};
+
+struct Packed {
+    shape: PackedShape,
+    quants: Vec<u8>,
+    scales: Vec<u16>,
+    offsets: Option<Vec<u16>>,
+}
+
+impl Packed {
+    fn view(&self) -> PackedRef<'_> {
+        PackedRef::new(
+            self.shape,
+            &self.quants,
+            &self.scales,
+            self.offsets.as_deref(),
+        )
+    }
+
+    /// Random codes over the whole width, the extremes included.
+    fn random(random: &mut Random, shape: PackedShape) -> Self {
+        let mut packed = Self {
+            shape,
+            quants: vec![0xaa; shape.quant_bytes()],
+            scales: vec![0xaaaa; shape.scale_count()],
+            offsets: shape.has_offset.then(|| vec![0xaaaa; shape.scale_count()]),
+        };
+        let max = shape.bits.max_code();
+        let codes: Vec<u8> = (0..shape.rows * shape.cols)
+            .map(|_| match random.below(8) {
+                0 => 0,
+                1 => max,
+                _ => random.below(usize::from(max) + 1) as u8,
+            })
+            .collect();
+        let count = shape.rows * shape.groups();
+        let mut scales: Vec<f32> = (0..count).map(|_| random.unit() * 0.1).collect();
+        for scale in &mut scales {
+            if random.below(10) == 0 {
+                *scale = 0.0;
+            } else if random.below(20) == 0 {
+                *scale *= 20.0;
+            }
+        }
+        let offsets: Option<Vec<f32>> = shape
+            .has_offset
+            .then(|| (0..count).map(|_| random.unit()).collect());
+        let mut dst = PackedMut::new(
+            shape,
+            &mut packed.quants,
+            &mut packed.scales,
+            packed.offsets.as_deref_mut(),
+        );
+        pack_rows(&mut dst, 0, &codes, &scales, offsets.as_deref()).expect("packs");
+        packed
+    }
+
+    /// The values `[rows, cols]`.
+    fn values(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.shape.rows * self.shape.cols];
+        for (row, out) in values.chunks_exact_mut(self.shape.cols).enumerate() {
+            unpack_row(self.view(), row, out);
+        }
+        values
+    }
+}
+
+struct Quantized {
+    cols: usize,
+    q: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+impl Quantized {
+    fn new(isa: Isa, cols: usize, x: &[f32]) -> Result<Self, KernelError> {
+        let groups = x.len() / GROUP;
+        let mut new = Self {
+            cols,
+            q: vec![99; x.len()],
+            scales: vec![9.0; groups],
+            sums: vec![9; groups],
+        };
+        quantize_rows(
+            isa,
+            x,
+            &mut QuantRowsMut::new(cols, &mut new.q, &mut new.scales, &mut new.sums),
+        )?;
+        Ok(new)
+    }
+
+    fn view(&self) -> QuantRows<'_> {
+        QuantRows::new(self.cols, &self.q, &self.scales, &self.sums)
+    }
+}
+
+fn shapes() -> impl Iterator<Item = PackedShape> {
+    [Bits::B4, Bits::B8].into_iter().flat_map(|bits| {
+        [false, true].into_iter().flat_map(move |has_offset| {
+            [(1, 32), (15, 64), (16, 32), (17, 96), (48, 32), (50, 256)]
+                .into_iter()
+                .map(move |(rows, cols)| PackedShape {
+                    rows,
+                    cols,
+                    bits,
+                    has_offset,
+                })
+        })
+    })
+}
+
+fn multiply(isa: Isa, w: &Packed, x: QuantRows<'_>) -> Vec<f32> {
+    let n = w.shape.rows;
+    let mut out = vec![f32::NAN; x.rows() * n];
+    gemm_packed(
+        isa,
+        w.view(),
+        0..w.shape.panels(),
+        x,
+        &mut ColumnsMut::new(&mut out, n),
+    );
+    out
+}
+
+#[test]
+fn pack_and_unpack_are_inverse() {
+    let mut random = Random(1);
+    for bits in [Bits::B4, Bits::B8] {
+        let shape = PackedShape {
+            rows: 35,
+            cols: 96,
+            bits,
+            has_offset: false,
+        };
+        let weights = random.normals(35 * 96);
+        let (mut codes, mut scales) = (vec![0; weights.len()], vec![0.0; weights.len() / GROUP]);
+        quantize_weights(bits, 96, &weights, &mut codes, &mut scales).expect("finite");
+        let mut quants = vec![0; shape.quant_bytes()];
+        let mut halves = vec![0; shape.scale_count()];
+        // In two parts, and in two calls, as threads would.
+        let whole = PackedMut::new(shape, &mut quants, &mut halves, None);
+        let (mut head, mut tail) = whole.split_at_panel(2);
+        pack_rows(
+            &mut head,
+            16,
+            &codes[16 * 96..32 * 96],
+            &scales[16 * 3..32 * 3],
+            None,
+        )
+        .expect("packs");
+        pack_rows(&mut head, 0, &codes[..16 * 96], &scales[..16 * 3], None).expect("packs");
+        pack_rows(&mut tail, 0, &codes[32 * 96..], &scales[32 * 3..], None).expect("packs");
+        let packed = Packed {
+            shape,
+            quants,
+            scales: halves,
+            offsets: None,
+        };
+        let zero = f32::from(bits.zero());
+        let expected: Vec<f32> = codes
+            .iter()
+            .zip(scales.iter().flat_map(|s| [s; GROUP]))
+            .map(|(&code, scale)| scale * (f32::from(code) - zero))
+            .collect();
+        assert_same(&packed.values(), &expected, "values");
+        // Rounding: half a step everywhere (4 bits: up to one step where +8 was clamped to +7).
+        for ((value, weight), scale) in expected
+            .iter()
+            .zip(&weights)
+            .zip(scales.iter().flat_map(|s| [s; GROUP]))
+        {
+            let limit = if bits == Bits::B4 { 1.01 } else { 0.57 };
+            assert!(
+                (value - weight).abs() <= limit * scale.abs(),
+                "{value} for {weight}, step {scale}"
+            );
+        }
+    }
+}
+
+#[test]
+fn weights_that_f16_scales_cannot_hold_are_refused() {
+    let (mut codes, mut scales) = ([0; 32], [0.0]);
+    for (value, expected) in [
+        (
+            f32::NAN,
+            KernelError::NonFinite {
+                what: "weights",
+                row: 0,
+            },
+        ),
+        (
+            f32::INFINITY,
+            KernelError::NonFinite {
+                what: "weights",
+                row: 0,
+            },
+        ),
+        (1e9, KernelError::ScaleRange { row: 0, group: 0 }),
+    ] {
+        let mut x = [0.0; 32];
+        x[31] = value;
+        assert_eq!(
+            quantize_weights(Bits::B8, 32, &x, &mut codes, &mut scales),
+            Err(expected)
+        );
+    }
+    let shape = PackedShape {
+        rows: 1,
+        cols: 32,
+        bits: Bits::B8,
+        has_offset: false,
+    };
+    let (mut quants, mut halves) = (vec![0; shape.quant_bytes()], vec![0; shape.scale_count()]);
+    let mut dst = PackedMut::new(shape, &mut quants, &mut halves, None);
+    assert!(pack_rows(&mut dst, 0, &[1; 32], &[f32::NAN], None).is_err());
+}
+
+#[test]
+fn quantized_rows_are_within_half_a_step() {
+    let mut random = Random(2);
+    for isa in isas() {
+        for hard in Hard::ALL {
+            for (rows, cols) in [(0, 32), (1, 32), (3, 64), (2, 896)] {
+                let x = hard.values(&mut random, rows * cols);
+                let got = Quantized::new(isa, cols, &x).expect("finite");
+                let same = Quantized::new(Isa::Scalar, cols, &x).expect("finite");
+                assert_eq!((&got.q, &got.sums), (&same.q, &same.sums), "{isa} {hard:?}");
+                assert_same(&got.scales, &same.scales, "scales");
+                for (group, x) in x.chunks(GROUP).enumerate() {
+                    let q = &got.q[group * GROUP..][..GROUP];
+                    assert_eq!(
+                        got.sums[group],
+                        q.iter().map(|&q| i32::from(q)).sum::<i32>()
+                    );
+                    let scale = f64::from(got.scales[group]);
+                    for (&q, &x) in q.iter().zip(x) {
+                        let error = (f64::from(q) * scale - f64::from(x)).abs();
+                        assert!(
+                            error <= 0.5001 * scale + 2f64.powi(-120),
+                            "{isa} {hard:?}: {x:e} as {q} · {scale:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn quantize_kv_has_one_scale() {
+    let mut random = Random(3);
+    for isa in isas() {
+        for d in [0, 1, 15, 16, 17, 63, 64, 80, 128] {
+            for hard in Hard::ALL {
+                let x = hard.values(&mut random, d);
+                let (mut q, mut expected) = (vec![1; d], vec![2; d]);
+                let scale = quantize_kv(isa, &x, &mut q).expect("finite");
+                let same = quantize_kv(Isa::Scalar, &x, &mut expected).expect("finite");
+                assert_eq!(
+                    (q, scale.to_bits()),
+                    (expected, same.to_bits()),
+                    "{isa} {hard:?} {d}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn non_finite_activations_are_found_wherever_they_are() {
+    for isa in isas() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 1, 31, 32, 63, 64, 100, 191] {
+                let mut x = vec![1.0; 192];
+                x[at] = bad;
+                let error = Quantized::new(isa, 64, &x).err();
+                assert_eq!(
+                    error,
+                    Some(KernelError::NonFinite {
+                        what: "activations",
+                        row: at / 64
+                    }),
+                    "{isa} {bad} at {at}"
+                );
+                assert!(
+                    quantize_kv(isa, &x, &mut [0; 192]).is_err(),
+                    "{isa} {bad} at {at}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn gemm_is_near_f64() {
+    let mut random = Random(4);
+    for isa in isas() {
+        for shape in shapes() {
+            let w = Packed::random(&mut random, shape);
+            let values = w.values();
+            for (t, hard) in [0, 1, 2, 3, 5, 9].into_iter().zip(Hard::ALL) {
+                let x = Quantized::new(isa, shape.cols, &hard.values(&mut random, t * shape.cols))
+                    .expect("finite");
+                let got = multiply(isa, &w, x.view());
+                let (mut want, mut scale) = (vec![], vec![]);
+                for row in 0..t {
+                    for n in 0..shape.rows {
+                        let terms = (0..shape.cols).map(|c| {
+                            let at = row * shape.cols + c;
+                            f64::from(values[n * shape.cols + c])
+                                * f64::from(x.q[at])
+                                * f64::from(x.scales[at / GROUP])
+                        });
+                        want.push(terms.clone().sum());
+                        scale.push(terms.map(f64::abs).sum());
+                    }
+                }
+                // Each group adds a few roundings of 2^-24, relative to terms that may cancel inside it: codes 0..255 with an
+                // offset have terms up to 255 steps where the value is small.
+                let scale: Vec<f64> = scale.iter().map(|s: &f64| s + largest(&x, shape)).collect();
+                assert_near(
+                    &got,
+                    &want,
+                    &scale,
+                    4e-6,
+                    &format!("{isa} {shape:?} T = {t} {hard:?}"),
+                );
+            }
+        }
+    }
+}
+
+/// A bound of the partial sums: cancellation between scale · code and offset is not the kernel's error.
+fn largest(x: &Quantized, shape: PackedShape) -> f64 {
+    let x = x.scales.iter().copied().fold(0.0f32, f32::max);
+    f64::from(x) * 127.0 * if shape.has_offset { 2.0 * 255.0 } else { 1.0 }
+}
+
+#[test]
+fn rows_do_not_depend_on_the_batch_or_the_split() {
+    let mut random = Random(5);
+    for isa in isas() {
+        for shape in shapes() {
+            let w = Packed::random(&mut random, shape);
+            let rows = 37;
+            let x = Quantized::new(isa, shape.cols, &random.normals(rows * shape.cols))
+                .expect("finite");
+            let whole = multiply(isa, &w, x.view());
+            for (row, want) in whole.chunks_exact(shape.rows).enumerate() {
+                let alone = multiply(isa, &w, x.view().slice(row..row + 1));
+                assert_same(&alone, want, &format!("{isa} {shape:?} row {row} alone"));
+            }
+            for size in [2, 3, 4, 5, 7, 8, 11] {
+                let parts: Vec<f32> = (0..rows)
+                    .step_by(size)
+                    .flat_map(|at| multiply(isa, &w, x.view().slice(at..(at + size).min(rows))))
+                    .collect();
+                assert_same(
+                    &parts,
+                    &whole,
+                    &format!("{isa} {shape:?} in parts of {size}"),
+                );
+            }
+            let mut out = vec![f32::NAN; whole.len()];
+            let ranges: Vec<_> = (0..shape.rows)
+                .step_by(PANEL)
+                .map(|r| r..(r + PANEL).min(shape.rows))
+                .collect();
+            for (panel, mut part) in split_columns(&mut out, shape.rows, &ranges).enumerate() {
+                gemm_packed(isa, w.view(), panel..panel + 1, x.view(), &mut part);
+            }
+            assert_same(&out, &whole, &format!("{isa} {shape:?} panel by panel"));
+        }
+    }
+}
+
+#[test]
+fn instruction_sets_with_fused_multiply_add_agree_exactly() {
+    let mut random = Random(6);
+    let fused: Vec<Isa> = isas()
+        .into_iter()
+        .filter(|&isa| isa != Isa::Scalar)
+        .collect();
+    for shape in shapes() {
+        let w = Packed::random(&mut random, shape);
+        let x = Quantized::new(Isa::Scalar, shape.cols, &random.normals(5 * shape.cols))
+            .expect("finite");
+        for pair in fused.windows(2) {
+            let (a, b) = (
+                multiply(pair[0], &w, x.view()),
+                multiply(pair[1], &w, x.view()),
+            );
+            assert_same(&a, &b, &format!("{} and {} {shape:?}", pair[0], pair[1]));
+        }
+    }
+}

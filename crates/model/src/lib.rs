@@ -1,1 +1,37 @@
 //! Model files: config, weights, tokenizer, chat template, LoRA adapters, and a plain reference forward pass.
+//!
+//! [`Model::load`] reads a Hugging Face directory, a GGUF file or a hub id. Files are hostile until proven otherwise:
+//! every length is checked before it sizes anything, and every mistake is an error that names the thing and the remedy.
+//!
+//! Letters in shape comments: T tokens, E hidden, F ffn, L layers, H query heads, K kv heads, D head dim, V vocab, R rank.
+
+pub mod bytes;
+pub mod config;
+pub mod dtype;
+pub mod error;
+pub mod generation;
+pub mod hash;
+pub mod hf;
+pub mod json;
+pub mod lora;
+mod model;
+pub mod quant;
+pub mod reference;
+pub mod template;
+pub mod tensor;
+pub mod tokenizer;
+pub mod weights;
+
+pub use bytes::{Bytes, MappedFile};
+pub use config::{Config, ConfigError, Family, Linear, Rope, RopeScaling};
+pub use dtype::Dtype;
+pub use error::{LoadError, SafetensorsError};
+pub use generation::GenerationConfig;
+pub use hash::ContentHash;
+pub use hf::{SaveOptions, Stored, save, save_tensors, write_atomic};
+pub use lora::{Adapter, LoraPair};
+pub use model::{Model, Source};
+pub use template::{ChatTemplate, Message, RenderOptions, TemplateError};
+pub use tensor::{Tensor, TensorError};
+pub use tokenizer::{Detokenizer, Tokenizer, TokenizerError};
+pub use weights::{LayerWeights, Weights, WeightsError};

@@ -1,0 +1,135 @@
+//! safetensors files: one, or several with an index. The tensors stay where they are, in the mapped file.
+//!
+//! The `safetensors` crate checks the header: its length against the file and against 100 MB, every range against its
+//! shape, no overlaps and no holes. We add: no name twice, dtypes that we can use, and an index that tells the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::json::parse_object_bytes;
+use crate::{Bytes, Dtype, LoadError, MappedFile, SafetensorsError, Tensor};
+
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Opens one file.
+///
+/// # Errors
+/// [`LoadError::Io`] or [`LoadError::Safetensors`].
+pub fn open(path: &Path) -> Result<Tensors, LoadError> {
+    let file = MappedFile::open(path).map_err(LoadError::io(path))?;
+    tensors_of(&file).map_err(damaged(path))
+}
+
+/// Opens all files that `model.safetensors.index.json` names.
+///
+/// # Errors
+/// [`LoadError`], also when a tensor is not in the shard that the index says.
+pub fn open_sharded(index: &Path) -> Result<Tensors, LoadError> {
+    let dir = index.parent().unwrap_or(Path::new("."));
+    let text = std::fs::read(index).map_err(LoadError::io(index))?;
+    let map = parse_object_bytes(&text).map_err(|source| LoadError::Json {
+        path: index.to_path_buf(),
+        source,
+    })?;
+    let field = |field: String, expected| LoadError::Field {
+        path: index.to_path_buf(),
+        field,
+        expected,
+    };
+    let Some(Value::Object(weight_map)) = map.get("weight_map") else {
+        return Err(field(
+            "weight_map".to_owned(),
+            "an object of tensor names and files",
+        ));
+    };
+    let mut places = Vec::new();
+    for (name, file) in weight_map {
+        let Some(file) = file.as_str() else {
+            return Err(field(format!("weight_map.{name}"), "a file name"));
+        };
+        if file.contains(['/', '\\', '\0']) || !file.ends_with(".safetensors") {
+            let (name, file) = (name.clone(), file.to_owned());
+            return Err(damaged(index)(SafetensorsError::ShardName { name, file }));
+        }
+        places.push((name, file));
+    }
+    let files: BTreeSet<&str> = places.iter().map(|&(_, file)| file).collect();
+    let mut all = Tensors::new();
+    let mut names_in = BTreeMap::new();
+    for &file in &files {
+        let path = dir.join(file);
+        if !path.exists() {
+            return Err(LoadError::MissingFile {
+                dir: dir.to_path_buf(),
+                file: file.to_owned(),
+            });
+        }
+        let tensors = open(&path)?;
+        names_in.insert(file, tensors.keys().cloned().collect::<BTreeSet<_>>());
+        for (name, tensor) in tensors {
+            if all.contains_key(&name) {
+                return Err(damaged(index)(SafetensorsError::Twice { name }));
+            }
+            all.insert(name, tensor);
+        }
+    }
+    match places
+        .into_iter()
+        .find(|(name, file)| !names_in[file].contains(*name))
+    {
+        Some((name, file)) => {
+            let (name, file) = (name.clone(), file.to_owned());
+            Err(damaged(index)(SafetensorsError::NotInShard { name, file }))
+        }
+        None => Ok(all),
+    }
+}
+
+/// The tensors of a mapped file.
+///
+/// # Errors
+/// [`SafetensorsError`] for a damaged header or a dtype that we cannot use.
+pub fn tensors_of(file: &Arc<MappedFile>) -> Result<Tensors, SafetensorsError> {
+    let (header_len, metadata) = SafeTensors::read_metadata(file.bytes())
+        .map_err(|e| SafetensorsError::Header(Box::new(e)))?;
+    // The crate keeps the last of two equal names; a header that has them is refused.
+    parse_object_bytes(&file.bytes()[8..8 + header_len]).map_err(SafetensorsError::Json)?;
+    let data = 8 + header_len;
+    let mut tensors = Tensors::new();
+    for (name, info) in metadata.tensors() {
+        let dtype = match info.dtype {
+            safetensors::Dtype::F32 => Dtype::F32,
+            safetensors::Dtype::F16 => Dtype::F16,
+            safetensors::Dtype::BF16 => Dtype::BF16,
+            other => {
+                return Err(SafetensorsError::Dtype {
+                    name,
+                    dtype: format!("{other:?}"),
+                });
+            }
+        };
+        let (start, end) = info.data_offsets;
+        let bytes = Bytes::mapped(file, data + start..data + end)
+            .expect("read_metadata compared it with the file");
+        let tensor = Tensor::new(dtype, info.shape.clone(), bytes);
+        let tensor = tensor.map_err(|source| SafetensorsError::Tensor {
+            name: name.clone(),
+            source,
+        })?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+fn damaged(path: &Path) -> impl Fn(SafetensorsError) -> LoadError {
+    let path = path.to_path_buf();
+    move |source| LoadError::Safetensors {
+        path: path.clone(),
+        source,
+    }
+}

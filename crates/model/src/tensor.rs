@@ -1,0 +1,342 @@
+//! A stored tensor: dtype, shape and bytes, with the few ways to read it.
+//!
+//! Shapes are row-major and the last dimension is the row. A weight is `[out, in]`, as Hugging Face stores it; GGUF
+//! lists dimensions the other way round and the loader turns them.
+
+use std::io;
+use std::ops::Range;
+
+use half::{bf16, f16};
+use thiserror::Error;
+
+use crate::{Bytes, Dtype, quant};
+
+/// A tensor in a file or in memory. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// How the elements are stored.
+    pub dtype: Dtype,
+    /// Dimensions, the row length last.
+    pub shape: Vec<usize>,
+    bytes: Bytes,
+}
+
+/// Dtype, shape and bytes do not fit together.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// The row is no whole number of blocks, or the size overflows.
+    #[error("shape {shape:?} is not possible for {dtype}: rows must be multiples of {block} and the size must fit in memory",
+            block = dtype.block_len())]
+    Shape {
+        /// Element type.
+        dtype: Dtype,
+        /// The shape that was given.
+        shape: Vec<usize>,
+    },
+    /// There are more or fewer bytes than the shape asks for.
+    #[error("{dtype} of shape {shape:?} needs {expected} bytes, found {found}")]
+    Length {
+        /// Element type.
+        dtype: Dtype,
+        /// The shape that was given.
+        shape: Vec<usize>,
+        /// Bytes that shape needs.
+        expected: usize,
+        /// Bytes that were given.
+        found: usize,
+    },
+}
+
+impl Tensor {
+    /// A tensor over `bytes`. Floats that are not aligned in memory are copied, so that the slice views always work.
+    ///
+    /// # Errors
+    /// [`TensorError`] if the number of bytes is not what dtype and shape need.
+    pub fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Result<Self, TensorError> {
+        let Some(expected) = dtype.tensor_bytes(&shape) else {
+            return Err(TensorError::Shape { dtype, shape });
+        };
+        if expected != bytes.len() {
+            let found = bytes.len();
+            return Err(TensorError::Length {
+                dtype,
+                shape,
+                expected,
+                found,
+            });
+        }
+        let aligned = !dtype.is_float() || bytes.is_aligned(dtype.block_bytes());
+        let bytes = if aligned {
+            bytes
+        } else {
+            Bytes::copy_of(bytes.as_slice())
+        };
+        Ok(Self {
+            dtype,
+            shape,
+            bytes,
+        })
+    }
+
+    /// An F32 tensor holding a copy of `values`.
+    ///
+    /// # Errors
+    /// [`TensorError`] if `values` has another length than the shape.
+    pub fn from_f32(shape: Vec<usize>, values: &[f32]) -> Result<Self, TensorError> {
+        Self::new(
+            Dtype::F32,
+            shape,
+            Bytes::copy_of(bytemuck::cast_slice(values)),
+        )
+    }
+
+    /// A BF16 tensor holding `values` rounded to the nearest.
+    ///
+    /// # Errors
+    /// [`TensorError`] if `values` has another length than the shape.
+    pub fn bf16_from_f32(shape: Vec<usize>, values: &[f32]) -> Result<Self, TensorError> {
+        let rounded: Vec<u16> = values
+            .iter()
+            .map(|&x| bf16::from_f32(x).to_bits())
+            .collect();
+        Self::new(
+            Dtype::BF16,
+            shape,
+            Bytes::copy_of(bytemuck::cast_slice(&rounded)),
+        )
+    }
+
+    /// The stored bytes. Reading them makes a mapped tensor resident.
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
+    /// The shared handle on the bytes.
+    pub fn storage(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Row length: the last dimension, 1 for a scalar.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Number of rows: the product of all dimensions but the last.
+    pub fn rows(&self) -> usize {
+        self.shape.iter().rev().skip(1).product()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.rows() * self.cols()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of one row.
+    pub fn row_size(&self) -> usize {
+        self.cols() / self.dtype.block_len() * self.dtype.block_bytes()
+    }
+
+    /// The stored bytes of row `row`.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn row_bytes(&self, row: usize) -> &[u8] {
+        &self.bytes()[self.byte_range(row..row + 1)]
+    }
+
+    /// Copies all bytes into `out` through the file handle: a mapped tensor does not become resident.
+    ///
+    /// # Errors
+    /// The system's error for a failed read.
+    pub fn read_into(&self, out: &mut Vec<u8>) -> io::Result<()> {
+        self.bytes.read_into(0..self.bytes.len(), out)
+    }
+
+    /// As [`Tensor::read_into`], for some rows.
+    ///
+    /// # Errors
+    /// The system's error for a failed read.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn read_rows_into(&self, rows: Range<usize>, out: &mut Vec<u8>) -> io::Result<()> {
+        self.bytes.read_into(self.byte_range(rows), out)
+    }
+
+    /// Rows `rows` as a tensor of their own over the same bytes.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
+        let shape = vec![rows.len(), self.cols()];
+        let bytes = self
+            .bytes
+            .slice(self.byte_range(rows))
+            .expect("byte_range is inside the tensor");
+        Tensor {
+            dtype: self.dtype,
+            shape,
+            bytes,
+        }
+    }
+
+    /// The elements in place, for dtype F32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        (self.dtype == Dtype::F32).then(|| bytemuck::cast_slice(self.bytes()))
+    }
+
+    /// The bit patterns in place, for dtypes F16 and BF16.
+    pub fn as_u16(&self) -> Option<&[u16]> {
+        matches!(self.dtype, Dtype::F16 | Dtype::BF16).then(|| bytemuck::cast_slice(self.bytes()))
+    }
+
+    /// All elements as f32, in a new vector.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.len()];
+        self.dequantize_rows(0..self.rows(), &mut out);
+        out
+    }
+
+    /// Rows `rows` as f32 into `out` `[rows, cols]`.
+    ///
+    /// # Panics
+    /// If there are no such rows or `out` has another length.
+    pub fn dequantize_rows(&self, rows: Range<usize>, out: &mut [f32]) {
+        assert_eq!(
+            out.len(),
+            rows.len() * self.cols(),
+            "rows {rows:?} of shape {:?}",
+            self.shape
+        );
+        dequantize(self.dtype, &self.bytes()[self.byte_range(rows)], out);
+    }
+
+    /// The integer codes of a block format, by groups of 32: value = scale * code + offset.
+    ///
+    /// Fills `codes` `[rows, cols]` (0..16 or 0..256, see [`Dtype::code_bits`]), `scales` and `offsets` `[rows, cols/32]`.
+    /// Exact for Q8_0, Q4_0, Q4_1 and Q4_K up to the f32 product of their two scales; Q5_K and Q6_K are requantized to 8 bits.
+    ///
+    /// # Panics
+    /// If the dtype is a plain float, there are no such rows, or a slice has another length.
+    pub fn codes(
+        &self,
+        rows: Range<usize>,
+        codes: &mut [u8],
+        scales: &mut [f32],
+        offsets: &mut [f32],
+    ) {
+        let len = rows.len() * self.cols();
+        assert_eq!(
+            codes.len(),
+            len,
+            "codes of rows {rows:?} of shape {:?}",
+            self.shape
+        );
+        assert_eq!(
+            (scales.len(), offsets.len()),
+            (len / 32, len / 32),
+            "one scale and offset per 32 elements"
+        );
+        quant::block_codes(
+            self.dtype,
+            &self.bytes()[self.byte_range(rows)],
+            codes,
+            scales,
+            offsets,
+        );
+    }
+
+    fn byte_range(&self, rows: Range<usize>) -> Range<usize> {
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows(),
+            "rows {rows:?} of shape {:?}",
+            self.shape
+        );
+        rows.start * self.row_size()..rows.end * self.row_size()
+    }
+}
+
+/// Stored bytes as f32. `bytes` holds whole blocks for exactly `out.len()` elements.
+///
+/// # Panics
+/// If the lengths do not fit.
+pub fn dequantize(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(
+        dtype.tensor_bytes(&[out.len()]),
+        Some(bytes.len()),
+        "{dtype} bytes for {} elements",
+        out.len()
+    );
+    match dtype {
+        Dtype::F32 => bytemuck::cast_slice_mut(out).copy_from_slice(bytes),
+        Dtype::F16 => widen(bytes, out, |bits| f16::from_bits(bits).to_f32()),
+        Dtype::BF16 => widen(bytes, out, |bits| bf16::from_bits(bits).to_f32()),
+        _ => quant::dequantize_blocks(dtype, bytes, out),
+    }
+}
+
+fn widen(bytes: &[u8], out: &mut [f32], to_f32: impl Fn(u16) -> f32) {
+    for (x, pair) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+        *x = to_f32(u16::from_le_bytes(*pair));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_of_every_dtype_read_back() {
+        let values = [1.0f32, -2.5, 0.0, 65504.0, -0.125, 3.0];
+        let f32s = Tensor::from_f32(vec![2, 3], &values).unwrap();
+        assert_eq!(f32s.to_f32(), values);
+        assert_eq!(f32s.as_f32().unwrap(), values);
+        let halves: Vec<u8> = values
+            .iter()
+            .flat_map(|&x| f16::from_f32(x).to_le_bytes())
+            .collect();
+        let f16s = Tensor::new(Dtype::F16, vec![2, 3], Bytes::copy_of(&halves)).unwrap();
+        assert_eq!(f16s.to_f32(), values);
+        assert!(f16s.as_f32().is_none());
+        let bf16s = Tensor::bf16_from_f32(vec![2, 3], &values).unwrap();
+        assert_eq!(bf16s.to_f32(), [1.0, -2.5, 0.0, 65536.0, -0.125, 3.0]);
+        let mut row = [0.0; 3];
+        bf16s.dequantize_rows(1..2, &mut row);
+        assert_eq!(row, [65536.0, -0.125, 3.0]);
+        assert_eq!(bf16s.slice_rows(1..2).to_f32(), row);
+    }
+
+    #[test]
+    fn lengths_must_fit() {
+        let short = Tensor::new(Dtype::F32, vec![2, 3], Bytes::copy_of(&[0; 20]));
+        assert!(matches!(
+            short,
+            Err(TensorError::Length {
+                expected: 24,
+                found: 20,
+                ..
+            })
+        ));
+        let ragged = Tensor::new(Dtype::Q8_0, vec![2, 33], Bytes::copy_of(&[0; 68]));
+        assert!(matches!(ragged, Err(TensorError::Shape { .. })));
+        let absurd = Tensor::new(
+            Dtype::F32,
+            vec![usize::MAX, usize::MAX],
+            Bytes::copy_of(&[]),
+        );
+        assert!(matches!(absurd, Err(TensorError::Shape { .. })));
+    }
+
+    #[test]
+    fn unaligned_floats_are_copied() {
+        let bytes = Bytes::copy_of(&[0, 0, 0, 128, 63]).slice(1..5).unwrap();
+        let one = Tensor::new(Dtype::F32, vec![1], bytes).unwrap();
+        assert_eq!(one.as_f32().unwrap(), [1.0]);
+    }
+}

@@ -1,0 +1,383 @@
+//! The examples of the world, typed, as endless streams by (seed, split, kind).
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::easy::{self, Easy};
+use crate::facts::RELATIONS;
+use crate::problem::{Problem, ProblemSpec};
+use crate::scenario::fill;
+use crate::seed::{item_rng, pick, weighted};
+use crate::split::Split;
+use crate::thought::{self, Style};
+
+/// Who speaks, and what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// "user" or "assistant".
+    pub role: String,
+    /// The text of the turn.
+    pub content: String,
+}
+
+impl Message {
+    fn new(role: &str, content: impl Into<String>) -> Self {
+        Self {
+            role: role.to_owned(),
+            content: content.into(),
+        }
+    }
+}
+
+/// Easy questions need no thought, hard ones do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Greetings, facts, and one step of arithmetic.
+    Easy,
+    /// Word problems of two to eight dependent steps.
+    Hard,
+}
+
+/// A question with its answer, as evaluation and reinforcement learning read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The conversation up to the answer: one user turn.
+    pub prompt: Vec<Message>,
+    /// The expected answer, compared by [`crate::check`].
+    pub answer: String,
+    /// Easy or hard.
+    pub kind: Kind,
+    /// Dependent steps: 0 for facts, 1 for one small calculation, 2 to 8 for hard problems.
+    pub steps: usize,
+    /// What is asked: the relation of a fact, the operation, or the setting of a word problem.
+    pub task: String,
+}
+
+/// A question with a thought and an answer, for fine-tuning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worked {
+    /// The conversation up to the answer: one user turn.
+    pub prompt: Vec<Message>,
+    /// One assistant turn: `<think>`, the thought, `</think>`, the visible answer.
+    pub completion: Vec<Message>,
+    /// The expected answer.
+    pub answer: String,
+    /// Easy or hard.
+    pub kind: Kind,
+    /// Dependent steps.
+    pub steps: usize,
+    /// What is asked.
+    pub task: String,
+}
+
+/// A line of the base model's training text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Document {
+    /// Plain text.
+    Text {
+        /// The document.
+        text: String,
+    },
+    /// A text of which only the end is learned: what stands in a problem is chance, what follows from it is not.
+    Worked {
+        /// The problem.
+        prompt: String,
+        /// Its solution.
+        completion: String,
+    },
+    /// A conversation.
+    Chat {
+        /// Its turns.
+        messages: Vec<Message>,
+    },
+}
+
+/// How hard problems are drawn, and what is asked along with them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HardSpec {
+    /// Weights of 2, 3, ... steps; the first is for 2 steps.
+    pub steps: Vec<f64>,
+    /// At most so many sentences that the solution does not need.
+    pub distractors: usize,
+    /// Other templates and more distractors: for the shifted evaluation set.
+    #[serde(default)]
+    pub shifted: bool,
+    /// Token budgets named in the last line of the user turn, drawn evenly; empty = none.
+    #[serde(default)]
+    pub budgets: Vec<u32>,
+}
+
+impl HardSpec {
+    /// Two to eight steps, equally often, up to three distractors.
+    #[must_use]
+    pub fn even() -> Self {
+        Self {
+            steps: vec![1.0; 7],
+            distractors: 3,
+            shifted: false,
+            budgets: Vec::new(),
+        }
+    }
+
+    fn draw<R: Rng>(&self, rng: &mut R, split: Split) -> Problem {
+        let steps = 2 + weighted(rng, &self.steps);
+        Problem::draw(
+            rng,
+            ProblemSpec {
+                steps,
+                split,
+                distractors: self.distractors,
+                shifted: self.shifted,
+            },
+        )
+    }
+
+    fn user_turn<R: Rng>(&self, rng: &mut R, text: String) -> Vec<Message> {
+        if self.budgets.is_empty() {
+            return vec![Message::new("user", text)];
+        }
+        let budget = self.budgets[rng.random_range(0..self.budgets.len())];
+        vec![Message::new(
+            "user",
+            format!("{text}\nUse at most {budget} tokens."),
+        )]
+    }
+}
+
+/// Shares of the kinds of text that the base model reads; they need not sum to one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseMix {
+    /// Worked solutions as plain text.
+    pub worked: f64,
+    /// Lines of arithmetic.
+    pub drill: f64,
+    /// Facts in prose.
+    pub facts: f64,
+    /// Chats about easy questions.
+    pub easy_chat: f64,
+    /// Chats where a hard problem is answered at once.
+    pub hard_chat: f64,
+    /// Share of concise thoughts among the worked solutions.
+    pub concise: f64,
+    /// How the hard problems are drawn.
+    pub hard: HardSpec,
+}
+
+/// What the fine-tuning examples are made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftMix {
+    /// Share of easy questions.
+    pub easy: f64,
+    /// Share of concise thoughts.
+    pub concise: f64,
+    /// How the hard problems are drawn.
+    pub hard: HardSpec,
+}
+
+/// An endless stream of base training text.
+pub fn documents(seed: u64, split: Split, mix: BaseMix) -> impl Iterator<Item = Document> {
+    (0..).map(move |i| {
+        document(
+            &mut item_rng(seed, &format!("base/{}", split.name()), i),
+            split,
+            &mix,
+        )
+    })
+}
+
+/// An endless stream of worked examples for fine-tuning.
+pub fn worked(seed: u64, split: Split, mix: SftMix) -> impl Iterator<Item = Worked> {
+    (0..).map(move |i| {
+        let rng = &mut item_rng(seed, &format!("sft/{}", split.name()), i);
+        if rng.random_bool(mix.easy) {
+            let easy = Easy::draw(rng, split);
+            let thought = easy::think(rng, &easy, mix.concise);
+            let shown = if easy.task == "greeting" {
+                easy.answer.clone()
+            } else {
+                format!("**Final answer:** {}", easy.answer)
+            };
+            let question = easy_question(easy);
+            finish(question, &thought, &shown)
+        } else {
+            let problem = mix.hard.draw(rng, split);
+            let style = Style::draw(rng, mix.concise, problem.steps.len());
+            let thought = thought::write(rng, &problem, style);
+            let prompt = mix.hard.user_turn(rng, problem.text());
+            let question = hard_question(&problem, prompt);
+            let shown = format!("**Final answer:** {}", question.answer);
+            finish(question, &thought, &shown)
+        }
+    })
+}
+
+/// An endless stream of easy questions.
+pub fn easy_questions(seed: u64, split: Split) -> impl Iterator<Item = Question> {
+    (0..).map(move |i| {
+        easy_question(Easy::draw(
+            &mut item_rng(seed, &format!("easy/{}", split.name()), i),
+            split,
+        ))
+    })
+}
+
+/// An endless stream of hard questions.
+pub fn hard_questions(seed: u64, split: Split, spec: HardSpec) -> impl Iterator<Item = Question> {
+    let stream = format!("hard/{}/{}", split.name(), spec.shifted);
+    (0..).map(move |i| {
+        let rng = &mut item_rng(seed, &stream, i);
+        let problem = spec.draw(rng, split);
+        let prompt = spec.user_turn(rng, problem.text());
+        hard_question(&problem, prompt)
+    })
+}
+
+fn easy_question(easy: Easy) -> Question {
+    let prompt = vec![Message::new("user", easy.question)];
+    Question {
+        prompt,
+        answer: easy.answer,
+        kind: Kind::Easy,
+        steps: easy.steps,
+        task: easy.task.to_owned(),
+    }
+}
+
+fn hard_question(problem: &Problem, prompt: Vec<Message>) -> Question {
+    let answer = problem.answer().to_string();
+    Question {
+        prompt,
+        answer,
+        kind: Kind::Hard,
+        steps: problem.steps.len(),
+        task: problem.scenario.to_owned(),
+    }
+}
+
+fn finish(q: Question, thought: &str, shown: &str) -> Worked {
+    let completion = vec![Message::new(
+        "assistant",
+        format!("<think>\n{thought}\n</think>\n\n{shown}"),
+    )];
+    Worked {
+        prompt: q.prompt,
+        completion,
+        answer: q.answer,
+        kind: q.kind,
+        steps: q.steps,
+        task: q.task,
+    }
+}
+
+fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
+    match weighted(
+        rng,
+        &[
+            mix.worked,
+            mix.drill,
+            mix.facts,
+            mix.easy_chat,
+            mix.hard_chat,
+        ],
+    ) {
+        0 => {
+            let problem = mix.hard.draw(rng, split);
+            let style = Style::draw(rng, mix.concise, problem.steps.len());
+            let thought = thought::write(rng, &problem, style);
+            let (text, answer) = (problem.text(), problem.answer());
+            // The tags occur in text, so that their embeddings mean something before an adapter uses them.
+            if rng.random_bool(0.5) {
+                Document::Worked {
+                    prompt: format!("Problem: {text}\n"),
+                    completion: format!(
+                        "<think>\n{thought}\n</think>\n\n**Final answer:** {answer}"
+                    ),
+                }
+            } else {
+                Document::Worked {
+                    prompt: format!("Problem: {text}\nSolution:\n"),
+                    completion: format!("{thought}\nAnswer: {answer}"),
+                }
+            }
+        }
+        1 => Document::Text { text: drill(rng) },
+        2 => Document::Text { text: prose(rng) },
+        3 => {
+            let mut messages = Vec::new();
+            for _ in 0..rng.random_range(1..=4) {
+                let easy = Easy::draw(rng, split);
+                messages.push(Message::new("user", easy.question));
+                messages.push(Message::new("assistant", easy.answer));
+            }
+            Document::Chat { messages }
+        }
+        _ => {
+            let problem = mix.hard.draw(rng, split);
+            let plain = HardSpec {
+                budgets: Vec::new(),
+                ..mix.hard.clone()
+            };
+            let spec = if rng.random_bool(0.5) {
+                &mix.hard
+            } else {
+                &plain
+            };
+            let mut messages = spec.user_turn(rng, problem.text());
+            messages.push(Message::new("assistant", problem.answer().to_string()));
+            Document::Chat { messages }
+        }
+    }
+}
+
+/// Lines of arithmetic with the numbers that word problems use.
+fn drill<R: Rng>(rng: &mut R) -> String {
+    let mut lines = Vec::new();
+    for _ in 0..rng.random_range(8..=16) {
+        let wide = rng.random_bool(0.6);
+        let a: u32 = if wide {
+            rng.random_range(50..=700)
+        } else {
+            rng.random_range(2..=99)
+        };
+        let b: u32 = if rng.random_bool(0.3) {
+            rng.random_range(50..=290)
+        } else {
+            rng.random_range(2..=60)
+        };
+        lines.push(match weighted(rng, &[0.35, 0.3, 0.12, 0.1, 0.13]) {
+            0 => format!("{a} + {b} = {}.", a + b),
+            1 => {
+                let (a, b) = (a.max(b) + 1, a.min(b));
+                format!("{a} - {b} = {}.", a - b)
+            }
+            2 => {
+                let a = a.min(450);
+                format!("{a} * 2 = {}.", a * 2)
+            }
+            3 => {
+                let a = rng.random_range(2..=150);
+                format!("{a} * 3 = {}.", a * 3)
+            }
+            _ => {
+                let a = a / 2 + 1;
+                format!("{} / 2 = {a}.", a * 2)
+            }
+        });
+    }
+    lines.join(" ")
+}
+
+fn prose<R: Rng>(rng: &mut R) -> String {
+    let mut lines = Vec::new();
+    for _ in 0..rng.random_range(4..=10) {
+        let relation = &RELATIONS[rng.random_range(0..RELATIONS.len())];
+        let (a, b) = relation.pairs[rng.random_range(0..relation.pairs.len())];
+        lines.push(fill(pick(rng, relation.prose), &[("{a}", a), ("{b}", b)]));
+    }
+    lines.join(" ")
+}

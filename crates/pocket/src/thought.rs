@@ -1,0 +1,202 @@
+//! How a solution is thought aloud: the same steps in few words or in many.
+//!
+//! Every thought first walks from the question back to what is given (the plan) and then calculates forward along it. So each next word needs
+//! one look at the problem, which is what a model of a few layers can do. Wordy thoughts add what budget forcing later takes away.
+
+use rand::Rng;
+
+use crate::problem::{Problem, Step};
+use crate::seed::{pick, weighted};
+
+/// What a thought contains.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style {
+    /// Repeats the problem word by word first.
+    restate: bool,
+    /// The plan in sentences instead of a list.
+    long_plan: bool,
+    /// Each step with its statement and a conclusion, instead of the bare calculation.
+    long_steps: bool,
+    /// Chance that a step is doubted and calculated again at once.
+    doubt: f64,
+    /// Calculates everything again at the end.
+    recheck: bool,
+    /// Small talk around the parts.
+    chatter: bool,
+}
+
+impl Style {
+    /// The plan and the bare calculations: the shortest thought that is taught.
+    pub(crate) const CONCISE: Self = Self {
+        restate: false,
+        long_plan: false,
+        long_steps: false,
+        doubt: 0.0,
+        recheck: false,
+        chatter: false,
+    };
+
+    /// Draws a style. `concise` is the share of [`Style::CONCISE`]; `steps` keeps long problems within the context.
+    pub(crate) fn draw<R: Rng>(rng: &mut R, concise: f64, steps: usize) -> Self {
+        if rng.random_bool(concise) {
+            return Self::CONCISE;
+        }
+        match weighted(rng, &[0.2, 0.8]) {
+            0 => Self {
+                restate: false,
+                long_plan: rng.random_bool(0.5),
+                long_steps: rng.random_bool(0.3),
+                doubt: 0.0,
+                recheck: rng.random_bool(0.4),
+                chatter: rng.random_bool(0.5),
+            },
+            _ => Self {
+                restate: steps <= 6 && rng.random_bool(0.5),
+                long_plan: rng.random_bool(0.8),
+                long_steps: rng.random_bool(0.9),
+                doubt: if steps <= 5 { 0.4 } else { 0.15 },
+                recheck: rng.random_bool(if steps <= 6 { 0.8 } else { 0.4 }),
+                chatter: true,
+            },
+        }
+    }
+}
+
+/// Writes the thought that solves `problem`, without its tags.
+pub(crate) fn write<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    if style.chatter {
+        parts.push(pick(rng, OPENERS).to_owned());
+    }
+    if style.restate {
+        parts.push(format!("{} {}", pick(rng, RESTATE), problem.text()));
+    }
+    parts.push(if style.long_plan {
+        long_plan(problem)
+    } else {
+        short_plan(problem)
+    });
+    parts.push(if style.long_steps {
+        long_steps(rng, problem, style)
+    } else {
+        format!("Now {}", short_steps(problem))
+    });
+    if style.recheck {
+        parts.push(format!("{} {}", pick(rng, RECHECK), short_steps(problem)));
+        parts.push(pick(rng, AGREE).to_owned());
+    }
+    if style.chatter {
+        parts.push(format!("So the answer is {}.", problem.answer()));
+    }
+    parts.join("\n")
+}
+
+const OPENERS: &[&str] = &[
+    "Okay, let me think about this step by step.",
+    "Hmm, this needs some steps. Let me think.",
+    "Let me see what I have to find here.",
+    "Alright, I will go through this slowly.",
+];
+const RESTATE: &[&str] = &[
+    "Let me read the problem again.",
+    "The problem says this.",
+    "First I write down what is said.",
+];
+const RECHECK: &[&str] = &[
+    "Let me go over it once more.",
+    "Before I answer, I check all of it again.",
+    "Let me check the whole thing.",
+];
+const AGREE: &[&str] = &[
+    "Yes, it is the same again.",
+    "Good, that fits.",
+    "That is the same, so it is right.",
+];
+const DOUBT: &[&str] = &[
+    "Wait, let me check that again.",
+    "Hmm, is that right?",
+    "Wait, I should be careful here.",
+];
+const SURE: &[&str] = &[
+    "Yes, that is right.",
+    "Okay, that is right.",
+    "Yes, I am sure.",
+];
+
+/// "Plan: Ben from Anna from Tom."
+fn short_plan(problem: &Problem) -> String {
+    let mut plan = "Plan:".to_owned();
+    for step in problem.steps.iter().rev() {
+        plan.push_str(&format!(" {} from", step.label));
+    }
+    plan.push_str(&format!(" {}.", problem.start.0));
+    plan
+}
+
+/// "I need Ben. To get Ben I need Anna. ... Tom is given."
+fn long_plan(problem: &Problem) -> String {
+    let mut plan = String::new();
+    for (i, step) in problem.steps.iter().rev().enumerate() {
+        plan.push_str(if i == 0 {
+            "I want to know"
+        } else {
+            " To get it I need"
+        });
+        plan.push_str(&format!(
+            " {}, and {} comes from {}.",
+            step.label, step.label, step.from
+        ));
+    }
+    plan.push_str(&format!(" And {} is given.", problem.start.0));
+    plan
+}
+
+/// "Tom 14. Anna 14 + 5 = 19. Ben 19 + Cara 7 = 26."
+fn short_steps(problem: &Problem) -> String {
+    let mut text = format!("{} {}.", problem.start.0, problem.start.1);
+    for step in &problem.steps {
+        text.push_str(&format!(" {} {}.", step.label, short_calc(step)));
+    }
+    text
+}
+
+fn short_calc(step: &Step) -> String {
+    match &step.second {
+        Some((word, value, _)) => format!(
+            "{} {} {word} {value} = {}",
+            step.operands.0, step.sign, step.value
+        ),
+        None => step.calc.clone(),
+    }
+}
+
+fn long_steps<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
+    let mut text = format!(
+        "I start with {}. {} So {} is {}.",
+        problem.start.0, problem.start.2, problem.start.0, problem.start.1
+    );
+    for step in &problem.steps {
+        if step.statement.is_empty() {
+            text.push_str(&format!(
+                " Last comes {}. The question asks for it.",
+                step.label
+            ));
+        } else {
+            text.push_str(&format!(" Next comes {}. {}", step.label, step.statement));
+        }
+        if let Some((word, value, _)) = &step.second {
+            text.push_str(&format!(" Here {word} is {value}."));
+        }
+        text.push(' ');
+        text.push_str(&step.so);
+        if style.doubt > 0.0 && rng.random_bool(style.doubt) {
+            text.push_str(&format!(
+                " {} {}. {}",
+                pick(rng, DOUBT),
+                step.calc,
+                pick(rng, SURE)
+            ));
+        }
+    }
+    text
+}

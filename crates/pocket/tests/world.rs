@@ -1,0 +1,229 @@
+//! The promises of the world: same seed same bytes, splits disjoint, every solution right, answers read as they should be.
+
+use std::collections::HashSet;
+
+use edgethink_pocket::{
+    BaseMix, DatasetSpec, Document, HardSpec, Kind, SftMix, Split, check, documents,
+    easy_questions, hard_questions, worked, write_dataset,
+};
+
+fn base_mix() -> BaseMix {
+    BaseMix {
+        worked: 0.5,
+        drill: 0.1,
+        facts: 0.1,
+        easy_chat: 0.2,
+        hard_chat: 0.1,
+        concise: 0.6,
+        hard: HardSpec::even(),
+    }
+}
+
+fn sft_mix() -> SftMix {
+    SftMix {
+        easy: 0.2,
+        concise: 0.1,
+        hard: HardSpec::even(),
+    }
+}
+
+/// Every "a + b = c" of a text, with an optional word before b; the number of calculations seen.
+fn check_arithmetic(text: &str) -> usize {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut seen = 0;
+    for (i, word) in words.iter().enumerate() {
+        if *word != "=" {
+            continue;
+        }
+        let right: i64 = words[i - 1].parse().expect("a number before =");
+        let at = if words[i - 2].len() == 1 && "+-*/".contains(words[i - 2]) {
+            i - 2
+        } else {
+            i - 3
+        };
+        let left: i64 = words[at - 1].parse().expect("a number before the sign");
+        let result: i64 = words[i + 1]
+            .trim_end_matches('.')
+            .parse()
+            .expect("a number after =");
+        let want = match words[at] {
+            "+" => left + right,
+            "-" => left - right,
+            "*" => left * right,
+            "/" => {
+                assert_eq!(left % right, 0, "{left} / {right} leaves a rest");
+                left / right
+            }
+            other => panic!("unknown sign {other:?} in {text:?}"),
+        };
+        assert_eq!(result, want, "wrong calculation in {text:?}");
+        assert!(
+            (0..=999).contains(&result) && (0..=999).contains(&left),
+            "number out of range in {text:?}"
+        );
+        seen += 1;
+    }
+    seen
+}
+
+#[test]
+fn solutions_calculate_right_and_end_in_the_answer() {
+    let mut calculations = 0;
+    for w in worked(3, Split::Train, sft_mix()).take(2000) {
+        let text = &w.completion[0].content;
+        calculations += check_arithmetic(text);
+        assert!(
+            check::is_correct(text, &w.answer),
+            "{text:?} does not answer {:?}",
+            w.answer
+        );
+        if w.kind == Kind::Hard {
+            assert!((2..=8).contains(&w.steps));
+            let thought = text.split("</think>").next().expect("a thought");
+            assert!(
+                thought.contains(&format!("= {}", w.answer)),
+                "the thought does not reach the answer: {text:?}"
+            );
+        }
+    }
+    assert!(
+        calculations > 10_000,
+        "only {calculations} calculations seen"
+    );
+    for d in documents(3, Split::Train, base_mix()).take(1000) {
+        match d {
+            Document::Text { text } => _ = check_arithmetic(&text),
+            Document::Worked { completion, .. } => assert!(check_arithmetic(&completion) >= 2),
+            Document::Chat { messages } => assert_eq!(messages.len() % 2, 0),
+        }
+    }
+}
+
+#[test]
+fn one_seed_gives_one_text_and_another_another() {
+    let a: Vec<_> = worked(7, Split::Test, sft_mix()).take(50).collect();
+    let b: Vec<_> = worked(7, Split::Test, sft_mix()).take(50).collect();
+    let c: Vec<_> = worked(8, Split::Test, sft_mix()).take(50).collect();
+    assert_eq!(a, b);
+    assert_ne!(a, c);
+}
+
+#[test]
+fn the_stream_can_be_entered_anywhere() {
+    let from_20: Vec<_> = hard_questions(5, Split::Train, HardSpec::even())
+        .skip(20)
+        .take(5)
+        .collect();
+    let first_25: Vec<_> = hard_questions(5, Split::Train, HardSpec::even())
+        .take(25)
+        .collect();
+    assert_eq!(from_20, first_25[20..]);
+}
+
+#[test]
+fn easy_questions_of_the_splits_are_disjoint() {
+    let ask = |split| -> HashSet<String> {
+        easy_questions(1, split)
+            .take(3000)
+            .filter(|q| q.task != "greeting")
+            .map(|q| q.prompt[0].content.clone())
+            .collect()
+    };
+    let (train, valid, test) = (ask(Split::Train), ask(Split::Valid), ask(Split::Test));
+    assert!(train.is_disjoint(&test) && train.is_disjoint(&valid) && valid.is_disjoint(&test));
+    assert!(test.len() > 300);
+}
+
+#[test]
+fn the_shortest_thought_is_a_third_of_the_mean() {
+    let mean = |concise: f64| {
+        let mix = SftMix {
+            easy: 0.0,
+            concise,
+            hard: HardSpec::even(),
+        };
+        let lengths: Vec<usize> = worked(2, Split::Valid, mix)
+            .take(500)
+            .map(|w| w.completion[0].content.len())
+            .collect();
+        lengths.iter().sum::<usize>() as f64 / lengths.len() as f64
+    };
+    let (short, mixed) = (mean(1.0), mean(0.1));
+    assert!(
+        mixed >= 3.0 * short,
+        "mean {mixed} characters against {short}"
+    );
+}
+
+#[test]
+fn budgets_stand_in_the_last_line() {
+    let spec = HardSpec {
+        budgets: vec![64, 128],
+        ..HardSpec::even()
+    };
+    for q in hard_questions(1, Split::Train, spec).take(50) {
+        let last = q.prompt[0].content.lines().last().expect("a line");
+        assert!(
+            last == "Use at most 64 tokens." || last == "Use at most 128 tokens.",
+            "{last:?}"
+        );
+    }
+}
+
+#[test]
+fn only_the_visible_answer_counts() {
+    assert!(check::is_correct(
+        "<think>\n7\n</think>\n\n**Final answer:** 38",
+        "38"
+    ));
+    assert!(check::is_correct("Paris.<|im_end|>", "Paris"));
+    assert!(
+        !check::is_correct("<think>\nThe answer is 38. **Final answer:** 38", "38"),
+        "an unclosed thought is wrong"
+    );
+    assert!(
+        !check::is_correct("<think>\n**Final answer:** 38\n</think>\n\n", "38"),
+        "an answer within the thought does not count"
+    );
+    assert!(!check::is_correct(
+        "<think>\n</think>\n\n**Final answer:** 380",
+        "38"
+    ));
+    assert!(!check::is_correct("", ""));
+}
+
+#[test]
+fn the_same_spec_writes_the_same_bytes() {
+    let spec = DatasetSpec {
+        seed: 4,
+        vocab_size: 600,
+        tokenizer_documents: 300,
+        base_documents: 100,
+        sft_examples: 50,
+        rl_questions: 20,
+        eval_questions: 20,
+        base: base_mix(),
+        sft: sft_mix(),
+        rl: HardSpec::even(),
+    };
+    let dirs = [
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    ];
+    for dir in &dirs {
+        write_dataset(dir.path(), &spec).expect("a data set");
+    }
+    let files = [
+        "base.jsonl",
+        "sft.jsonl",
+        "rl.jsonl",
+        "hard-test.jsonl",
+        "shifted-test.jsonl",
+        "tokenizer/tokenizer.json",
+        "tokenizer/chat_template.jinja",
+    ];
+    for name in files {
+        let read = |i: usize| std::fs::read(dirs[i].path().join(name)).expect(name);
+        assert!(!read(0).is_empty() && read(0) == read(1), "{name} differs");
+    }
+}

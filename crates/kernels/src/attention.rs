@@ -8,16 +8,15 @@
 //! vectors are: chunked prefill equals whole prefill and a batch equals its members bit for bit, provided that the caller gives the
 //! same blocks in the same order. Tokens that a row does not see enter with weight exactly 0.
 //!
-//! The state is one f32 buffer owned by the caller, laid out per tile of 16 rows:
+//! The state is one f32 buffer owned by the caller: scratch for 32 tokens, then per tile of 16 rows
 //! `[query D·16 | acc D·16 | m 16 | l 16]`.
 
 use crate::error::KernelError;
-use crate::isa::Isa;
-use crate::scalar;
+use crate::isa::{Isa, dispatch};
 
 /// Rows of a tile of the state.
 pub(crate) const ROWS: usize = 16;
-/// Tokens that are processed together; blocks of the cache are multiples of it, or smaller.
+/// Tokens that are processed together; blocks of the cache are multiples of it.
 pub(crate) const STEP: usize = 32;
 /// The largest head dim: bounds the scratch on the stack.
 const MAX_D: usize = 256;
@@ -80,7 +79,12 @@ impl Causal<'_> {
 /// Length in f32 of the state of `rows` query rows of head dim `d`.
 #[must_use]
 pub fn attention_state_len(rows: usize, d: usize) -> usize {
-    rows.div_ceil(ROWS) * tile_len(d)
+    scratch_len(d) + rows.div_ceil(ROWS) * tile_len(d)
+}
+
+/// Keys and values of a step.
+fn scratch_len(d: usize) -> usize {
+    2 * STEP * d
 }
 
 fn tile_len(d: usize) -> usize {
@@ -90,7 +94,9 @@ fn tile_len(d: usize) -> usize {
 /// The state of R query rows that share a kv head, in a buffer of the caller.
 #[derive(Debug)]
 pub struct AttentionState<'a> {
-    buffer: &'a mut [f32],
+    /// Keys, then values: `[STEP, D]` each.
+    scratch: &'a mut [f32],
+    tiles: &'a mut [f32],
     rows: usize,
     d: usize,
 }
@@ -111,21 +117,22 @@ impl AttentionState<'_> {
     pub fn rows(&self) -> usize {
         self.rows
     }
+}
 
-    fn tile(&mut self, tile: usize) -> TileState<'_> {
-        let len = tile_len(self.d);
-        let rows = self.buffer[tile * len..][..len].as_chunks_mut::<ROWS>().0;
-        let (query, rows) = rows.split_at_mut(self.d);
-        let (acc, rows) = rows.split_at_mut(self.d);
-        let [max, sum] = rows else {
-            unreachable!("a tile is 2 D + 2 rows of 16")
-        };
-        TileState {
-            query,
-            acc,
-            max,
-            sum,
-        }
+/// One of the tiles.
+fn tile(tiles: &mut [f32], d: usize, index: usize) -> TileState<'_> {
+    let len = tile_len(d);
+    let rows = tiles[index * len..][..len].as_chunks_mut::<ROWS>().0;
+    let (query, rows) = rows.split_at_mut(d);
+    let (acc, rows) = rows.split_at_mut(d);
+    let [max, sum] = rows else {
+        unreachable!("a tile is 2 D + 2 rows of 16")
+    };
+    TileState {
+        query,
+        acc,
+        max,
+        sum,
     }
 }
 
@@ -152,9 +159,9 @@ pub fn attend_begin<'a>(
         attention_state_len(rows, d),
         "state of {rows} rows of {d}"
     );
-    let mut state = AttentionState { buffer, rows, d };
+    let (scratch, tiles) = buffer.split_at_mut(scratch_len(d));
     for (index, q) in q.chunks(ROWS * d).enumerate() {
-        let tile = state.tile(index);
+        let tile = tile(tiles, d, index);
         tile.query.as_flattened_mut().fill(0.0);
         tile.acc.as_flattened_mut().fill(0.0);
         tile.max.fill(f32::NEG_INFINITY);
@@ -165,10 +172,18 @@ pub fn attend_begin<'a>(
             }
         }
     }
-    state
+    AttentionState {
+        scratch,
+        tiles,
+        rows,
+        d,
+    }
 }
 
 /// Lets every row visit one block.
+///
+/// Up to eight rows go to the 8-lane kernel of AVX2 also on a machine with AVX-512: half of the wider vectors would be empty, and the
+/// rows' operations are the same.
 ///
 /// # Panics
 /// On wrong lengths, or if the machine lacks `isa`.
@@ -178,9 +193,12 @@ pub fn attend_block(
     causal: Causal<'_>,
     state: &mut AttentionState<'_>,
 ) {
-    isa.require();
     assert_eq!(causal.positions.len(), state.rows, "positions and rows");
     let d = state.d;
+    let isa = match isa {
+        Isa::Avx512Vnni if state.rows <= 8 => Isa::Avx2,
+        isa => isa,
+    };
     let KvBlock { kv, tokens, first } = block;
     let (k, v) = match kv {
         KvRef::Int8 {
@@ -202,8 +220,7 @@ pub fn attend_block(
         "{tokens} tokens of {d} in {k} and {v} elements"
     );
 
-    let mut keys = [0.0f32; STEP * MAX_D];
-    let mut values = [0.0f32; STEP * MAX_D];
+    let (keys, values) = state.scratch.split_at_mut(STEP * d);
     for start in (0..tokens).step_by(STEP) {
         let count = STEP.min(tokens - start);
         let step = first + start;
@@ -214,7 +231,8 @@ pub fn attend_block(
         if !causal.positions.iter().any(sees) {
             continue;
         }
-        load(kv, start..start + count, d, &mut keys, &mut values);
+        load(isa, kv, start..start + count, d, keys, values);
+        keys[count * d..count.next_multiple_of(8) * d].fill(0.0);
         for (index, positions) in causal.positions.chunks(ROWS).enumerate() {
             if !positions.iter().any(sees) {
                 continue;
@@ -225,20 +243,20 @@ pub fn attend_block(
                 (from[row], to[row]) = causal.visible(position, step, count);
             }
             let kv = Step {
-                keys: &keys[..count * d],
+                keys: &*keys,
                 values: &values[..count * d],
                 from,
                 to,
             };
-            let mut tile = state.tile(index);
-            scalar::attention::step(&kv, &mut tile);
+            let mut tile = tile(state.tiles, d, index);
+            dispatch!(isa, attention::step(&kv, &mut tile));
         }
     }
 }
 
 /// Up to 32 tokens in f32, and which of them each row sees.
 pub(crate) struct Step<'a> {
-    /// `[tokens, D]`
+    /// `[32, D]`; zeros up to the next multiple of 8 tokens, then anything.
     pub(crate) keys: &'a [f32],
     /// `[tokens, D]`
     pub(crate) values: &'a [f32],
@@ -248,6 +266,7 @@ pub(crate) struct Step<'a> {
 
 /// Keys and values of some tokens to f32.
 fn load(
+    isa: Isa,
     kv: KvRef<'_>,
     tokens: std::ops::Range<usize>,
     d: usize,
@@ -262,12 +281,18 @@ fn load(
             k_scale,
             v_scale,
         } => {
-            scalar::attention::load_i8(&k[range.clone()], &k_scale[tokens.clone()], d, keys);
-            scalar::attention::load_i8(&v[range], &v_scale[tokens], d, values);
+            dispatch!(
+                isa,
+                attention::load_i8(&k[range.clone()], &k_scale[tokens.clone()], d, keys)
+            );
+            dispatch!(
+                isa,
+                attention::load_i8(&v[range], &v_scale[tokens], d, values)
+            );
         }
         KvRef::F16 { k, v } => {
-            scalar::attention::load_f16(&k[range.clone()], keys);
-            scalar::attention::load_f16(&v[range], values);
+            dispatch!(isa, attention::load_f16(&k[range.clone()], keys));
+            dispatch!(isa, attention::load_f16(&v[range], values));
         }
     }
 }
@@ -279,16 +304,11 @@ fn load(
 ///
 /// # Panics
 /// If `out` has a wrong length.
-pub fn attend_finish(mut state: AttentionState<'_>, out: &mut [f32]) -> Result<(), KernelError> {
-    let d = state.d;
-    assert_eq!(
-        out.len(),
-        state.rows * d,
-        "output of {} rows of {d}",
-        state.rows
-    );
+pub fn attend_finish(state: AttentionState<'_>, out: &mut [f32]) -> Result<(), KernelError> {
+    let AttentionState { tiles, rows, d, .. } = state;
+    assert_eq!(out.len(), rows * d, "output of {rows} rows of {d}");
     for (index, out) in out.chunks_mut(ROWS * d).enumerate() {
-        let tile = state.tile(index);
+        let tile = tile(tiles, d, index);
         for (r, out) in out.chunks_exact_mut(d).enumerate() {
             let inverse = 1.0 / tile.sum[r];
             let mut finite = inverse.is_finite();

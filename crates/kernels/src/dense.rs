@@ -7,8 +7,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use crate::columns::ColumnsMut;
-use crate::isa::Isa;
-use crate::scalar;
+use crate::isa::{Isa, dispatch};
 
 /// A row-major matrix `[rows, cols]`.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +58,6 @@ pub fn gemm_dense(
     out: &mut ColumnsMut<'_>,
     accumulate: Option<f32>,
 ) {
-    isa.require();
     assert!(
         rows.end * cols <= w.len(),
         "rows {rows:?} of {cols} columns in {} elements",
@@ -79,7 +77,7 @@ pub fn gemm_dense(
         "activations of {} rows of {cols}",
         out.rows()
     );
-    scalar::dense::gemm(w, cols, rows, x, out, accumulate)
+    dispatch!(isa, dense::gemm(w, cols, rows, x, out, accumulate));
 }
 
 /// Values of one row of `w` `[rows, cols]`: the embedding lookup.
@@ -110,6 +108,28 @@ pub fn dense_row(w: DenseRef<'_>, cols: usize, row: usize, out: &mut [f32]) {
             out.iter_mut()
                 .zip(&q[range])
                 .for_each(|(o, &q)| *o = f32::from(q) * scales[row]);
+        }
+    }
+}
+
+/// What is done with the dot products of a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Finish<'a> {
+    /// A factor per column of the output.
+    pub(crate) scales: Option<&'a [f32]>,
+    pub(crate) accumulate: Option<f32>,
+}
+
+impl Finish<'_> {
+    /// Writes the dots of columns `n..` of the output to `out`.
+    #[inline]
+    pub(crate) fn write(self, dots: &[f32], n: usize, out: &mut [f32]) {
+        for (i, (dot, out)) in dots.iter().zip(out).enumerate() {
+            let value = self.scales.map_or(*dot, |scales| scales[n + i] * dot);
+            *out = match self.accumulate {
+                Some(s) => *out + s * value,
+                None => value,
+            };
         }
     }
 }

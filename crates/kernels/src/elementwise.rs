@@ -1,8 +1,7 @@
 //! Norm, rotary embedding, gated activation, sums: the small operations between the matrices.
 
 use crate::error::KernelError;
-use crate::isa::Isa;
-use crate::scalar;
+use crate::isa::{Isa, dispatch};
 
 /// RMS norm of each row of `x` `[T, E]`: out = x · weight / √(mean(x²) + eps). `weight` is `[E]`.
 ///
@@ -18,7 +17,6 @@ pub fn rms_norm(
     eps: f32,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
-    isa.require();
     let e = weight.len();
     assert_eq!(x.len(), out.len(), "input and output");
     assert!(
@@ -27,7 +25,7 @@ pub fn rms_norm(
         x.len()
     );
     for (row, (x, out)) in x.chunks_exact(e).zip(out.chunks_exact_mut(e)).enumerate() {
-        let finite = scalar::elementwise::rms_norm(x, weight, eps, out);
+        let finite = dispatch!(isa, elementwise::rms_norm(x, weight, eps, out));
         if !finite {
             return Err(KernelError::NonFinite {
                 what: "input of the norm",
@@ -44,7 +42,6 @@ pub fn rms_norm(
 /// # Panics
 /// On wrong lengths, or if the machine lacks `isa`.
 pub fn rope(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-    isa.require();
     let half = cos.len();
     assert_eq!(half, sin.len(), "cosines and sines");
     assert!(
@@ -55,7 +52,7 @@ pub fn rope(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32]) {
     );
     for head in x.chunks_exact_mut(2 * half) {
         let (a, b) = head.split_at_mut(half);
-        scalar::elementwise::rotate(a, b, cos, sin)
+        dispatch!(isa, elementwise::rotate(a, b, cos, sin))
     }
 }
 
@@ -64,13 +61,12 @@ pub fn rope(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32]) {
 /// # Panics
 /// On wrong lengths, or if the machine lacks `isa`.
 pub fn swiglu(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    isa.require();
     assert_eq!(
         (gate.len(), up.len()),
         (out.len(), out.len()),
         "gate, up and output"
     );
-    scalar::elementwise::swiglu(gate, up, out)
+    dispatch!(isa, elementwise::swiglu(gate, up, out))
 }
 
 /// a += b.
@@ -78,9 +74,8 @@ pub fn swiglu(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
 /// # Panics
 /// If the lengths differ, or the machine lacks `isa`.
 pub fn add_assign(isa: Isa, a: &mut [f32], b: &[f32]) {
-    isa.require();
     assert_eq!(a.len(), b.len(), "terms");
-    scalar::elementwise::add_assign(a, b)
+    dispatch!(isa, elementwise::add_assign(a, b))
 }
 
 /// Adds `row` `[N]` to every row of `a` `[T, N]`: a bias.
@@ -107,8 +102,7 @@ pub fn add_row(isa: Isa, a: &mut [f32], row: &[f32]) {
 /// # Panics
 /// If the machine lacks `isa`.
 pub fn log_sum_exp(isa: Isa, x: &[f32]) -> Result<f32, KernelError> {
-    isa.require();
-    let value = scalar::elementwise::log_sum_exp(x);
+    let value = dispatch!(isa, elementwise::log_sum_exp(x));
     if value.is_finite() {
         Ok(value)
     } else {

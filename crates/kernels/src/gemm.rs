@@ -6,13 +6,14 @@
 use std::ops::Range;
 
 use crate::columns::ColumnsMut;
-use crate::isa::Isa;
+use crate::isa::{Isa, dispatch};
 use crate::packed::{PANEL, PackedRef};
 use crate::quantize::QuantRows;
-use crate::scalar;
 
-/// Bytes of activations that are kept in the second-level cache while the panels pass by.
-const ROW_BLOCK_BYTES: usize = 256 * 1024;
+/// Bytes of weights that stay in the second-level cache while the rows pass by.
+const PANEL_BLOCK_BYTES: usize = 192 * 1024;
+/// Activation rows that stay in the first-level cache while those panels pass by; the largest register tile.
+pub(crate) const TILE: usize = 8;
 
 /// Multiplies: `out` `[T, rows of the panels]` = `x` `[T, cols]` · `w`ᵀ.
 ///
@@ -39,27 +40,32 @@ pub fn gemm_packed(
         shape.rows_of(panels.clone()).len(),
         "columns of output and weight rows"
     );
-    let block = (ROW_BLOCK_BYTES / shape.cols).next_multiple_of(8);
-    let mut first = 0;
-    while first < x.rows() {
-        let rows = first..(first + block).min(x.rows());
-        for panel in panels.clone() {
-            let columns = shape.rows_of(panel..panel + 1);
-            let at = columns.start - panels.start * PANEL;
-            let tile = Tile {
-                w,
-                panel,
-                x,
-                rows: rows.clone(),
-                columns: at..at + columns.len(),
-            };
-            scalar::packed::panel(&tile, out)
+    if panels.is_empty() || x.rows() == 0 {
+        return;
+    }
+    let panel_bytes = shape.quant_bytes() / shape.panels();
+    let block = (PANEL_BLOCK_BYTES / panel_bytes.max(1)).max(1);
+    for first in panels.clone().step_by(block) {
+        for row in (0..x.rows()).step_by(TILE) {
+            let rows = row..(row + TILE).min(x.rows());
+            for panel in first..(first + block).min(panels.end) {
+                let columns = shape.rows_of(panel..panel + 1);
+                let at = columns.start - panels.start * PANEL;
+                let columns = at..at + columns.len();
+                let tile = Tile {
+                    w,
+                    panel,
+                    x,
+                    rows: rows.clone(),
+                    columns,
+                };
+                dispatch!(isa, packed::panel(&tile, out));
+            }
         }
-        first = rows.end;
     }
 }
 
-/// One panel times some rows.
+/// One panel times at most [`TILE`] rows.
 pub(crate) struct Tile<'a> {
     pub(crate) w: PackedRef<'a>,
     pub(crate) panel: usize,
@@ -68,4 +74,18 @@ pub(crate) struct Tile<'a> {
     pub(crate) rows: Range<usize>,
     /// Columns of the output part; fewer than 16 in a padded panel.
     pub(crate) columns: Range<usize>,
+}
+
+impl Tile<'_> {
+    /// Writes the sums of the tile's rows.
+    #[inline]
+    pub(crate) fn store(&self, sums: &[[f32; PANEL]; TILE], out: &mut ColumnsMut<'_>) {
+        for (t, sums) in self.rows.clone().zip(sums) {
+            let row = &mut out.row_mut(t)[self.columns.clone()];
+            match <&mut [f32; PANEL]>::try_from(&mut *row) {
+                Ok(row) => *row = *sums,
+                Err(_) => row.copy_from_slice(&sums[..row.len()]),
+            }
+        }
+    }
 }

@@ -119,6 +119,36 @@ impl FromStr for Isa {
     }
 }
 
+/// Calls `module::function` of the kernels for `isa`, after checking that the machine has it.
+macro_rules! dispatch {
+    ($isa:expr, $module:ident :: $function:ident ( $($arg:expr),* $(,)? )) => {{
+        let isa: $crate::isa::Isa = $isa;
+        isa.require();
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]
+            $crate::isa::Isa::Avx512Vnni => {
+                // SAFETY: `require` has checked the features that this kernel is compiled with.
+                unsafe { $crate::avx512::$module::$function($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]
+            $crate::isa::Isa::Avx2 => {
+                // SAFETY: as above.
+                unsafe { $crate::avx2::$module::$function($($arg),*) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]
+            $crate::isa::Isa::NeonDot => {
+                // SAFETY: as above.
+                unsafe { $crate::neon::$module::$function($($arg),*) }
+            }
+            _ => $crate::scalar::$module::$function($($arg),*),
+        }
+    }};
+}
+pub(crate) use dispatch;
+
 #[cfg(test)]
 mod tests {
     use super::*;

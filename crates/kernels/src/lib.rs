@@ -14,12 +14,19 @@
 //! S cached tokens, R query rows that share a kv head.
 
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod columns;
 mod dense;
 mod elementwise;
 mod error;
 mod gemm;
+mod generic;
 mod isa;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod pack;
 mod packed;
 mod quantize;

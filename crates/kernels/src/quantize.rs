@@ -3,9 +3,8 @@
 //! A group whose max|x| is below 2⁻¹²⁰ (where 127 / max|x| would overflow) is stored as zeros with scale 0.
 
 use crate::error::KernelError;
-use crate::isa::Isa;
+use crate::isa::{Isa, dispatch};
 use crate::packed::GROUP;
-use crate::scalar;
 
 /// Quantized rows `[T, cols]`: what packed weights are multiplied with.
 #[derive(Clone, Copy, Debug)]
@@ -107,12 +106,11 @@ fn check(cols: usize, q: usize, scales: usize, sums: usize) {
 /// # Panics
 /// If `x` and `out` differ in length, or the machine lacks `isa`.
 pub fn quantize_rows(isa: Isa, x: &[f32], out: &mut QuantRowsMut<'_>) -> Result<(), KernelError> {
-    isa.require();
     assert_eq!(x.len(), out.q.len(), "activations and codes");
     let groups = out.cols / GROUP;
     let blocks = x.as_chunks::<GROUP>().0;
     let codes = out.q.as_chunks_mut::<GROUP>().0;
-    let bad = scalar::quantize::groups(blocks, codes, out.scales, out.sums);
+    let bad = dispatch!(isa, quantize::groups(blocks, codes, out.scales, out.sums));
     bad.map_or(Ok(()), |group| {
         Err(KernelError::NonFinite {
             what: "activations",
@@ -129,9 +127,8 @@ pub fn quantize_rows(isa: Isa, x: &[f32], out: &mut QuantRowsMut<'_>) -> Result<
 /// # Panics
 /// If the lengths differ, or the machine lacks `isa`.
 pub fn quantize_kv(isa: Isa, x: &[f32], q: &mut [i8]) -> Result<f32, KernelError> {
-    isa.require();
     assert_eq!(x.len(), q.len(), "values and codes");
-    let scale = scalar::quantize::vector(x, q);
+    let scale = dispatch!(isa, quantize::vector(x, q));
     scale.ok_or(KernelError::NonFinite {
         what: "keys or values",
         row: 0,

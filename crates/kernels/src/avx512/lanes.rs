@@ -1,0 +1,90 @@
+//! Sixteen f32 lanes: what the float kernels of `generic` are written in.
+
+#![expect(unsafe_code, reason = "vector loads and stores take pointers")]
+
+use std::arch::x86_64::*;
+
+/// A vector.
+pub(crate) type V = __m512;
+/// Its lanes.
+pub(crate) const W: usize = 16;
+/// Token columns of the register tile of a dense product: 4 x 4 sums, 4 activations and a weight.
+pub(crate) const TOKENS: usize = 4;
+
+macro_rules! lanes {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+        pub(crate) fn $name($($arg: $type),*) -> $out $body
+    )*};
+}
+
+lanes! {
+    fn splat(x: f32) -> V { _mm512_set1_ps(x) }
+    // SAFETY: 64 readable bytes.
+    fn load(x: &[f32; W]) -> V { unsafe { _mm512_loadu_ps(x.as_ptr()) } }
+    // SAFETY: 64 writable bytes.
+    fn store(v: V, x: &mut [f32; W]) -> () { unsafe { _mm512_storeu_ps(x.as_mut_ptr(), v) } }
+    fn add(a: V, b: V) -> V { _mm512_add_ps(a, b) }
+    fn sub(a: V, b: V) -> V { _mm512_sub_ps(a, b) }
+    fn mul(a: V, b: V) -> V { _mm512_mul_ps(a, b) }
+    fn div(a: V, b: V) -> V { _mm512_div_ps(a, b) }
+    /// a · b + c, rounded once.
+    fn fma(a: V, b: V, c: V) -> V { _mm512_fmadd_ps(a, b, c) }
+    /// c − a · b, rounded once.
+    fn fnma(a: V, b: V, c: V) -> V { _mm512_fnmadd_ps(a, b, c) }
+    fn max(a: V, b: V) -> V { _mm512_max_ps(a, b) }
+    fn abs(a: V) -> V { _mm512_abs_ps(a) }
+    /// To the nearest integer, ties to even.
+    fn round(a: V) -> V { _mm512_roundscale_ps::<0>(a) }
+    /// 2ⁿ for integral n in −126..=127.
+    fn pow2(n: V) -> V {
+        let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
+        _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+    }
+    /// `v`, but 0 where x < limit.
+    fn zero_below(v: V, x: V, limit: V) -> V {
+        _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, limit), v)
+    }
+    /// `a` where x >= 0, else `b`.
+    fn select_positive(x: V, a: V, b: V) -> V {
+        _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask::<_CMP_GE_OQ>(x, _mm512_setzero_ps()), a)
+    }
+    /// `v` where from <= t < to, else −∞.
+    fn only_between(v: V, t: V, from: V, to: V) -> V {
+        let seen = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(from, t);
+        let seen = _mm512_mask_cmp_ps_mask::<_CMP_LT_OQ>(seen, t, to);
+        _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), seen, v)
+    }
+    // SAFETY: 32 readable bytes.
+    fn load_f16(x: &[u16; W]) -> V { _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }) }
+    fn load_bf16(x: &[u16; W]) -> V {
+        // SAFETY: 32 readable bytes.
+        let bits = _mm512_cvtepu16_epi32(unsafe { _mm256_loadu_si256(x.as_ptr().cast()) });
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+    }
+    fn load_i8(x: &[i8; W]) -> V {
+        // SAFETY: 16 readable bytes.
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(x.as_ptr().cast()) }))
+    }
+    /// Integral values in −128..=127.
+    fn store_i8(v: V, x: &mut [i8; W]) -> () {
+        // SAFETY: 16 writable bytes.
+        unsafe { _mm_storeu_si128(x.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+    /// The four sums across lanes, by one fixed tree.
+    fn sum4(v: [V; 4]) -> [f32; 4] {
+        let mut quarter = [_mm_setzero_ps(); 4];
+        for (quarter, v) in quarter.iter_mut().zip(v) {
+            let half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+            *quarter = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps::<1>(half));
+        }
+        let [a, b, c, d] = quarter;
+        let sums = _mm_hadd_ps(_mm_hadd_ps(a, b), _mm_hadd_ps(c, d));
+        let mut out = [0.0; 4];
+        // SAFETY: 16 writable bytes.
+        unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
+        out
+    }
+}

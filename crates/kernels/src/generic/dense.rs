@@ -1,0 +1,173 @@
+//! Dense products: register tiles of 4 weight rows by a few tokens, one accumulator vector per output.
+//!
+//! Lane i of an accumulator sums columns i, i + W, i + 2W, … in order, one fused multiply-add each, the last partial vector padded
+//! with zeros; then one fixed tree adds the lanes. Neither depends on the tile, so an output is the same in every tile.
+
+/// Expands to `gemm` for one type of weight.
+macro_rules! dense_kernels {
+    ($features:literal, $element:ty, $zero:expr, $load:ident) => {
+        use super::lanes::{self, TOKENS, W};
+        use $crate::columns::ColumnsMut;
+        use $crate::dense::Finish;
+
+        /// Bytes of activations that stay in the second-level cache while the weights pass by.
+        const TOKEN_BLOCK_BYTES: usize = 192 * 1024;
+
+        /// `w` `[N, cols]` times `x` `[T, cols]` into `out` `[T, N]`.
+        #[target_feature(enable = $features)]
+        pub(crate) fn gemm(
+            w: &[$element],
+            cols: usize,
+            x: &[f32],
+            out: &mut ColumnsMut<'_>,
+            finish: Finish<'_>,
+        ) {
+            let (tokens, width) = (out.rows(), out.width());
+            let block = (TOKEN_BLOCK_BYTES / 4 / cols.max(1))
+                .next_multiple_of(TOKENS)
+                .max(TOKENS);
+            for first in (0..tokens).step_by(block) {
+                let end = (first + block).min(tokens);
+                for n in (0..width).step_by(4) {
+                    let rows = 4.min(width - n);
+                    let mut t = first;
+                    while t < end {
+                        let count = (end - t).min(TOKENS);
+                        let tile = Tile {
+                            w: &w[n * cols..][..rows * cols],
+                            x: &x[t * cols..],
+                            cols,
+                            n,
+                            t,
+                        };
+                        t += match (rows, count) {
+                            (4, 4) => tile.run::<4, 4>(out, finish),
+                            (4, 2 | 3) => tile.run::<4, 2>(out, finish),
+                            (4, _) => tile.run::<4, 1>(out, finish),
+                            (_, 2..) => tile.run::<1, 2>(out, finish),
+                            (_, _) => tile.run::<1, 1>(out, finish),
+                        };
+                    }
+                }
+            }
+        }
+
+        struct Tile<'a> {
+            /// 1 to 4 rows.
+            w: &'a [$element],
+            /// From the first token of the tile on.
+            x: &'a [f32],
+            cols: usize,
+            n: usize,
+            t: usize,
+        }
+
+        impl Tile<'_> {
+            /// All rows of the tile, `ROWS` at a time, by `COUNT` tokens. Returns `COUNT`.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn run<const ROWS: usize, const COUNT: usize>(
+                &self,
+                out: &mut ColumnsMut<'_>,
+                finish: Finish<'_>,
+            ) -> usize {
+                for (i, w) in self.w.chunks_exact(ROWS * self.cols).enumerate() {
+                    let dots = dots::<ROWS, COUNT>(w, self.x, self.cols);
+                    for (t, dots) in dots.iter().enumerate() {
+                        let n = self.n + i * ROWS;
+                        finish.write(&dots[..ROWS], n, &mut out.row_mut(self.t + t)[n..n + ROWS]);
+                    }
+                }
+                COUNT
+            }
+        }
+
+        /// `[COUNT][ROWS]` dot products.
+        #[target_feature(enable = $features)]
+        fn dots<const ROWS: usize, const COUNT: usize>(
+            w: &[$element],
+            x: &[f32],
+            cols: usize,
+        ) -> [[f32; 4]; COUNT] {
+            let steps = cols / W;
+            let mut weights: [&[[$element; W]]; ROWS] = [&[]; ROWS];
+            let mut tokens: [&[[f32; W]]; COUNT] = [&[]; COUNT];
+            for (r, weights) in weights.iter_mut().enumerate() {
+                *weights = &w[r * cols..][..cols].as_chunks::<W>().0[..steps];
+            }
+            for (t, tokens) in tokens.iter_mut().enumerate() {
+                *tokens = &x[t * cols..][..cols].as_chunks::<W>().0[..steps];
+            }
+            let zero = lanes::splat(0.0);
+            let mut acc = [[zero; 4]; COUNT];
+            for i in 0..steps {
+                let mut x = [zero; COUNT];
+                for t in 0..COUNT {
+                    x[t] = lanes::load(&tokens[t][i]);
+                }
+                for r in 0..ROWS {
+                    let w = lanes::$load(&weights[r][i]);
+                    for t in 0..COUNT {
+                        acc[t][r] = lanes::fma(w, x[t], acc[t][r]);
+                    }
+                }
+            }
+            let tail = cols - steps * W;
+            if tail > 0 {
+                for r in 0..ROWS {
+                    let mut padded = [$zero; W];
+                    padded[..tail].copy_from_slice(&w[r * cols + steps * W..][..tail]);
+                    let w = lanes::$load(&padded);
+                    for t in 0..COUNT {
+                        let mut padded = [0.0; W];
+                        padded[..tail].copy_from_slice(&x[t * cols + steps * W..][..tail]);
+                        acc[t][r] = lanes::fma(w, lanes::load(&padded), acc[t][r]);
+                    }
+                }
+            }
+            let mut dots = [[0.0; 4]; COUNT];
+            for t in 0..COUNT {
+                dots[t] = lanes::sum4(acc[t]);
+            }
+            dots
+        }
+    };
+}
+
+/// Expands to `gemm` over all types of weight, each from its module.
+macro_rules! dense_dispatch {
+    ($features:literal) => {
+        use std::ops::Range;
+        use $crate::columns::ColumnsMut;
+        use $crate::dense::{DenseRef, Finish};
+
+        #[target_feature(enable = $features)]
+        pub(crate) fn gemm(
+            w: DenseRef<'_>,
+            cols: usize,
+            rows: Range<usize>,
+            x: &[f32],
+            out: &mut ColumnsMut<'_>,
+            accumulate: Option<f32>,
+        ) {
+            let range = rows.start * cols..rows.end * cols;
+            let finish = Finish {
+                scales: None,
+                accumulate,
+            };
+            match w {
+                DenseRef::F32(w) => super::dense_f32::gemm(&w[range], cols, x, out, finish),
+                DenseRef::F16(w) => super::dense_f16::gemm(&w[range], cols, x, out, finish),
+                DenseRef::BF16(w) => super::dense_bf16::gemm(&w[range], cols, x, out, finish),
+                DenseRef::I8 { q, scales } => {
+                    let finish = Finish {
+                        scales: Some(&scales[rows]),
+                        accumulate,
+                    };
+                    super::dense_i8::gemm(&q[range], cols, x, out, finish);
+                }
+            }
+        }
+    };
+}
+pub(crate) use {dense_dispatch, dense_kernels};

@@ -1,0 +1,76 @@
+//! f32 to int8 with one scale, equal to the scalar kernel bit for bit.
+
+/// Expands to the kernels of `quantize.rs`.
+macro_rules! quantize_kernels {
+    ($features:literal) => {
+        use super::lanes::{self, W};
+        use $crate::packed::GROUP;
+        use $crate::scalar::quantize::scale_of;
+
+        /// Quantizes groups; the index of the first group that holds a non-finite value, if any.
+        #[target_feature(enable = $features)]
+        pub(crate) fn groups(
+            x: &[[f32; GROUP]],
+            q: &mut [[i8; GROUP]],
+            scales: &mut [f32],
+            sums: &mut [i32],
+        ) -> Option<usize> {
+            for (index, (((x, q), scale), sum)) in x.iter().zip(q).zip(scales).zip(sums).enumerate()
+            {
+                match vector_and_sum(x, q) {
+                    Some(found) => (*scale, *sum) = found,
+                    None => return Some(index),
+                }
+            }
+            None
+        }
+
+        /// Quantizes one vector with one scale; `None` if it holds a non-finite value.
+        #[target_feature(enable = $features)]
+        pub(crate) fn vector(x: &[f32], q: &mut [i8]) -> Option<f32> {
+            vector_and_sum(x, q).map(|(scale, _)| scale)
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn vector_and_sum(x: &[f32], q: &mut [i8]) -> Option<(f32, i32)> {
+            let (body, tail) = x.as_chunks::<W>();
+            let mut last = [0.0; W];
+            last[..tail.len()].copy_from_slice(tail);
+            let last = lanes::load(&last);
+            let zero = lanes::splat(0.0);
+            let mut max = lanes::abs(last);
+            // 0 · x is 0 for finite x and NaN else.
+            let mut probe = lanes::mul(last, zero);
+            for x in body {
+                let x = lanes::load(x);
+                max = lanes::max(max, lanes::abs(x));
+                probe = lanes::fma(x, zero, probe);
+            }
+            if !(lanes::sum4([probe, zero, zero, zero])[0] == 0.0) {
+                return None;
+            }
+            let mut each = [0.0; W];
+            lanes::store(max, &mut each);
+            let (scale, inverse) = scale_of(each.into_iter().fold(0.0, f32::max));
+            let inverse = lanes::splat(inverse);
+            // Sums of at most 256 codes per lane are exact in f32.
+            let mut sum = zero;
+            let (q, q_tail) = q.as_chunks_mut::<W>();
+            for (x, q) in body.iter().zip(q) {
+                let code = lanes::round(lanes::mul(lanes::load(x), inverse));
+                sum = lanes::add(sum, code);
+                lanes::store_i8(code, q);
+            }
+            if !tail.is_empty() {
+                let code = lanes::round(lanes::mul(last, inverse));
+                sum = lanes::add(sum, code);
+                let mut codes = [0; W];
+                lanes::store_i8(code, &mut codes);
+                q_tail.copy_from_slice(&codes[..q_tail.len()]);
+            }
+            Some((scale, lanes::sum4([sum, zero, zero, zero])[0] as i32))
+        }
+    };
+}
+pub(crate) use quantize_kernels;

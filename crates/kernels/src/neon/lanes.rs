@@ -1,0 +1,92 @@
+//! Four f32 lanes: what the float kernels of `generic` are written in.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores take pointers; half to float needs `asm!`"
+)]
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+/// A vector.
+pub(crate) type V = float32x4_t;
+/// Its lanes.
+pub(crate) const W: usize = 4;
+/// Token columns of the register tile of a dense product: 4 x 4 sums, 4 activations and a weight of 32 registers.
+pub(crate) const TOKENS: usize = 4;
+
+macro_rules! lanes {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(
+        $(#[$doc])*
+        #[inline]
+        #[target_feature(enable = "neon,dotprod")]
+        pub(crate) fn $name($($arg: $type),*) -> $out $body
+    )*};
+}
+
+lanes! {
+    fn splat(x: f32) -> V { vdupq_n_f32(x) }
+    // SAFETY: 16 readable bytes.
+    fn load(x: &[f32; W]) -> V { unsafe { vld1q_f32(x.as_ptr()) } }
+    // SAFETY: 16 writable bytes.
+    fn store(v: V, x: &mut [f32; W]) -> () { unsafe { vst1q_f32(x.as_mut_ptr(), v) } }
+    fn add(a: V, b: V) -> V { vaddq_f32(a, b) }
+    fn sub(a: V, b: V) -> V { vsubq_f32(a, b) }
+    fn mul(a: V, b: V) -> V { vmulq_f32(a, b) }
+    fn div(a: V, b: V) -> V { vdivq_f32(a, b) }
+    /// a · b + c, rounded once.
+    fn fma(a: V, b: V, c: V) -> V { vfmaq_f32(c, a, b) }
+    /// c − a · b, rounded once.
+    fn fnma(a: V, b: V, c: V) -> V { vfmsq_f32(c, a, b) }
+    fn max(a: V, b: V) -> V { vmaxq_f32(a, b) }
+    fn abs(a: V) -> V { vabsq_f32(a) }
+    /// To the nearest integer, ties to even.
+    fn round(a: V) -> V { vrndnq_f32(a) }
+    /// 2ⁿ for integral n in −126..=127.
+    fn pow2(n: V) -> V {
+        vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
+    }
+    /// `v`, but 0 where x < limit.
+    fn zero_below(v: V, x: V, limit: V) -> V { vbslq_f32(vcltq_f32(x, limit), vdupq_n_f32(0.0), v) }
+    /// `a` where x >= 0, else `b`.
+    fn select_positive(x: V, a: V, b: V) -> V { vbslq_f32(vcgezq_f32(x), a, b) }
+    /// `v` where from <= t < to, else −∞.
+    fn only_between(v: V, t: V, from: V, to: V) -> V {
+        let seen = vandq_u32(vcleq_f32(from, t), vcltq_f32(t, to));
+        vbslq_f32(seen, v, vdupq_n_f32(f32::NEG_INFINITY))
+    }
+    fn load_f16(x: &[u16; W]) -> V {
+        // SAFETY: 8 readable bytes.
+        let half = unsafe { vld1_u16(x.as_ptr()) };
+        let wide: float32x4_t;
+        // SAFETY: FCVTL is part of the base instruction set and touches only these registers.
+        unsafe {
+            asm!("fcvtl {wide:v}.4s, {half:v}.4h", wide = out(vreg) wide, half = in(vreg) half,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+        wide
+    }
+    fn load_bf16(x: &[u16; W]) -> V {
+        // SAFETY: 8 readable bytes.
+        let half = unsafe { vld1_u16(x.as_ptr()) };
+        vreinterpretq_f32_u32(vshll_n_u16::<16>(half))
+    }
+    fn load_i8(x: &[i8; W]) -> V {
+        vcvtq_f32_s32(load_s32(&[x[0].into(), x[1].into(), x[2].into(), x[3].into()]))
+    }
+    // SAFETY: 16 readable bytes.
+    fn load_s32(x: &[i32; W]) -> int32x4_t { unsafe { vld1q_s32(x.as_ptr()) } }
+    /// Integral values in −128..=127.
+    fn store_i8(v: V, x: &mut [i8; W]) -> () {
+        let words = vmovn_s32(vcvtnq_s32_f32(v));
+        let bytes = vmovn_s16(vcombine_s16(words, words));
+        *x = vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)).to_le_bytes().map(u8::cast_signed);
+    }
+    /// The four sums across lanes, by one fixed tree.
+    fn sum4(v: [V; 4]) -> [f32; 4] {
+        let [a, b, c, d] = v;
+        let mut out = [0.0; 4];
+        store(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)), &mut out);
+        out
+    }
+}

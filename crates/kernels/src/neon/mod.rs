@@ -1,0 +1,29 @@
+//! NEON with the dot-product instructions. Every function here needs the features of [`Isa::NeonDot`](crate::Isa); the dispatch checks them.
+
+pub(crate) mod lanes;
+pub(crate) mod packed;
+
+pub(crate) mod attention {
+    crate::generic::attention_kernels!("neon,dotprod");
+}
+pub(crate) mod dense {
+    crate::generic::dense_dispatch!("neon,dotprod");
+}
+mod dense_bf16 {
+    crate::generic::dense_kernels!("neon,dotprod", u16, 0, load_bf16);
+}
+mod dense_f16 {
+    crate::generic::dense_kernels!("neon,dotprod", u16, 0, load_f16);
+}
+mod dense_f32 {
+    crate::generic::dense_kernels!("neon,dotprod", f32, 0.0, load);
+}
+mod dense_i8 {
+    crate::generic::dense_kernels!("neon,dotprod", i8, 0, load_i8);
+}
+pub(crate) mod elementwise {
+    crate::generic::elementwise_kernels!("neon,dotprod");
+}
+pub(crate) mod quantize {
+    crate::generic::quantize_kernels!("neon,dotprod");
+}

@@ -1,0 +1,203 @@
+//! Packed weights times quantized rows with `sdot` by element: one instruction is 4 rows by 4 columns.
+//!
+//! `sdot` is signed by signed: codes are moved to signed numbers (−8..=7, or −128..=127) as they are decoded, so only 8-bit codes
+//! with offsets, which count from 0, need the activation sums to move them back.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads take pointers; the dot product needs `asm!`"
+)]
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::lanes;
+use crate::columns::ColumnsMut;
+use crate::gemm::{TILE, Tile};
+use crate::packed::{Bits, GROUP, PANEL};
+use crate::quantize::QuantRows;
+
+/// Rows of a register tile: 4 x 4 sums, 8 registers of activations and the codes have 32 registers.
+const ROWS: usize = 4;
+
+/// One panel times the tile's rows.
+#[target_feature(enable = "neon,dotprod")]
+pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+    let shape = tile.w.shape();
+    match (shape.bits, shape.has_offset) {
+        (Bits::B4, false) => panel_of::<4, 256, false>(tile, out),
+        (Bits::B4, true) => panel_of::<4, 256, true>(tile, out),
+        (Bits::B8, false) => panel_of::<8, 512, false>(tile, out),
+        (Bits::B8, true) => panel_of::<8, 512, true>(tile, out),
+    }
+}
+
+#[target_feature(enable = "neon,dotprod")]
+fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
+    tile: &Tile<'_>,
+    out: &mut ColumnsMut<'_>,
+) {
+    let w = Panel {
+        quants: tile.w.panel_quants(tile.panel).as_chunks::<BYTES>().0,
+        scales: tile.w.panel_scales(tile.panel),
+        offsets: tile.w.panel_offsets(tile.panel),
+    };
+    let mut sums = [[0.0; PANEL]; TILE];
+    let parts = tile
+        .rows
+        .clone()
+        .step_by(ROWS)
+        .zip(sums.as_chunks_mut::<ROWS>().0);
+    for (t, sums) in parts {
+        let count = ROWS.min(tile.rows.end - t);
+        let x = tile.x.slice(t..t + count);
+        match count {
+            1 => rows::<1, BITS, BYTES, OFFSET>(&w, x, sums),
+            2 => rows::<2, BITS, BYTES, OFFSET>(&w, x, sums),
+            3 => rows::<3, BITS, BYTES, OFFSET>(&w, x, sums),
+            _ => rows::<4, BITS, BYTES, OFFSET>(&w, x, sums),
+        }
+    }
+    tile.store(&sums, out);
+}
+
+struct Panel<'a, const BYTES: usize> {
+    quants: &'a [[u8; BYTES]],
+    scales: &'a [[u16; PANEL]],
+    offsets: &'a [[u16; PANEL]],
+}
+
+/// The tile of R rows.
+#[target_feature(enable = "neon,dotprod")]
+fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: bool>(
+    w: &Panel<'_, BYTES>,
+    x: QuantRows<'_>,
+    out: &mut [[f32; PANEL]; ROWS],
+) {
+    let groups = w.quants.len();
+    let q = x.q.as_chunks::<GROUP>().0;
+    let mut total = [[lanes::splat(0.0); 4]; R];
+    for g in 0..groups {
+        let blocks = w.quants[g].as_chunks::<16>().0;
+        let mut codes = [[vdupq_n_s8(0); 2]; R];
+        for r in 0..R {
+            let [low, high] = q[r * groups + g].as_chunks::<16>().0 else {
+                unreachable!("a group is 32 codes");
+            };
+            codes[r] = [load(low), load(high)];
+        }
+        let mut dots = [[vdupq_n_s32(0); 4]; R];
+        for part in 0..4 {
+            if BITS == 4 {
+                quad4::<0, R, OFFSET>(&blocks[part], &codes, part, &mut dots);
+                quad4::<1, R, OFFSET>(&blocks[4 + part], &codes, part, &mut dots);
+                quad4::<2, R, OFFSET>(&blocks[8 + part], &codes, part, &mut dots);
+                quad4::<3, R, OFFSET>(&blocks[12 + part], &codes, part, &mut dots);
+            } else {
+                for high in 0..2 {
+                    quad8::<0, R>(&blocks[16 * high + part], &codes, high, part, &mut dots);
+                    quad8::<1, R>(&blocks[16 * high + 4 + part], &codes, high, part, &mut dots);
+                    quad8::<2, R>(&blocks[16 * high + 8 + part], &codes, high, part, &mut dots);
+                    quad8::<3, R>(
+                        &blocks[16 * high + 12 + part],
+                        &codes,
+                        high,
+                        part,
+                        &mut dots,
+                    );
+                }
+            }
+        }
+        for r in 0..R {
+            let (x_scale, x_sum) = (x.scales[r * groups + g], x.sums[r * groups + g]);
+            for part in 0..4 {
+                let mut dot = dots[r][part];
+                if OFFSET && BITS == 8 {
+                    dot = vaddq_s32(dot, vdupq_n_s32(x_sum << 7));
+                }
+                let scale = lanes::mul(halves(&w.scales[g], part), lanes::splat(x_scale));
+                total[r][part] = lanes::fma(scale, vcvtq_f32_s32(dot), total[r][part]);
+                if OFFSET {
+                    let sum = lanes::splat(x_scale * x_sum as f32);
+                    total[r][part] = lanes::fma(halves(&w.offsets[g], part), sum, total[r][part]);
+                }
+            }
+        }
+    }
+    for r in 0..R {
+        for (total, out) in total[r].iter().zip(out[r].as_chunks_mut::<4>().0) {
+            lanes::store(*total, out);
+        }
+    }
+}
+
+/// Quads J (low nibbles) and J + 4 (high nibbles) of four weight rows.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn quad4<const J: i32, const R: usize, const OFFSET: bool>(
+    block: &[u8; 16],
+    codes: &[[int8x16_t; 2]; R],
+    part: usize,
+    dots: &mut [[int32x4_t; 4]; R],
+) {
+    let block = load_unsigned(block);
+    let zero = vdupq_n_s8(if OFFSET { 0 } else { 8 });
+    let low = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(block, vdupq_n_u8(15))), zero);
+    let high = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8::<4>(block)), zero);
+    for r in 0..R {
+        let dot = sdot::<J>(dots[r][part], low, codes[r][0]);
+        dots[r][part] = sdot::<J>(dot, high, codes[r][1]);
+    }
+}
+
+/// Quad J of a half of the group, of four weight rows.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn quad8<const J: i32, const R: usize>(
+    block: &[u8; 16],
+    codes: &[[int8x16_t; 2]; R],
+    high: usize,
+    part: usize,
+    dots: &mut [[int32x4_t; 4]; R],
+) {
+    let block = vreinterpretq_s8_u8(veorq_u8(load_unsigned(block), vdupq_n_u8(0x80)));
+    for r in 0..R {
+        dots[r][part] = sdot::<J>(dots[r][part], block, codes[r][high]);
+    }
+}
+
+/// acc + four-column dot products of the rows of `w` with quad J of `x`.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn sdot<const J: i32>(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: the function requires `dotprod`; the instruction touches only these registers.
+    unsafe {
+        asm!(
+            "sdot {acc:v}.4s, {w:v}.16b, {x:v}.4b[{lane}]",
+            acc = inout(vreg) acc, w = in(vreg) w, x = in(vreg) x, lane = const J,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}
+
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn load(codes: &[i8; 16]) -> int8x16_t {
+    // SAFETY: 16 readable bytes.
+    unsafe { vld1q_s8(codes.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn load_unsigned(codes: &[u8; 16]) -> uint8x16_t {
+    // SAFETY: 16 readable bytes.
+    unsafe { vld1q_u8(codes.as_ptr()) }
+}
+
+/// Four halves to f32.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn halves(bits: &[u16; PANEL], part: usize) -> float32x4_t {
+    lanes::load_f16(&bits.as_chunks::<4>().0[part])
+}

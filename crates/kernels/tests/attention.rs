@@ -1,0 +1,327 @@
+//! Attention over blocks on every instruction set, against f64 softmax over all tokens at once.
+
+mod support;
+
+use edgethink_kernels::{
+    Causal, Isa, KernelError, KvBlock, KvRef, attend_begin, attend_block, attend_finish,
+    attention_state_len, quantize_kv,
+};
+use half::f16;
+use support::{Hard, Random, assert_near, assert_same, isas};
+
+const BLOCK: usize = 32;
+
+/// A cache of one kv head in both formats.
+struct Cache {
+    d: usize,
+    k8: Vec<i8>,
+    v8: Vec<i8>,
+    k_scale: Vec<f32>,
+    v_scale: Vec<f32>,
+    k16: Vec<u16>,
+    v16: Vec<u16>,
+}
+
+impl Cache {
+    fn random(random: &mut Random, tokens: usize, d: usize, hard: Hard) -> Self {
+        let (k, v) = (
+            hard.values(random, tokens * d),
+            hard.values(random, tokens * d),
+        );
+        let quantize = |x: &[f32]| {
+            let mut q = vec![0; x.len()];
+            let scales = x
+                .chunks_exact(d)
+                .zip(q.chunks_exact_mut(d))
+                .map(|(x, q)| quantize_kv(Isa::Scalar, x, q).expect("finite"));
+            let scales = scales.collect::<Vec<f32>>();
+            (q, scales)
+        };
+        let (k8, k_scale) = quantize(&k);
+        let (v8, v_scale) = quantize(&v);
+        let halves = |x: &[f32]| {
+            x.iter()
+                .map(|&x| f16::from_f32(x.clamp(-6e4, 6e4)).to_bits())
+                .collect()
+        };
+        Self {
+            d,
+            k16: halves(&k),
+            v16: halves(&v),
+            k8,
+            v8,
+            k_scale,
+            v_scale,
+        }
+    }
+
+    fn block(&self, first: usize, tokens: usize, int8: bool) -> KvBlock<'_> {
+        let (range, at) = (
+            first..first + tokens,
+            first * self.d..(first + tokens) * self.d,
+        );
+        let kv = if int8 {
+            KvRef::Int8 {
+                k: &self.k8[at.clone()],
+                v: &self.v8[at],
+                k_scale: &self.k_scale[range.clone()],
+                v_scale: &self.v_scale[range],
+            }
+        } else {
+            KvRef::F16 {
+                k: &self.k16[at.clone()],
+                v: &self.v16[at],
+            }
+        };
+        KvBlock { kv, tokens, first }
+    }
+
+    fn values(&self, int8: bool) -> (Vec<f64>, Vec<f64>) {
+        let wide = |q: &[i8], scales: &[f32]| {
+            q.iter()
+                .enumerate()
+                .map(|(i, &q)| f64::from(q) * f64::from(scales[i / self.d]))
+                .collect()
+        };
+        let halves = |h: &[u16]| h.iter().map(|&h| f16::from_bits(h).to_f64()).collect();
+        if int8 {
+            (wide(&self.k8, &self.k_scale), wide(&self.v8, &self.v_scale))
+        } else {
+            (halves(&self.k16), halves(&self.v16))
+        }
+    }
+}
+
+struct Case<'a> {
+    cache: &'a Cache,
+    int8: bool,
+    q: &'a [f32],
+    positions: &'a [u32],
+    window: Option<u32>,
+}
+
+impl Case<'_> {
+    /// Over the first `tokens` of the cache.
+    fn run(&self, isa: Isa, tokens: usize) -> Result<Vec<f32>, KernelError> {
+        let d = self.cache.d;
+        let mut buffer = vec![f32::NAN; attention_state_len(self.positions.len(), d)];
+        let mut state = attend_begin(self.q, d, (d as f32).powf(-0.5), &mut buffer);
+        let causal = Causal {
+            positions: self.positions,
+            window: self.window,
+        };
+        for first in (0..tokens).step_by(BLOCK) {
+            let block = self
+                .cache
+                .block(first, BLOCK.min(tokens - first), self.int8);
+            attend_block(isa, block, causal, &mut state);
+        }
+        let mut out = vec![f32::NAN; self.q.len()];
+        attend_finish(state, &mut out).map(|()| out)
+    }
+
+    /// The result and Σ weight · |value|.
+    fn reference(&self) -> (Vec<f64>, Vec<f64>) {
+        let d = self.cache.d;
+        let (k, v) = self.cache.values(self.int8);
+        let (mut out, mut scale) = (vec![], vec![]);
+        for (q, &position) in self.q.chunks_exact(d).zip(self.positions) {
+            let position = position as usize;
+            let start = self
+                .window
+                .map_or(0, |w| (position + 1).saturating_sub(w as usize));
+            let scores: Vec<f64> = (start..=position)
+                .map(|t| {
+                    let dot: f64 = q
+                        .iter()
+                        .zip(&k[t * d..])
+                        .map(|(&q, k)| f64::from(q) * k)
+                        .sum();
+                    dot * f64::from((d as f32).powf(-0.5))
+                })
+                .collect();
+            let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for i in 0..d {
+                let terms = weights
+                    .iter()
+                    .enumerate()
+                    .map(|(t, w)| w / sum * v[(start + t) * d + i]);
+                out.push(terms.clone().sum());
+                scale.push(terms.map(f64::abs).sum());
+            }
+        }
+        (out, scale)
+    }
+}
+
+#[test]
+fn attention_is_near_f64() {
+    let mut random = Random(31);
+    for isa in isas() {
+        for (d, rows, hard) in [
+            (64, 1, Hard::Normal),
+            (64, 7, Hard::Outliers),
+            (128, 8, Hard::Normal),
+            (80, 9, Hard::Sparse),
+            (32, 33, Hard::Outliers),
+            (5, 17, Hard::Normal),
+            (20, 16, Hard::Zeros),
+            (256, 3, Hard::Normal),
+            (16, 4, Hard::Denormal),
+        ] {
+            let cache = Cache::random(&mut random, 100, d, hard);
+            for int8 in [true, false] {
+                for window in [None, Some(1), Some(40)] {
+                    let q = random.normals(rows * d);
+                    let mut positions: Vec<u32> =
+                        (0..rows).map(|_| random.below(100) as u32).collect();
+                    positions[0] = 99;
+                    let case = Case {
+                        cache: &cache,
+                        int8,
+                        q: &q,
+                        positions: &positions,
+                        window,
+                    };
+                    let what = format!(
+                        "{isa} D = {d}, {rows} rows, {hard:?}, int8 {int8}, window {window:?}"
+                    );
+                    let got = case.run(isa, 100).expect("finite");
+                    let (want, scale) = case.reference();
+                    // A score of size s is off by s · 2^-24 · √D or so, and e^s by that absolutely.
+                    assert_near(&got, &want, &scale, 2e-5, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn chunked_equals_whole_and_a_batch_its_members() {
+    let mut random = Random(32);
+    let (d, tokens, group) = (64, 77, 3);
+    let cache = Cache::random(&mut random, tokens, d, Hard::Normal);
+    for isa in isas() {
+        for int8 in [true, false] {
+            let q = random.normals(tokens * group * d);
+            let positions: Vec<u32> = (0..tokens * group)
+                .map(|row| (row / group) as u32)
+                .collect();
+            let part = |rows: std::ops::Range<usize>, seen: usize| {
+                let (q, positions) = (&q[rows.start * d..rows.end * d], &positions[rows]);
+                Case {
+                    cache: &cache,
+                    int8,
+                    q,
+                    positions,
+                    window: None,
+                }
+                .run(isa, seen)
+                .expect("finite")
+            };
+            let whole = part(0..tokens * group, tokens);
+            for chunk in [1, 2, 5, 16, 32, 40] {
+                let mut chunked = vec![];
+                for first in (0..tokens).step_by(chunk) {
+                    let end = (first + chunk).min(tokens);
+                    // Only the tokens up to the chunk's end are in the cache yet.
+                    chunked.extend(part(first * group..end * group, end));
+                }
+                assert_same(
+                    &chunked,
+                    &whole,
+                    &format!("{isa} int8 {int8} in chunks of {chunk}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn widths_with_fused_multiply_add_agree_exactly() {
+    let mut random = Random(33);
+    let cache = Cache::random(&mut random, 70, 64, Hard::Outliers);
+    let q = random.normals(20 * 64);
+    let positions: Vec<u32> = (50..70).collect();
+    let case = Case {
+        cache: &cache,
+        int8: true,
+        q: &q,
+        positions: &positions,
+        window: Some(30),
+    };
+    let results: Vec<Vec<f32>> = isas()
+        .into_iter()
+        .filter(|&isa| isa != Isa::Scalar)
+        .map(|isa| case.run(isa, 70).expect("finite"))
+        .collect();
+    for pair in results.windows(2) {
+        assert_same(&pair[0], &pair[1], "instruction sets");
+    }
+}
+
+#[test]
+fn non_finite_queries_keys_and_values_are_found() {
+    let mut random = Random(34);
+    for isa in isas() {
+        for rows in [1, 20] {
+            for what in ["query", "key", "value", "nothing seen"] {
+                let mut cache = Cache::random(&mut random, 40, 32, Hard::Normal);
+                let mut q = random.normals(rows * 32);
+                let positions = vec![39; rows];
+                let mut window = None;
+                match what {
+                    "query" => q[(rows - 1) * 32 + 3] = f32::NAN,
+                    "key" => cache.k16[35 * 32 + 1] = f16::NAN.to_bits(),
+                    "value" => cache.v16[2 * 32 + 31] = f16::INFINITY.to_bits(),
+                    _ => window = Some(0),
+                }
+                let case = Case {
+                    cache: &cache,
+                    int8: false,
+                    q: &q,
+                    positions: &positions,
+                    window,
+                };
+                let error = case.run(isa, 40);
+                assert!(
+                    matches!(
+                        error,
+                        Err(KernelError::NonFinite {
+                            what: "attention",
+                            ..
+                        })
+                    ),
+                    "{isa} {rows} rows: {what}: {error:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_that_are_not_seen_do_not_matter() {
+    let mut random = Random(35);
+    let mut cache = Cache::random(&mut random, 64, 32, Hard::Normal);
+    let q = random.normals(3 * 32);
+    let positions = [40; 3];
+    for isa in isas() {
+        let seen = |cache: &Cache| {
+            Case {
+                cache,
+                int8: true,
+                q: &q,
+                positions: &positions,
+                window: None,
+            }
+            .run(isa, 64)
+            .expect("finite")
+        };
+        let before = seen(&cache);
+        cache.k8[41 * 32..].fill(77);
+        cache.v8[41 * 32..].fill(-77);
+        assert_same(&seen(&cache), &before, &isa.to_string());
+    }
+}

@@ -72,6 +72,14 @@ pub enum LoadError {
         /// What is damaged.
         source: SafetensorsError,
     },
+    /// A GGUF file is damaged, or holds what we do not compute.
+    #[error("{}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// Which key or tensor.
+        source: Box<crate::gguf::GgufError>,
+    },
     /// The tensors do not make up the model.
     #[error("{}", path.display())]
     Weights {

@@ -47,6 +47,12 @@ impl Model {
         if path.is_dir() {
             return hf::load_dir(path);
         }
+        if path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+        {
+            return crate::gguf::load(path);
+        }
         Err(LoadError::NotAModel {
             name: path_or_hub_id.to_owned(),
         })

@@ -1,0 +1,196 @@
+"""Random-weight models in GGUF files, for comparisons with llama.cpp.
+
+The files are written with llama.cpp's own `gguf` package and quantized by llama.cpp's own quantizer, so nothing here shares code with
+the reader under test. Tensor rows of q and k are written in the order of the architecture (what we write *is* the model; nothing is
+permuted here).
+"""
+
+from dataclasses import dataclass, field
+
+import gguf
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape of a model; E hidden, F ffn, L layers, H query heads, K kv heads, D head dim, V vocabulary."""
+
+    arch: str
+    E: int
+    F: int
+    L: int
+    H: int
+    K: int
+    D: int
+    V: int
+    tied: bool
+    theta: float = 10000.0
+    eps: float = 1e-6
+    context: int = 4096
+    rope_freqs: bool = False
+    extra: dict = field(default_factory=dict)
+
+
+QWEN2_05B = Shape("qwen2", E=896, F=4864, L=24, H=14, K=2, D=64, V=151936, tied=True, theta=1e6, context=32768)
+
+
+def linears(s: Shape):
+    """Name and [out, in] of the linear layers of a block."""
+    q, kv = s.H * s.D, s.K * s.D
+    return [
+        ("attn_q", q, s.E),
+        ("attn_k", kv, s.E),
+        ("attn_v", kv, s.E),
+        ("attn_output", s.E, q),
+        ("ffn_gate", s.F, s.E),
+        ("ffn_up", s.F, s.E),
+        ("ffn_down", s.E, s.F),
+    ]
+
+
+def write(path: str, s: Shape, seed: int, tokenizer=None, dtype=np.float32):
+    """Writes a model with normally distributed weights; `tokenizer` adds its keys to the writer."""
+    rng = np.random.default_rng(seed)
+    w = gguf.GGUFWriter(path, s.arch)
+    w.add_name(f"random {s.arch}")
+    w.add_block_count(s.L)
+    w.add_context_length(s.context)
+    w.add_embedding_length(s.E)
+    w.add_feed_forward_length(s.F)
+    w.add_head_count(s.H)
+    w.add_head_count_kv(s.K)
+    w.add_key_length(s.D)
+    w.add_value_length(s.D)
+    w.add_rope_dimension_count(s.D)
+    w.add_rope_freq_base(s.theta)
+    w.add_layer_norm_rms_eps(s.eps)
+    w.add_vocab_size(s.V)
+    for key, value in s.extra.items():
+        (w.add_float32 if isinstance(value, float) else w.add_string if isinstance(value, str) else w.add_uint32)(key, value)
+    if tokenizer is None:
+        w.add_tokenizer_model("none")
+    else:
+        tokenizer(w)
+
+    def put(name, *shape, std, mean=0.0):
+        x = rng.standard_normal(shape, dtype=np.float32)
+        x *= np.float32(std)
+        x += np.float32(mean)
+        w.add_tensor(name, x if x.ndim == 1 else x.astype(dtype))
+
+    put("token_embd.weight", s.V, s.E, std=0.5)
+    if s.rope_freqs:
+        w.add_tensor("rope_freqs.weight", np.linspace(1.0, 8.0, s.D // 2, dtype=np.float32))
+    for i in range(s.L):
+        put(f"blk.{i}.attn_norm.weight", s.E, std=0.1, mean=1.0)
+        put(f"blk.{i}.ffn_norm.weight", s.E, std=0.1, mean=1.0)
+        for name, out, inner in linears(s):
+            put(f"blk.{i}.{name}.weight", out, inner, std=1.2 / np.sqrt(inner))
+            if s.arch == "qwen2" and name in ("attn_q", "attn_k", "attn_v"):
+                put(f"blk.{i}.{name}.bias", out, std=0.2)
+        if s.arch == "qwen3":
+            put(f"blk.{i}.attn_q_norm.weight", s.D, std=0.1, mean=1.0)
+            put(f"blk.{i}.attn_k_norm.weight", s.D, std=0.1, mean=1.0)
+    put("output_norm.weight", s.E, std=0.1, mean=1.0)
+    if not s.tied:
+        put("output.weight", s.V, s.E, std=0.5)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def write_lora(path: str, s: Shape, seed: int, rank: int, alpha: float, invocation=None, modules=("attn_q", "attn_k", "attn_v", "ffn_down")):
+    """Writes a LoRA adapter of a model of shape `s` in llama.cpp's form."""
+    rng = np.random.default_rng(seed)
+    w = gguf.GGUFWriter(path, s.arch)
+    w.add_type("adapter")
+    w.add_name("random adapter")
+    w.add_string("adapter.type", "lora")
+    w.add_float32("adapter.lora.alpha", alpha)
+    if invocation is not None:
+        w.add_key_value("adapter.alora.invocation_tokens", invocation, gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT32)
+    for i in range(s.L):
+        for name, out, inner in linears(s):
+            if name in modules:
+                a = rng.standard_normal((rank, inner), dtype=np.float32) / np.float32(np.sqrt(inner))
+                b = rng.standard_normal((out, rank), dtype=np.float32) * np.float32(0.5)
+                w.add_tensor(f"blk.{i}.{name}.weight.lora_a", a)
+                w.add_tensor(f"blk.{i}.{name}.weight.lora_b", b)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+
+
+def bytes_to_unicode():
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    chars = {b: chr(b) for b in printable}
+    others = [b for b in range(256) if b not in chars]
+    chars.update({b: chr(256 + i) for i, b in enumerate(others)})
+    return chars
+
+
+MERGES = [
+    ("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("i", "n"), ("Ġ", "a"), ("e", "r"), ("o", "n"), ("Ġ", "s"), ("a", "n"), ("an", "d"),
+    ("Ġ", "and"), ("in", "g"), ("l", "l"), ("'", "ll"), ("Ġ", "Ġ"), ("ĠĠ", "ĠĠ"), ("Ċ", "Ċ"), ("1", "2"), ("12", "3"), ("Ã", "©"), ("c", "a"),
+    ("ca", "f"), ("Ġ", "("), ("o", "u"), ("Ġ", "w"), ("Ġw", "or"), ("o", "r"), ("l", "d"), ("H", "e"), ("He", "ll"),
+]
+
+
+def bpe_tokenizer(pre: str, size: int, chat_template=None):
+    """Keys of a byte-level BPE with few merges, three special tokens, and unused tokens up to `size`."""
+    chars = bytes_to_unicode()
+    tokens = [chars[b] for b in range(256)] + [a + b for a, b in MERGES]
+    types = [gguf.TokenType.NORMAL] * len(tokens)
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    first = len(tokens)
+    tokens += special + ["<think>", "</think>"]
+    types += [gguf.TokenType.CONTROL] * 3 + [gguf.TokenType.USER_DEFINED] * 2
+    while len(tokens) < size:
+        tokens.append(f"[PAD{len(tokens)}]")
+        types.append(gguf.TokenType.UNUSED)
+
+    def add(w):
+        w.add_tokenizer_model("gpt2")
+        w.add_tokenizer_pre(pre)
+        w.add_token_list(tokens)
+        w.add_token_types(types)
+        w.add_token_merges([f"{a} {b}" for a, b in MERGES])
+        w.add_bos_token_id(first)
+        w.add_eos_token_id(first + 2)
+        w.add_pad_token_id(first)
+        if pre != "llama-bpe":
+            w.add_add_bos_token(False)
+        if chat_template is not None:
+            w.add_chat_template(chat_template)
+
+    return add
+
+
+def spm_tokenizer(size: int):
+    """Keys of a SentencePiece BPE: byte tokens, letters, and some words with scores."""
+    words = ["▁t", "he", "▁the", "in", "er", "on", "▁a", "an", "nd", "▁and", "ing", "ll", "▁H", "▁He", "▁Hell", "▁Hello", "lo", "or", "ld", "▁w", "▁wor", "▁world"]
+    letters = ["▁", *"abcdefghijklmnopqrstuvwxyzHTW,.!?'0123456789é"]
+    tokens = ["<unk>", "<s>", "</s>"] + [f"<0x{b:02X}>" for b in range(256)] + words + letters
+    types = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL] + [gguf.TokenType.BYTE] * 256
+    types += [gguf.TokenType.NORMAL] * (len(words) + len(letters))
+    scores = [0.0] * 259 + [-float(i) for i in range(len(words))] + [-1000.0 - i for i in range(len(letters))]
+    assert len(tokens) <= size
+    while len(tokens) < size:
+        tokens.append(f"[PAD{len(tokens)}]")
+        types.append(gguf.TokenType.UNUSED)
+        scores.append(-10000.0)
+
+    def add(w):
+        w.add_tokenizer_model("llama")
+        w.add_tokenizer_pre("default")
+        w.add_token_list(tokens)
+        w.add_token_scores(scores)
+        w.add_token_types(types)
+        w.add_unk_token_id(0)
+        w.add_bos_token_id(1)
+        w.add_eos_token_id(2)
+
+    return add

@@ -72,10 +72,10 @@ lanes! {
         vreinterpretq_f32_u32(vshll_n_u16::<16>(half))
     }
     fn load_i8(x: &[i8; W]) -> V {
-        vcvtq_f32_s32(load_s32(&[x[0].into(), x[1].into(), x[2].into(), x[3].into()]))
+        let bytes = u32::from_le_bytes(x.map(i8::cast_unsigned));
+        let words = vmovl_s8(vcreate_s8(u64::from(bytes)));
+        vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)))
     }
-    // SAFETY: 16 readable bytes.
-    fn load_s32(x: &[i32; W]) -> int32x4_t { unsafe { vld1q_s32(x.as_ptr()) } }
     /// Integral values in −128..=127.
     fn store_i8(v: V, x: &mut [i8; W]) -> () {
         let words = vmovn_s32(vcvtnq_s32_f32(v));

@@ -1,0 +1,99 @@
+//! Attention of one kv head over int8 blocks, with the shapes of Qwen2.5-0.5B (7 query heads per kv head, D = 64): 10⁹ multiply-adds
+//! per second and GB/s of cache read, one thread.
+//!
+//! `cargo bench -p edgethink-kernels --bench attention -- [isa]`. Checked against the scalar kernel before it is timed.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use edgethink_kernels::{
+    Causal, Isa, KvBlock, KvRef, attend_begin, attend_block, attend_finish, attention_state_len,
+};
+
+const D: usize = 64;
+const BLOCK: usize = 32;
+
+fn main() {
+    let only_isa: Option<Isa> = std::env::args().find_map(|a| a.parse().ok());
+    let quick = !std::env::args().any(|a| a == "--bench");
+    println!(
+        "{:12} {:28} {:>10} {:>8} {:>8}",
+        "isa", "case", "us", "GB/s", "GMAC/s"
+    );
+    for isa in Isa::available().filter(|isa| only_isa.is_none_or(|only| only == *isa)) {
+        for (name, rows, tokens) in [
+            ("1 stream, depth 512", 7, 512),
+            ("1 stream, depth 4096", 7, 4096),
+            ("8 streams, depth 512", 56, 512),
+            ("prefill, 64 tokens at 512", 448, 512),
+        ] {
+            if quick && rows * tokens > 10_000 {
+                continue;
+            }
+            attend(isa, name, rows, tokens, quick);
+        }
+    }
+}
+
+fn attend(isa: Isa, name: &str, rows: usize, tokens: usize, quick: bool) {
+    let codes: Vec<i8> = (0..tokens * D)
+        .map(|i| (i * 7919 % 251) as u8 as i8)
+        .collect();
+    let scales = vec![0.01; tokens];
+    let q: Vec<f32> = (0..rows * D).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+    let positions = vec![tokens as u32 - 1; rows];
+    let mut buffer = vec![0.0; attention_state_len(rows, D)];
+    let mut run = |isa: Isa, out: &mut [f32]| {
+        let mut state = attend_begin(&q, D, 0.125, &mut buffer);
+        for first in (0..tokens).step_by(BLOCK) {
+            let (at, range) = (first * D..(first + BLOCK) * D, first..first + BLOCK);
+            let kv = KvRef::Int8 {
+                k: &codes[at.clone()],
+                v: &codes[at],
+                k_scale: &scales[range.clone()],
+                v_scale: &scales[range],
+            };
+            let causal = Causal {
+                positions: &positions,
+                window: None,
+            };
+            attend_block(
+                isa,
+                KvBlock {
+                    kv,
+                    tokens: BLOCK,
+                    first,
+                },
+                causal,
+                &mut state,
+            );
+        }
+        attend_finish(state, out).expect("finite");
+    };
+    let (mut out, mut want) = (vec![0.0; q.len()], vec![0.0; q.len()]);
+    run(isa, &mut out);
+    run(Isa::Scalar, &mut want);
+    for (got, want) in out.iter().zip(&want) {
+        assert!(
+            (got - want).abs() <= 1e-4,
+            "{got} should be {want}: not timing a wrong kernel"
+        );
+    }
+    let begin = Instant::now();
+    let mut best = Duration::MAX;
+    while begin.elapsed() < Duration::from_millis(if quick { 1 } else { 200 }) {
+        let start = Instant::now();
+        run(isa, black_box(&mut out));
+        best = best.min(start.elapsed());
+    }
+    let nanos = best.as_nanos() as f64;
+    println!(
+        "{:12} {name:28} {:>10.1} {:>8.1} {:>8.1}",
+        isa.to_string(),
+        nanos / 1e3,
+        (2 * tokens * (D + 4)) as f64 / nanos,
+        (2 * rows * tokens * D) as f64 / nanos,
+    );
+}

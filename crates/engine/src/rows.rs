@@ -1,0 +1,172 @@
+//! The steps of a layer that work on one token row at a time, each followed by the quantization that the next matrices need.
+//!
+//! A row that is not finite becomes zeros and is reported; the other rows of the batch are not touched by it.
+
+use std::sync::Mutex;
+
+use edgethink_kernels::{
+    GROUP, Isa, QuantRows, QuantRowsMut, add_assign, quantize_rows, rms_norm, swiglu,
+};
+use edgethink_pool::Pool;
+
+use crate::matrix::Input;
+
+/// Elements per task below which handing work to another thread costs more than it saves.
+const TASK_ELEMENTS: usize = 8192;
+
+/// Token rows as floats and, where packed matrices read them, as int8 groups.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    cols: usize,
+    pub(crate) floats: Vec<f32>,
+    quantized: bool,
+    q: Vec<i8>,
+    scales: Vec<f32>,
+    sums: Vec<i32>,
+}
+
+/// One row under construction.
+struct Row<'a> {
+    index: usize,
+    floats: &'a mut [f32],
+    quants: Option<QuantRowsMut<'a>>,
+    /// The residual stream's row, where the step changes it.
+    residual: Option<&'a mut [f32]>,
+}
+
+impl Rows {
+    /// As the input of matrices.
+    pub(crate) fn input(&self) -> Input<'_> {
+        let quants = self
+            .quantized
+            .then(|| QuantRows::new(self.cols, &self.q, &self.scales, &self.sums));
+        Input {
+            floats: &self.floats,
+            quants,
+        }
+    }
+
+    /// out = norm(x), after x += delta if there is one.
+    pub(crate) fn norm(
+        &mut self,
+        work: &Work<'_>,
+        x: &mut [f32],
+        delta: Option<&[f32]>,
+        weight: &[f32],
+        eps: f32,
+        quantize: bool,
+    ) {
+        let e = weight.len();
+        self.fill(work, x.len() / e, e, quantize, Some(x), |row| {
+            let residual = row.residual.as_deref_mut().expect("the residual is given");
+            if let Some(delta) = delta {
+                add_assign(
+                    work.isa,
+                    residual,
+                    &delta[row.index * e..(row.index + 1) * e],
+                );
+            }
+            rms_norm(work.isa, residual, weight, eps, row.floats).is_ok()
+        });
+    }
+
+    /// out = silu(gate) · up, all `[T, F]`.
+    pub(crate) fn gated(
+        &mut self,
+        work: &Work<'_>,
+        gate: &[f32],
+        up: &[f32],
+        cols: usize,
+        quantize: bool,
+    ) {
+        self.fill(work, gate.len() / cols, cols, quantize, None, |row| {
+            let range = row.index * cols..(row.index + 1) * cols;
+            swiglu(work.isa, &gate[range.clone()], &up[range], row.floats);
+            row.floats.iter().all(|x| x.is_finite())
+        });
+    }
+
+    /// out `[T, K·W]` from `x` `[K, T, W]`: heads back side by side.
+    pub(crate) fn gather(
+        &mut self,
+        work: &Work<'_>,
+        x: &[f32],
+        rows: usize,
+        width: usize,
+        quantize: bool,
+    ) {
+        let heads = x.len() / (rows * width);
+        self.fill(work, rows, heads * width, quantize, None, |row| {
+            for (head, out) in row.floats.chunks_exact_mut(width).enumerate() {
+                out.copy_from_slice(&x[(head * rows + row.index) * width..][..width]);
+            }
+            true
+        });
+    }
+
+    fn fill(
+        &mut self,
+        work: &Work<'_>,
+        rows: usize,
+        cols: usize,
+        quantize: bool,
+        residual: Option<&mut [f32]>,
+        step: impl Fn(&mut Row<'_>) -> bool + Sync,
+    ) {
+        (self.cols, self.quantized) = (cols, quantize);
+        self.floats.resize(rows * cols, 0.0);
+        let groups = if quantize { cols / GROUP } else { 0 };
+        self.q.resize(rows * groups * GROUP, 0);
+        self.scales.resize(rows * groups, 0.0);
+        self.sums.resize(rows * groups, 0);
+        let mut residuals = residual.map(|x| x.chunks_exact_mut(cols));
+        let mut q = self.q.chunks_exact_mut(cols);
+        let mut scales = self.scales.chunks_exact_mut(groups.max(1));
+        let mut sums = self.sums.chunks_exact_mut(groups.max(1));
+        let mut tasks: Vec<Row<'_>> = Vec::with_capacity(rows);
+        for (index, floats) in self.floats.chunks_exact_mut(cols).enumerate() {
+            let parts = q.next().zip(scales.next()).zip(sums.next());
+            tasks.push(Row {
+                index,
+                floats,
+                quants: parts.map(|((q, scales), sums)| QuantRowsMut::new(cols, q, scales, sums)),
+                residual: residuals.as_mut().and_then(Iterator::next),
+            });
+        }
+        let one = |_: usize, row: &mut Row<'_>| {
+            let mut finite = step(row);
+            if let Some(quants) = &mut row.quants {
+                finite = finite && quantize_rows(work.isa, row.floats, quants).is_ok();
+                if !finite {
+                    row.floats.fill(0.0);
+                    quantize_rows(work.isa, row.floats, quants).expect("zeros are finite");
+                }
+            }
+            if !finite {
+                row.floats.fill(0.0);
+                if let Some(residual) = row.residual.as_deref_mut() {
+                    residual.fill(0.0);
+                }
+                work.failed
+                    .lock()
+                    .expect("no task panicked")
+                    .push(row.index);
+            }
+        };
+        if rows * cols < TASK_ELEMENTS {
+            tasks
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, row)| one(i, row));
+        } else {
+            work.pool.for_each_mut(&mut tasks, one);
+        }
+    }
+}
+
+/// Who computes, and where rows that are not finite are noted.
+pub(crate) struct Work<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) isa: Isa,
+    pub(crate) failed: &'a Mutex<Vec<usize>>,
+}

@@ -1,0 +1,385 @@
+//! The forward pass: token rows of any mix of sequences through all layers.
+//!
+//! ```text
+//! x = embed(token)                                              [T, E]
+//! per layer:  h = norm(x)          q, k, v = W h + b (+ LoRA)   one region of work
+//!             rotate q and k, write k and v into their blocks   only then attend: a chunk reads its own tokens as later ones do
+//!             x += o(attend(q))    h = norm(x)
+//!             x += down(silu(gate(h)) · up(h))
+//! logits = lm_head(norm(x))                                     only for rows that ask
+//! ```
+//!
+//! A row's result depends on its own input and the KV of its sequence alone: no kernel looks at other rows, and sums run in the same
+//! order for any number of rows or threads. That is what makes chunked prefill, batches and forks exact.
+
+use std::sync::Mutex;
+
+use edgethink_kernels::Isa;
+use edgethink_model::{Config, Linear, Model, Rope};
+use edgethink_pool::Pool;
+
+use crate::adapters::AdapterSet;
+use crate::attention::{AttentionShape, attend};
+use crate::batch::Batch;
+use crate::error::{EngineError, Place};
+use crate::kv::KvStore;
+use crate::linear::{Deltas, Product, multiply};
+use crate::options::EngineOptions;
+use crate::rows::{Rows, Work};
+use crate::store::{Tokens, store};
+use crate::weights::{EngineWeights, Layer, check_config};
+
+/// Weights, KV and buffers of a model.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    config: Config,
+    shape: AttentionShape,
+    rope: Rope,
+    weights: EngineWeights,
+    pub(crate) kv: KvStore,
+    pub(crate) pool: Pool,
+    pub(crate) isa: Isa,
+    buffers: Buffers,
+}
+
+/// Buffers between the steps; they keep the size of the largest batch.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// Residual stream `[T, E]`.
+    x: Vec<f32>,
+    normed: Rows,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// Queries and attention outputs by head, `[K, T, G·D]`.
+    head_q: Vec<f32>,
+    head_out: Vec<f32>,
+    mixed: Rows,
+    /// What is added to the residual stream next, `[T, E]`.
+    delta: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    gated: Rows,
+    lora: Vec<f32>,
+    states: Vec<f32>,
+    /// `[T, D/2]`
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    /// Final states of the rows that are wanted.
+    last_x: Vec<f32>,
+    last: Rows,
+    /// `[n, V]`
+    logits: Vec<f32>,
+}
+
+/// What a forward pass gave.
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// Logits of the rows that asked, `[n, V]`. Give the buffer back with [`Runner::reuse`].
+    pub(crate) logits: Vec<f32>,
+    /// Final hidden states of the rows that asked, `[m, E]`.
+    pub(crate) hidden: Vec<f32>,
+    /// Rows that met a non-finite value, with the first place where they did. Their outputs mean nothing.
+    pub(crate) failed: Vec<(usize, Place)>,
+}
+
+impl Runner {
+    pub(crate) fn new(model: &Model, options: &EngineOptions) -> Result<Self, EngineError> {
+        let config = model.config.clone();
+        check_config(&config)?;
+        let pool = Pool::new(options.threads).map_err(|e| EngineError::Threads(e.into()))?;
+        let weights = EngineWeights::load(model, options.weights, &pool)?;
+        let kv = KvStore::new(
+            config.num_hidden_layers,
+            config.num_key_value_heads,
+            config.head_dim,
+            options.blocks(),
+            options.kv,
+        );
+        let shape = AttentionShape {
+            kv_heads: config.num_key_value_heads,
+            group: config.group_size(),
+            head_dim: config.head_dim,
+            window: config
+                .sliding_window
+                .map(|w| u32::try_from(w).unwrap_or(u32::MAX)),
+        };
+        Ok(Runner {
+            shape,
+            rope: config.rope(),
+            config,
+            weights,
+            kv,
+            pool,
+            isa: options.isa,
+            buffers: Buffers::default(),
+        })
+    }
+
+    /// Bytes of the weights.
+    pub(crate) fn weights_bytes(&self) -> usize {
+        self.weights.size_bytes()
+    }
+
+    /// Runs a batch. `logits` and `hidden` name the rows whose outputs are wanted.
+    pub(crate) fn forward(
+        &mut self,
+        batch: &Batch,
+        adapters: &AdapterSet,
+        logits: &[usize],
+        hidden: &[usize],
+    ) -> Output {
+        let Runner {
+            config,
+            shape,
+            rope,
+            weights,
+            kv,
+            pool,
+            isa,
+            buffers,
+        } = self;
+        let (isa, shape, e) = (*isa, *shape, config.hidden_size);
+        let rows = batch.rows.len();
+        buffers.resize(config, rows);
+        for (row, x) in batch.rows.iter().zip(buffers.x.chunks_exact_mut(e)) {
+            weights.embed(row.token, x);
+        }
+        let half = config.head_dim / 2;
+        let angles = buffers
+            .cos
+            .chunks_exact_mut(half)
+            .zip(buffers.sin.chunks_exact_mut(half));
+        for (row, (cos, sin)) in batch.rows.iter().zip(angles) {
+            rope.cos_sin(row.position, cos, sin);
+        }
+
+        let mut failed: Vec<(usize, Place)> = Vec::new();
+        let noted = Mutex::new(Vec::new());
+        let work = Work {
+            pool,
+            isa,
+            failed: &noted,
+        };
+        let mut collect = |place: Place| {
+            let mut noted = noted.lock().expect("no task panicked");
+            noted.sort_unstable();
+            for row in noted.drain(..) {
+                if failed.iter().all(|&(known, _)| known != row) {
+                    failed.push((row, place));
+                }
+            }
+        };
+        let mut pending = false; // whether `delta` still has to be added to x
+        for (index, layer) in weights.layers.iter().enumerate() {
+            let at = |what| Place::Layer { layer: index, what };
+            let b = &mut *buffers;
+            let deltas = Deltas {
+                adapters,
+                segments: &batch.segments,
+                layer: index,
+            };
+            let quantize = layer.needs_quants(&[Linear::Q, Linear::K, Linear::V]);
+            let delta = pending.then_some(b.delta.as_slice());
+            b.normed.norm(
+                &work,
+                &mut b.x,
+                delta,
+                &layer.input_layernorm,
+                config.rms_norm_eps,
+                quantize,
+            );
+            collect(at("input"));
+            let products = &mut [
+                product(layer, Linear::Q, &mut b.q),
+                product(layer, Linear::K, &mut b.k),
+                product(layer, Linear::V, &mut b.v),
+            ];
+            multiply(pool, isa, products, b.normed.input(), &deltas, &mut b.lora);
+
+            let token = Tokens {
+                q: &b.q,
+                k: &b.k,
+                v: &b.v,
+                cos: &b.cos,
+                sin: &b.sin,
+                batch,
+                layer,
+                shape,
+                eps: config.rms_norm_eps,
+            };
+            store(&work, &token, kv.heads_mut(index), &mut b.head_q);
+            collect(at("keys and values"));
+            attend(
+                pool,
+                isa,
+                kv,
+                index,
+                shape,
+                batch,
+                &b.head_q,
+                &mut b.head_out,
+                &mut b.states,
+                &noted,
+            );
+            collect(at("attention"));
+
+            let width = shape.group * shape.head_dim;
+            b.mixed.gather(
+                &work,
+                &b.head_out,
+                rows,
+                width,
+                layer.needs_quants(&[Linear::O]),
+            );
+            multiply(
+                pool,
+                isa,
+                &mut [product(layer, Linear::O, &mut b.delta)],
+                b.mixed.input(),
+                &deltas,
+                &mut b.lora,
+            );
+            let quantize = layer.needs_quants(&[Linear::Gate, Linear::Up]);
+            let weight = &layer.post_attention_layernorm;
+            b.normed.norm(
+                &work,
+                &mut b.x,
+                Some(&b.delta),
+                weight,
+                config.rms_norm_eps,
+                quantize,
+            );
+            collect(at("attention output"));
+            let products = &mut [
+                product(layer, Linear::Gate, &mut b.gate),
+                product(layer, Linear::Up, &mut b.up),
+            ];
+            multiply(pool, isa, products, b.normed.input(), &deltas, &mut b.lora);
+            b.gated.gated(
+                &work,
+                &b.gate,
+                &b.up,
+                config.intermediate_size,
+                layer.needs_quants(&[Linear::Down]),
+            );
+            collect(at("gate and up"));
+            multiply(
+                pool,
+                isa,
+                &mut [product(layer, Linear::Down, &mut b.delta)],
+                b.gated.input(),
+                &deltas,
+                &mut b.lora,
+            );
+            pending = true;
+        }
+
+        // Rows with logits first, so that they are a slice of the final states.
+        let mut order = logits.to_vec();
+        order.extend(hidden.iter().copied().filter(|row| !logits.contains(row)));
+        let b = &mut *buffers;
+        b.gather_last(&order, e, pending);
+        b.last.norm(
+            &work,
+            &mut b.last_x,
+            None,
+            &weights.norm,
+            config.rms_norm_eps,
+            weights.lm_head.is_packed(),
+        );
+        noted
+            .lock()
+            .expect("no task panicked")
+            .iter_mut()
+            .for_each(|index| *index = order[*index]);
+        collect(Place::FinalNorm);
+        let state = |row: &usize| {
+            let index = order
+                .iter()
+                .position(|known| known == row)
+                .expect("hidden rows are in the order");
+            &b.last.floats[index * e..(index + 1) * e]
+        };
+        let hidden: Vec<f32> = hidden
+            .iter()
+            .flat_map(|row| state(row).iter().copied())
+            .collect();
+        b.logits.resize(logits.len() * config.vocab_size, 0.0);
+        if !logits.is_empty() {
+            let input = b.last.input().first_rows(logits.len(), e);
+            let none = Deltas {
+                adapters,
+                segments: &[],
+                layer: 0,
+            };
+            let head = Product {
+                linear: Linear::Q,
+                matrix: &weights.lm_head,
+                bias: None,
+                out: &mut b.logits,
+            };
+            multiply(pool, isa, &mut [head], input, &none, &mut b.lora);
+        }
+        Output {
+            logits: std::mem::take(&mut b.logits),
+            hidden,
+            failed,
+        }
+    }
+
+    /// Takes the buffer of the logits back for the next pass.
+    pub(crate) fn reuse(&mut self, logits: Vec<f32>) {
+        self.buffers.logits = logits;
+    }
+}
+
+impl Buffers {
+    fn resize(&mut self, config: &Config, rows: usize) {
+        let (q, kv, f) = (config.q_size(), config.kv_size(), config.intermediate_size);
+        let sizes = [
+            (&mut self.x, config.hidden_size),
+            (&mut self.q, q),
+            (&mut self.k, kv),
+            (&mut self.v, kv),
+            (&mut self.head_q, q),
+            (&mut self.head_out, q),
+            (&mut self.delta, config.hidden_size),
+            (&mut self.gate, f),
+            (&mut self.up, f),
+            (&mut self.cos, config.head_dim / 2),
+            (&mut self.sin, config.head_dim / 2),
+        ];
+        for (buffer, width) in sizes {
+            buffer.resize(rows * width, 0.0);
+        }
+    }
+
+    /// The residual stream of some rows, with the last layer's delta, into `last_x`.
+    fn gather_last(&mut self, rows: &[usize], e: usize, pending: bool) {
+        self.last_x.clear();
+        for &row in rows {
+            let range = row * e..(row + 1) * e;
+            self.last_x.extend_from_slice(&self.x[range.clone()]);
+            if pending {
+                let at = self.last_x.len() - e;
+                edgethink_kernels::add_assign(
+                    Isa::Scalar,
+                    &mut self.last_x[at..],
+                    &self.delta[range],
+                );
+            }
+        }
+    }
+}
+
+/// A linear layer with its output buffer.
+fn product<'a>(layer: &'a Layer, linear: Linear, out: &'a mut [f32]) -> Product<'a> {
+    let index = linear as usize;
+    Product {
+        linear,
+        matrix: &layer.linears[index],
+        bias: layer.biases[index].as_deref(),
+        out,
+    }
+}

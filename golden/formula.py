@@ -27,8 +27,7 @@ def weight(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.float32(1) + np.float32(0.25) * u
     if name.endswith(".bias"):
         return np.float32(0.25) * u
-    gain = 2.0 if name in ("model.embed_tokens.weight", "lm_head.weight") else 1.0
-    return u * np.float32(gain * np.sqrt(3.0 / shape[-1]))
+    return u * np.float32(np.sqrt(3.0 / shape[-1]))
 
 
 if __name__ == "__main__":

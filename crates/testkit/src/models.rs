@@ -1,7 +1,7 @@
 //! Random models on disk: tiny ones with a tokenizer for tests, and one of a real shape for measurements.
 //!
-//! Weights are those of [`formula`](crate::formula): norms `1 + u/4`, biases `u/4`, embedding and lm_head
-//! `u * 2 * sqrt(3/E)`, other matrices `u * sqrt(3/in)`, so that activations and logits stay of order one at any size.
+//! Weights are those of [`formula`](crate::formula): norms `1 + u/4`, biases `u/4`, matrices `u * sqrt(3/in)`, so that
+//! activations and logits stay of order one at any size.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -178,13 +178,11 @@ impl RandomTensor {
     /// Offset and factor on the uniform numbers.
     fn affine(&self) -> (f32, f32) {
         let inner = *self.shape.last().expect("no scalars in a model") as f64;
-        let gain = match self.name.as_str() {
-            name if name.ends_with("norm.weight") => return (1.0, 0.25),
-            name if name.ends_with(".bias") => return (0.0, 0.25),
-            "model.embed_tokens.weight" | "lm_head.weight" => 2.0,
-            _ => 1.0,
-        };
-        (0.0, (gain * (3.0 / inner).sqrt()) as f32)
+        match self.name.as_str() {
+            name if name.ends_with("norm.weight") => (1.0, 0.25),
+            name if name.ends_with(".bias") => (0.0, 0.25),
+            _ => (0.0, (3.0 / inner).sqrt() as f32),
+        }
     }
 }
 

@@ -59,6 +59,10 @@ pub(super) fn without_generation_tags(source: &str) -> String {
 }
 
 /// `json.dumps(value, ensure_ascii=False)` with Python's separators, and `indent` if given.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "minijinja passes keyword arguments so"
+)]
 fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let _: Option<bool> = options.get("ensure_ascii")?;

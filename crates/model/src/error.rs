@@ -117,6 +117,14 @@ pub enum LoadError {
         /// Where and why.
         source: crate::template::TemplateError,
     },
+    /// A model could not be fetched from the hub.
+    #[error("`{name}` is no file or directory here, and taken as a hub id it was not found")]
+    Hub {
+        /// The argument.
+        name: String,
+        /// Why.
+        source: crate::hub::HubError,
+    },
 }
 
 /// A safetensors file is damaged, or holds what we cannot use.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::hub::{Hub, HubId};
 use crate::{
     ChatTemplate, Config, ContentHash, GenerationConfig, LoadError, Tokenizer, Weights, hf,
 };
@@ -17,6 +18,15 @@ pub enum Source {
     Gguf(PathBuf),
     /// Made by the program.
     Memory,
+}
+
+/// How a model is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Use the network never, as if HF_HUB_OFFLINE were set.
+    pub offline: bool,
+    /// Draw a bar on stderr for each download.
+    pub progress: bool,
 }
 
 /// A model. Its weights are mapped, so loading costs little memory until they are used.
@@ -43,7 +53,27 @@ impl Model {
     /// # Errors
     /// [`LoadError`], which names what is wrong and what to do.
     pub fn load(path_or_hub_id: &str) -> Result<Self, LoadError> {
+        Self::load_with(path_or_hub_id, LoadOptions::default())
+    }
+
+    /// As [`Model::load`], with options for the hub. What exists on the disk is never looked for on the hub.
+    ///
+    /// # Errors
+    /// [`LoadError`], which names what is wrong and what to do.
+    pub fn load_with(path_or_hub_id: &str, options: LoadOptions) -> Result<Self, LoadError> {
         let path = Path::new(path_or_hub_id);
+        match HubId::parse(path_or_hub_id) {
+            Some(id) if !path.exists() => {
+                let hub = Hub::from_env(options.offline, options.progress);
+                let fetched = hub.and_then(|hub| hub.fetch(&id));
+                let name = path_or_hub_id.to_owned();
+                Self::load_path(&fetched.map_err(|source| LoadError::Hub { name, source })?)
+            }
+            _ => Self::load_path(path),
+        }
+    }
+
+    fn load_path(path: &Path) -> Result<Self, LoadError> {
         if path.is_dir() {
             return hf::load_dir(path);
         }
@@ -54,7 +84,7 @@ impl Model {
             return crate::gguf::load(path);
         }
         Err(LoadError::NotAModel {
-            name: path_or_hub_id.to_owned(),
+            name: path.display().to_string(),
         })
     }
 

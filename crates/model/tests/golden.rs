@@ -1,7 +1,7 @@
-//! The reference forward pass against transformers (`golden/model.py`): every family, on f32 weights.
+//! The reference forward pass against transformers and PEFT (`golden/model.py`): every family, on f32 weights.
 
-use edgethink_model::{Config, Model, reference};
-use edgethink_testkit::{Golden, Tol, assert_close, golden, tiny_model_of};
+use edgethink_model::{Adapter, Config, Model, reference};
+use edgethink_testkit::{Golden, Tol, assert_close, golden, tiny_model_of, write_peft};
 
 /// Relative to the largest logit. Both sides compute in f32; measured differences are below 3e-6.
 const TOLERANCE: Tol = Tol::RelToMax(1e-5);
@@ -58,6 +58,71 @@ fn llama_with_every_bias() {
 #[test]
 fn mistral_with_a_sliding_window() {
     check("mistral");
+}
+
+/// With an adapter, against PEFT. `from` is where the adapter must begin; the base's own logits must be another thing.
+fn check_adapter(name: &str, from: Option<usize>, matched: usize) {
+    let case = golden(&format!("model/peft_{name}"));
+    let model = load(&case);
+    let dir = tempfile::tempdir().unwrap();
+    write_peft(
+        dir.path(),
+        &model.config,
+        &case.case["adapter"],
+        case.seed(),
+    );
+    let adapter = Adapter::load(dir.path(), &model.config).unwrap();
+    assert_eq!(adapter.matched, matched);
+    let prompt = case.tokens("prompt");
+    assert_eq!(adapter.start(&prompt), from);
+    let span = from.map(|from| (&adapter, from));
+    let want = case.tensor("logits");
+    let forward = reference::forward(&model, &prompt, span).unwrap();
+    println!(
+        "{name}: {:?}",
+        assert_close(&forward.logits, &want, TOLERANCE)
+    );
+    let greedy = reference::greedy(&model, &prompt, span, 64).unwrap();
+    assert_eq!(greedy, case.tokens("greedy"));
+
+    let base = reference::forward(&model, &prompt, None).unwrap();
+    let before = from.unwrap_or(prompt.len()) * model.config.vocab_size;
+    assert_eq!(
+        base.logits[..before],
+        forward.logits[..before],
+        "before it starts, it is the base"
+    );
+    assert_eq!(base.logits == forward.logits, from.is_none());
+}
+
+#[test]
+fn lora_on_every_layer() {
+    check_adapter("lora", Some(0), 14);
+}
+
+#[test]
+fn rslora_on_two_modules() {
+    check_adapter("rslora", Some(0), 4);
+}
+
+#[test]
+fn rank_and_alpha_patterns() {
+    check_adapter("patterns", Some(0), 14);
+}
+
+#[test]
+fn lora_on_one_layer() {
+    check_adapter("one_layer", Some(0), 1);
+}
+
+#[test]
+fn activated_lora_starts_at_the_last_invocation() {
+    check_adapter("alora", Some(12), 14);
+}
+
+#[test]
+fn activated_lora_without_its_invocation_is_the_base() {
+    check_adapter("alora_absent", None, 14);
 }
 
 /// The comparison sees a window that is one token too long, an epsilon that is forgotten, a wrong theta.

@@ -3,7 +3,7 @@
 use edgethink_model::{Adapter, Config, Model, reference};
 use edgethink_testkit::{Golden, Tol, assert_close, golden, tiny_model_of, write_peft};
 
-/// Relative to the largest logit. Both sides compute in f32; measured differences are below 3e-6.
+/// Relative to the largest logit. Both sides compute in f32; measured differences are below 1.2e-6.
 const TOLERANCE: Tol = Tol::RelToMax(1e-5);
 
 fn load(case: &Golden) -> Model {
@@ -19,8 +19,7 @@ fn check(name: &str) {
     let model = load(&case);
     let prompt = case.tokens("prompt");
     let forward = reference::forward(&model, &prompt, None).unwrap();
-    let report = assert_close(&forward.logits, &case.tensor("logits"), TOLERANCE);
-    println!("{name}: {report:?}");
+    assert_close(&forward.logits, &case.tensor("logits"), TOLERANCE);
     let greedy = reference::greedy(&model, &prompt, None, 64).unwrap();
     assert_eq!(greedy, case.tokens("greedy"));
 }
@@ -78,10 +77,7 @@ fn check_adapter(name: &str, from: Option<usize>, matched: usize) {
     let span = from.map(|from| (&adapter, from));
     let want = case.tensor("logits");
     let forward = reference::forward(&model, &prompt, span).unwrap();
-    println!(
-        "{name}: {:?}",
-        assert_close(&forward.logits, &want, TOLERANCE)
-    );
+    assert_close(&forward.logits, &want, TOLERANCE);
     let greedy = reference::greedy(&model, &prompt, span, 64).unwrap();
     assert_eq!(greedy, case.tokens("greedy"));
 

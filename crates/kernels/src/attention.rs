@@ -182,9 +182,6 @@ pub fn attend_begin<'a>(
 
 /// Lets every row visit one block.
 ///
-/// Up to eight rows go to the 8-lane kernel of AVX2 also on a machine with AVX-512: half of the wider vectors would be empty, and the
-/// rows' operations are the same.
-///
 /// # Panics
 /// On wrong lengths, or if the machine lacks `isa`.
 pub fn attend_block(
@@ -195,10 +192,6 @@ pub fn attend_block(
 ) {
     assert_eq!(causal.positions.len(), state.rows, "positions and rows");
     let d = state.d;
-    let isa = match isa {
-        Isa::Avx512Vnni if state.rows <= 8 => Isa::Avx2,
-        isa => isa,
-    };
     let KvBlock { kv, tokens, first } = block;
     let (k, v) = match kv {
         KvRef::Int8 {
@@ -232,7 +225,7 @@ pub fn attend_block(
             continue;
         }
         load(isa, kv, start..start + count, d, keys, values);
-        keys[count * d..count.next_multiple_of(8) * d].fill(0.0);
+        keys[count * d..count.next_multiple_of(16) * d].fill(0.0);
         for (index, positions) in causal.positions.chunks(ROWS).enumerate() {
             if !positions.iter().any(sees) {
                 continue;
@@ -256,7 +249,7 @@ pub fn attend_block(
 
 /// Up to 32 tokens in f32, and which of them each row sees.
 pub(crate) struct Step<'a> {
-    /// `[32, D]`; zeros up to the next multiple of 8 tokens, then anything.
+    /// `[32, D]`; zeros up to the next multiple of 16 tokens, then anything.
     pub(crate) keys: &'a [f32],
     /// `[tokens, D]`
     pub(crate) values: &'a [f32],
@@ -283,16 +276,16 @@ fn load(
         } => {
             dispatch!(
                 isa,
-                attention::load_i8(&k[range.clone()], &k_scale[tokens.clone()], d, keys)
+                quantize::widen_i8(&k[range.clone()], &k_scale[tokens.clone()], d, keys)
             );
             dispatch!(
                 isa,
-                attention::load_i8(&v[range], &v_scale[tokens], d, values)
+                quantize::widen_i8(&v[range], &v_scale[tokens], d, values)
             );
         }
         KvRef::F16 { k, v } => {
-            dispatch!(isa, attention::load_f16(&k[range.clone()], keys));
-            dispatch!(isa, attention::load_f16(&v[range], values));
+            dispatch!(isa, quantize::widen_f16(&k[range.clone()], keys));
+            dispatch!(isa, quantize::widen_f16(&v[range], values));
         }
     }
 }

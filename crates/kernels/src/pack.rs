@@ -87,10 +87,23 @@ pub fn pack_rows(
                 to[at * PANEL + r] = half(from[row * groups + group])?;
             }
             let bytes = &mut dst.quants[at * bits.group_bytes()..][..bits.group_bytes()];
-            let from = &codes[row * shape.cols + group * GROUP..][..GROUP];
-            for (c, &code) in from.iter().enumerate() {
-                let (byte, high) = place(bits, r, c);
-                bytes[byte] |= if high { code << 4 } else { code };
+            let quads = bytes.as_chunks_mut::<4>().0;
+            let from = codes[row * shape.cols + group * GROUP..][..GROUP]
+                .as_chunks::<4>()
+                .0;
+            match bits {
+                Bits::B8 => {
+                    for (j, from) in from.iter().enumerate() {
+                        quads[j * PANEL + r] = *from;
+                    }
+                }
+                Bits::B4 => {
+                    let (low, high) = from.split_at(4);
+                    for (j, (low, high)) in low.iter().zip(high).enumerate() {
+                        let both = u32::from_le_bytes(*low) | u32::from_le_bytes(*high) << 4;
+                        quads[j * PANEL + r] = both.to_le_bytes();
+                    }
+                }
             }
         }
     }
@@ -133,7 +146,7 @@ pub fn unpack_row(w: PackedRef<'_>, row: usize, out: &mut [f32]) {
 /// Symmetric round-to-nearest codes and scales per 32 of the weights `x` `[n, cols]`.
 ///
 /// The scale is a f16 value: 4 bits put the element of largest magnitude (with its sign) at code 0 as Q4_0 does, 8 bits use
-/// max|x| / 127. A group of zeros has scale 0. Ties round away from zero; codes are clamped to the width.
+/// max|x| / 127. A group of zeros has scale 0. Halves round up; codes are clamped to the width.
 ///
 /// # Errors
 /// [`KernelError::NonFinite`] for NaN or infinity, [`KernelError::ScaleRange`] for weights too large for a f16 scale.
@@ -191,7 +204,8 @@ pub fn quantize_weights(
                 clippy::cast_sign_loss,
                 reason = "clamped to the width"
             )]
-            let value = ((x * inverse).round() + zero).clamp(0.0, max) as u8;
+            // Truncation is rounding down here, and needs no call into the mathematics library.
+            let value = (x * inverse + (zero + 0.5)).clamp(0.0, max) as u8;
             *code = value;
         }
     }

@@ -4,7 +4,7 @@ pub(crate) mod lanes;
 pub(crate) mod packed;
 
 pub(crate) mod attention {
-    crate::generic::attention_kernels!("avx2,fma,f16c");
+    crate::generic::attention_kernels!("avx2,fma,f16c", 8);
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("avx2,fma,f16c");

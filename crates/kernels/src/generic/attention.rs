@@ -1,14 +1,14 @@
 //! One step of attention: the lanes are query rows.
 
-/// Expands to the kernels of `attention.rs`.
+/// Expands to the kernels of `attention.rs`. `$abreast` is the number of tokens, and then of dims, whose accumulators stay in registers
+/// together: 8 or 16.
 macro_rules! attention_kernels {
-    ($features:literal) => {
+    ($features:literal, $abreast:literal) => {
         use super::elementwise::exp_negative;
         use super::lanes::{self, V, W};
         use $crate::attention::{ROWS, STEP, Step, TileState};
 
-        /// Tokens, and then dims, whose accumulators stay in registers together.
-        const ABREAST: usize = 8;
+        const ABREAST: usize = $abreast;
 
         /// Lets the 16 rows of a tile see up to 32 tokens, W rows at a time.
         #[target_feature(enable = $features)]
@@ -51,7 +51,12 @@ macro_rules! attention_kernels {
             let old = lanes::load(part(tile.max, p));
             let mut max = old;
             for first in (0..tokens).step_by(ABREAST) {
-                let scores = scores(kv, p, first, tile.query);
+                let keys = &kv.keys[first * d..][..ABREAST * d];
+                let scores = match d {
+                    64 => scores::<64>(keys, p, tile.query),
+                    128 => scores::<128>(keys, p, tile.query),
+                    _ => scores::<0>(keys, p, tile.query),
+                };
                 for (j, score) in scores.into_iter().enumerate() {
                     let seen =
                         lanes::only_between(score, lanes::splat((first + j) as f32), from, to);
@@ -99,55 +104,20 @@ macro_rules! attention_kernels {
             }
         }
 
-        /// Scores of eight tokens; those beyond the step are zeros.
-        #[inline]
+        /// Scores of some tokens, whose keys are `[ABREAST, D]`. D is known to the compiler for the usual head dims, so that all keys
+        /// are at fixed distances from one pointer; 0 is any.
         #[target_feature(enable = $features)]
-        fn scores(kv: &Step<'_>, p: usize, first: usize, query: &[[f32; ROWS]]) -> [V; ABREAST] {
-            let d = query.len();
-            let mut keys: [&[f32]; ABREAST] = [&[]; ABREAST];
-            for (j, keys) in keys.iter_mut().enumerate() {
-                *keys = &kv.keys[(first + j) * d..][..d];
-            }
+        fn scores<const D: usize>(keys: &[f32], p: usize, query: &[[f32; ROWS]]) -> [V; ABREAST] {
+            let d = if D == 0 { query.len() } else { D };
+            let (query, keys) = (&query[..d], &keys[..ABREAST * d]);
             let mut acc = [lanes::splat(0.0); ABREAST];
             for i in 0..d {
                 let query = lanes::load(part(&query[i], p));
                 for j in 0..ABREAST {
-                    acc[j] = lanes::fma(query, lanes::splat(keys[j][i]), acc[j]);
+                    acc[j] = lanes::fma(query, lanes::splat(keys[j * d + i]), acc[j]);
                 }
             }
             acc
-        }
-
-        /// int8 with one scale per token to f32.
-        #[target_feature(enable = $features)]
-        pub(crate) fn load_i8(q: &[i8], scales: &[f32], d: usize, out: &mut [f32]) {
-            for ((out, q), scale) in out.chunks_exact_mut(d).zip(q.chunks_exact(d)).zip(scales) {
-                let (body, tail) = q.as_chunks::<W>();
-                let (out, out_tail) = out.as_chunks_mut::<W>();
-                for (out, q) in out.iter_mut().zip(body) {
-                    lanes::store(lanes::mul(lanes::load_i8(q), lanes::splat(*scale)), out);
-                }
-                for (out, q) in out_tail.iter_mut().zip(tail) {
-                    *out = f32::from(*q) * scale;
-                }
-            }
-        }
-
-        /// Half to f32.
-        #[target_feature(enable = $features)]
-        pub(crate) fn load_f16(halves: &[u16], out: &mut [f32]) {
-            let (body, tail) = halves.as_chunks::<W>();
-            let (out, out_tail) = out[..halves.len()].as_chunks_mut::<W>();
-            for (out, half) in out.iter_mut().zip(body) {
-                lanes::store(lanes::load_f16(half), out);
-            }
-            if !tail.is_empty() {
-                let mut padded = [0; W];
-                padded[..tail.len()].copy_from_slice(tail);
-                let mut full = [0.0; W];
-                lanes::store(lanes::load_f16(&padded), &mut full);
-                out_tail.copy_from_slice(&full[..tail.len()]);
-            }
         }
     };
 }

@@ -1,4 +1,4 @@
-//! f32 to int8 with one scale, equal to the scalar kernel bit for bit.
+//! f32 to int8 with one scale, equal to the scalar kernel bit for bit; int8 and half back to f32.
 
 /// Expands to the kernels of `quantize.rs`.
 macro_rules! quantize_kernels {
@@ -70,6 +70,38 @@ macro_rules! quantize_kernels {
                 q_tail.copy_from_slice(&codes[..q_tail.len()]);
             }
             Some((scale, lanes::sum4([sum, zero, zero, zero])[0] as i32))
+        }
+
+        /// int8 with one scale per token to f32.
+        #[target_feature(enable = $features)]
+        pub(crate) fn widen_i8(q: &[i8], scales: &[f32], d: usize, out: &mut [f32]) {
+            for ((out, q), scale) in out.chunks_exact_mut(d).zip(q.chunks_exact(d)).zip(scales) {
+                let (body, tail) = q.as_chunks::<W>();
+                let (out, out_tail) = out.as_chunks_mut::<W>();
+                for (out, q) in out.iter_mut().zip(body) {
+                    lanes::store(lanes::mul(lanes::load_i8(q), lanes::splat(*scale)), out);
+                }
+                for (out, q) in out_tail.iter_mut().zip(tail) {
+                    *out = f32::from(*q) * scale;
+                }
+            }
+        }
+
+        /// Half to f32.
+        #[target_feature(enable = $features)]
+        pub(crate) fn widen_f16(halves: &[u16], out: &mut [f32]) {
+            let (body, tail) = halves.as_chunks::<W>();
+            let (out, out_tail) = out[..halves.len()].as_chunks_mut::<W>();
+            for (out, half) in out.iter_mut().zip(body) {
+                lanes::store(lanes::load_f16(half), out);
+            }
+            if !tail.is_empty() {
+                let mut padded = [0; W];
+                padded[..tail.len()].copy_from_slice(tail);
+                let mut full = [0.0; W];
+                lanes::store(lanes::load_f16(&padded), &mut full);
+                out_tail.copy_from_slice(&full[..tail.len()]);
+            }
         }
     };
 }

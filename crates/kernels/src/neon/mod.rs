@@ -4,7 +4,7 @@ pub(crate) mod lanes;
 pub(crate) mod packed;
 
 pub(crate) mod attention {
-    crate::generic::attention_kernels!("neon,dotprod");
+    crate::generic::attention_kernels!("neon,dotprod", 8);
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("neon,dotprod");

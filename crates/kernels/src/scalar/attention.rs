@@ -1,7 +1,5 @@
 //! One step of attention, row by row.
 
-use half::f16;
-
 use crate::attention::{ROWS, STEP, Step, TileState};
 
 /// Lets the 16 rows of a tile see up to 32 tokens.
@@ -38,21 +36,5 @@ pub(crate) fn step(kv: &Step<'_>, tile: &mut TileState<'_>) {
                 acc[r] += weights[t] * kv.values[t * d + i];
             }
         }
-    }
-}
-
-/// int8 with one scale per token to f32.
-pub(crate) fn load_i8(q: &[i8], scales: &[f32], d: usize, out: &mut [f32]) {
-    for ((out, q), scale) in out.chunks_exact_mut(d).zip(q.chunks_exact(d)).zip(scales) {
-        for (out, &q) in out.iter_mut().zip(q) {
-            *out = f32::from(q) * scale;
-        }
-    }
-}
-
-/// Half to f32.
-pub(crate) fn load_f16(halves: &[u16], out: &mut [f32]) {
-    for (out, &half) in out.iter_mut().zip(halves) {
-        *out = f16::from_bits(half).to_f32();
     }
 }

@@ -1,4 +1,6 @@
-//! Symmetric int8 by max|x|.
+//! Symmetric int8 by max|x|, and back.
+
+use half::f16;
 
 use crate::packed::GROUP;
 
@@ -33,11 +35,13 @@ pub(crate) fn vector(x: &[f32], q: &mut [i8]) -> Option<f32> {
     }
     let (scale, inverse) = scale_of(max);
     for (q, &x) in q.iter_mut().zip(x) {
+        // Adding 1.5 · 2^23 leaves no bits for a fraction: rounds to nearest, ties to even, without a library call.
+        const ROUND: f32 = 12_582_912.0;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "|x * inverse| rounds to at most 127"
         )]
-        let code = (x * inverse).round_ties_even() as i8;
+        let code = ((x * inverse + ROUND) - ROUND) as i8;
         *q = code;
     }
     Some(scale)
@@ -49,5 +53,21 @@ pub(crate) fn scale_of(max: f32) -> (f32, f32) {
         (0.0, 0.0)
     } else {
         (max / 127.0, 127.0 / max)
+    }
+}
+
+/// int8 with one scale per token to f32.
+pub(crate) fn widen_i8(q: &[i8], scales: &[f32], d: usize, out: &mut [f32]) {
+    for ((out, q), scale) in out.chunks_exact_mut(d).zip(q.chunks_exact(d)).zip(scales) {
+        for (out, &q) in out.iter_mut().zip(q) {
+            *out = f32::from(q) * scale;
+        }
+    }
+}
+
+/// Half to f32.
+pub(crate) fn widen_f16(halves: &[u16], out: &mut [f32]) {
+    for (out, &half) in out.iter_mut().zip(halves) {
+        *out = f16::from_bits(half).to_f32();
     }
 }

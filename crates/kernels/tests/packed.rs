@@ -404,3 +404,27 @@ fn instruction_sets_with_fused_multiply_add_agree_exactly() {
         }
     }
 }
+
+#[test]
+fn blocks_of_panels_do_not_change_rows() {
+    // 17 panels of 16 KiB are more than the block of panels that the GEMM keeps in cache.
+    let mut random = Random(7);
+    let shape = PackedShape {
+        rows: 272,
+        cols: 1024,
+        bits: Bits::B8,
+        has_offset: false,
+    };
+    let w = Packed::random(&mut random, shape);
+    for isa in isas() {
+        let x = Quantized::new(isa, 1024, &random.normals(9 * 1024)).expect("finite");
+        let whole = multiply(isa, &w, x.view());
+        let mut out = vec![f32::NAN; whole.len()];
+        let ranges = [0..16, 16..64, 64..272];
+        for mut part in split_columns(&mut out, 272, &ranges) {
+            let panels = part.columns().start / PANEL..part.columns().end / PANEL;
+            gemm_packed(isa, w.view(), panels, x.view(), &mut part);
+        }
+        assert_same(&out, &whole, &isa.to_string());
+    }
+}

@@ -25,10 +25,7 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
             .chunks_exact(shape.bits.group_bytes())
             .zip(x.q.as_chunks::<GROUP>().0);
         for (g, (bytes, q)) in blocks.enumerate().take(groups) {
-            let dots = match shape.bits {
-                Bits::B4 => dots4(bytes, q),
-                Bits::B8 => dots8(bytes, q),
-            };
+            let dots = dots(&decode(shape.bits, bytes), q);
             for r in 0..PANEL {
                 let scale = f16::from_bits(scales[g][r]).to_f32() * x.scales[g];
                 acc[r] += scale * (dots[r] - zero * x.sums[g]) as f32;
@@ -43,23 +40,35 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     }
 }
 
-/// Σ code · q of each row of a group of 4-bit codes.
-fn dots4(bytes: &[u8], q: &[i8; GROUP]) -> [i32; PANEL] {
-    let mut dots = [0; PANEL];
-    for (i, &byte) in bytes.iter().enumerate() {
-        let (quad, r, c) = (i / 64, i / 4 % PANEL, i % 4);
-        dots[r] += i32::from(byte & 15) * i32::from(q[quad * 4 + c]);
-        dots[r] += i32::from(byte >> 4) * i32::from(q[quad * 4 + 16 + c]);
+/// The codes of a group, a byte each: `[quad][row][4]`.
+fn decode(bits: Bits, bytes: &[u8]) -> [u8; GROUP * PANEL] {
+    let mut codes = [0; GROUP * PANEL];
+    match bits {
+        Bits::B8 => codes.copy_from_slice(bytes),
+        Bits::B4 => {
+            let (low, high) = codes.split_at_mut(GROUP * PANEL / 2);
+            for ((low, high), byte) in low.iter_mut().zip(high).zip(bytes) {
+                (*low, *high) = (byte & 15, byte >> 4);
+            }
+        }
     }
-    dots
+    codes
 }
 
-/// Σ code · q of each row of a group of 8-bit codes.
-fn dots8(bytes: &[u8], q: &[i8; GROUP]) -> [i32; PANEL] {
+/// Σ code · q of each row.
+fn dots(codes: &[u8; GROUP * PANEL], q: &[i8; GROUP]) -> [i32; PANEL] {
     let mut dots = [0; PANEL];
-    for (i, &byte) in bytes.iter().enumerate() {
-        let (quad, r, c) = (i / 64, i / 4 % PANEL, i % 4);
-        dots[r] += i32::from(byte) * i32::from(q[quad * 4 + c]);
+    for (quad, q) in codes
+        .as_chunks::<{ 4 * PANEL }>()
+        .0
+        .iter()
+        .zip(q.as_chunks::<4>().0)
+    {
+        for (dot, codes) in dots.iter_mut().zip(quad.as_chunks::<4>().0) {
+            for (code, q) in codes.iter().zip(q) {
+                *dot += i32::from(*code) * i32::from(*q);
+            }
+        }
     }
     dots
 }

@@ -31,6 +31,9 @@ MODELS = {
     "qwen2-q8_0": (Shape("qwen2", **SMALL, tied=True, theta=1e6), "qwen2", "Q8_0"),
     "qwen2-q4_0": (Shape("qwen2", **SMALL, tied=False, theta=1e6), "qwen2", "Q4_0"),
     "qwen2-q4_k": (Shape("qwen2", **WIDE, tied=True, theta=1e6), "qwen2", "Q4_K_M"),
+    # Rows of 64 and 96 are no multiples of 256: llama.cpp falls back to Q5_0, Q5_1 and Q8_0.
+    "qwen2-q5_0": (Shape("qwen2", **SMALL, tied=True, theta=1e6), "qwen2", "Q4_K_M"),
+    "qwen2-q5_1": (Shape("qwen2", **SMALL, tied=True, theta=1e6), "qwen2", "Q5_K_M"),
     "qwen3-f16": (Shape("qwen3", **{**TINY, "D": 16}, tied=True, theta=1e6), "smollm", "F16"),
     "llama-f32": (Shape("llama", **TINY, tied=False, theta=5e5, eps=1e-5, rope_freqs=True), "llama-bpe", None),
     "llama-q8_0": (Shape("llama", **{**SMALL, "V": 352}, tied=True, eps=1e-5), "spm", "Q8_0"),
@@ -101,7 +104,7 @@ def blocks(path):
     rng = np.random.default_rng(3)
     w = gguf.GGUFWriter(path, "blocks")
     types = gguf.GGMLQuantizationType
-    halves = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+    halves = {"Q8_0": [0], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
     for name, places in halves.items():
         kind = types[name]
         values, size = gguf.GGML_QUANT_SIZES[kind]

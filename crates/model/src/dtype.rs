@@ -20,6 +20,10 @@ pub enum Dtype {
     Q4_0,
     /// 32 nibbles with an f16 scale and an f16 minimum.
     Q4_1,
+    /// 32 five-bit codes with one f16 scale, zero at code 16.
+    Q5_0,
+    /// 32 five-bit codes with an f16 scale and an f16 minimum.
+    Q5_1,
     /// 256 nibbles: eight 6-bit scales and minima over two f16.
     Q4K,
     /// 256 five-bit codes: eight 6-bit scales and minima over two f16.
@@ -33,7 +37,7 @@ impl Dtype {
     pub fn block_len(self) -> usize {
         match self {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 => 1,
-            Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q4_1 => 32,
+            Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 => 32,
             Dtype::Q4K | Dtype::Q5K | Dtype::Q6K => 256,
         }
     }
@@ -46,6 +50,8 @@ impl Dtype {
             Dtype::Q8_0 => 2 + 32,
             Dtype::Q4_0 => 2 + 16,
             Dtype::Q4_1 => 4 + 16,
+            Dtype::Q5_0 => 2 + 4 + 16,
+            Dtype::Q5_1 => 4 + 4 + 16,
             Dtype::Q4K => 4 + 12 + 128,
             Dtype::Q5K => 4 + 12 + 32 + 128,
             Dtype::Q6K => 128 + 64 + 16 + 2,
@@ -62,7 +68,7 @@ impl Dtype {
         match self {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 => None,
             Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q4K => Some(4),
-            Dtype::Q8_0 | Dtype::Q5K | Dtype::Q6K => Some(8),
+            Dtype::Q8_0 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q5K | Dtype::Q6K => Some(8),
         }
     }
 
@@ -91,6 +97,8 @@ impl fmt::Display for Dtype {
             Dtype::Q8_0 => "Q8_0",
             Dtype::Q4_0 => "Q4_0",
             Dtype::Q4_1 => "Q4_1",
+            Dtype::Q5_0 => "Q5_0",
+            Dtype::Q5_1 => "Q5_1",
             Dtype::Q4K => "Q4_K",
             Dtype::Q5K => "Q5_K",
             Dtype::Q6K => "Q6_K",

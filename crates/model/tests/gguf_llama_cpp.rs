@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use edgethink_model::hf::safetensors;
 use edgethink_model::{Adapter, Model, reference};
 
-const MODELS: [&str; 8] = [
+const MODELS: [&str; 10] = [
     "qwen2-f32",
     "qwen2-yarn",
     "llama-f32",
@@ -21,6 +21,8 @@ const MODELS: [&str; 8] = [
     "qwen2-q8_0",
     "qwen2-q4_0",
     "qwen2-q4_k",
+    "qwen2-q5_0",
+    "qwen2-q5_1",
     "llama-q8_0",
 ];
 /// Largest relative error where both sides compute in f32.

@@ -5,7 +5,7 @@
 use crate::Dtype;
 
 /// Names of the types that this program reads, for error messages.
-pub(crate) const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K, Q5_K, Q6_K";
+pub(crate) const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K";
 
 /// Number, ggml's name and, when supported, the dtype.
 const TYPES: &[(u32, &str, Option<Dtype>)] = &[
@@ -15,8 +15,8 @@ const TYPES: &[(u32, &str, Option<Dtype>)] = &[
     (3, "Q4_1", Some(Dtype::Q4_1)),
     (4, "Q4_2", None),
     (5, "Q4_3", None),
-    (6, "Q5_0", None),
-    (7, "Q5_1", None),
+    (6, "Q5_0", Some(Dtype::Q5_0)),
+    (7, "Q5_1", Some(Dtype::Q5_1)),
     (8, "Q8_0", Some(Dtype::Q8_0)),
     (9, "Q8_1", None),
     (10, "Q2_K", None),
@@ -66,6 +66,8 @@ pub(crate) fn id_of(dtype: Dtype) -> u32 {
         Dtype::F16 => 1,
         Dtype::Q4_0 => 2,
         Dtype::Q4_1 => 3,
+        Dtype::Q5_0 => 6,
+        Dtype::Q5_1 => 7,
         Dtype::Q8_0 => 8,
         Dtype::Q4K => 12,
         Dtype::Q5K => 13,
@@ -81,7 +83,7 @@ mod tests {
     #[test]
     fn every_dtype_is_in_the_table_once_and_in_the_message() {
         use Dtype::*;
-        for dtype in [F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4K, Q5K, Q6K] {
+        for dtype in [F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4K, Q5K, Q6K] {
             assert_eq!(dtype_of(id_of(dtype)), Ok(dtype));
             assert!(
                 SUPPORTED.split(", ").any(|name| name == dtype.to_string()),

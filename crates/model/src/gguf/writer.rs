@@ -171,6 +171,8 @@ impl GgufWriter {
             Dtype::Q4_0 => 2,
             Dtype::Q4_1 => 3,
             Dtype::Q8_0 => 7,
+            Dtype::Q5_0 => 8,
+            Dtype::Q5_1 => 9,
             Dtype::Q4K => 15,
             Dtype::Q5K => 17,
             Dtype::Q6K => 18,

@@ -11,6 +11,8 @@ mod k_scales;
 pub mod q4_0;
 pub mod q4_1;
 pub mod q4_k;
+pub mod q5_0;
+pub mod q5_1;
 pub mod q5_k;
 pub mod q6_k;
 pub mod q8_0;
@@ -69,6 +71,8 @@ pub fn dequantize_blocks(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
         Dtype::Q8_0 => q8_0::dequantize(bytes, out),
         Dtype::Q4_0 => q4_0::dequantize(bytes, out),
         Dtype::Q4_1 => q4_1::dequantize(bytes, out),
+        Dtype::Q5_0 => q5_0::dequantize(bytes, out),
+        Dtype::Q5_1 => q5_1::dequantize(bytes, out),
         Dtype::Q4K => q4_k::dequantize(bytes, out),
         Dtype::Q5K => q5_k::dequantize(bytes, out),
         Dtype::Q6K => q6_k::dequantize(bytes, out),
@@ -96,6 +100,8 @@ pub fn block_codes(
         Dtype::Q8_0 => q8_0::codes(bytes, out),
         Dtype::Q4_0 => q4_0::codes(bytes, out),
         Dtype::Q4_1 => q4_1::codes(bytes, out),
+        Dtype::Q5_0 => q5_0::codes(bytes, out),
+        Dtype::Q5_1 => q5_1::codes(bytes, out),
         Dtype::Q4K => q4_k::codes(bytes, out),
         Dtype::Q5K => q5_k::codes(bytes, out),
         Dtype::Q6K => q6_k::codes(bytes, out),
@@ -103,9 +109,9 @@ pub fn block_codes(
     }
 }
 
-/// True when the offsets of [`block_codes`] carry information beyond the scale (Q4_1, Q4_K, Q5_K).
+/// True when the offsets of [`block_codes`] carry information beyond the scale (Q4_1, Q5_1, Q4_K, Q5_K).
 pub fn has_offsets(dtype: Dtype) -> bool {
-    matches!(dtype, Dtype::Q4_1 | Dtype::Q4K | Dtype::Q5K)
+    matches!(dtype, Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4K | Dtype::Q5K)
 }
 
 /// Quantizes to Q8_0 or Q4_0 exactly as ggml's reference does.

@@ -37,7 +37,9 @@ impl Golden {
     }
 }
 
-const FORMATS: [&str; 6] = ["Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K"];
+const FORMATS: [&str; 8] = [
+    "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K",
+];
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use edgethink_kernels::{
     Bits, ColumnsMut, DenseRef, GROUP, Isa, PackedMut, PackedRef, PackedShape, QuantRows,
-    QuantRowsMut, gemm_dense, gemm_packed, pack_rows, quantize_rows,
+    QuantRowsMut, advise_huge_pages, gemm_dense, gemm_packed, pack_rows, quantize_rows,
 };
 
 /// [rows, cols]
@@ -84,6 +84,7 @@ fn packed(isa: Isa, rows: usize, cols: usize, t: usize, bits: Bits, budget: Dura
     codes.iter_mut().for_each(|c| *c &= bits.max_code());
     let scales = vec![0.01; rows * cols / GROUP];
     let (mut quants, mut halves) = (vec![0; shape.quant_bytes()], vec![0; shape.scale_count()]);
+    advise_huge_pages(&mut quants);
     let mut dst = PackedMut::new(shape, &mut quants, &mut halves, None);
     pack_rows(&mut dst, 0, &codes, &scales, None).expect("packs");
     let w = PackedRef::new(shape, &quants, &halves, None);

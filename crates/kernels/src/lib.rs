@@ -25,6 +25,7 @@ mod error;
 mod gemm;
 mod generic;
 mod isa;
+mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
@@ -42,6 +43,7 @@ pub use elementwise::{add_assign, add_row, log_sum_exp, rms_norm, rope, swiglu};
 pub use error::KernelError;
 pub use gemm::gemm_packed;
 pub use isa::{Isa, UnknownIsa};
+pub use memory::advise_huge_pages;
 pub use pack::{pack_rows, quantize_weights, unpack_row};
 pub use packed::{Bits, GROUP, PANEL, PackedMut, PackedRef, PackedShape};
 pub use quantize::{QuantRows, QuantRowsMut, quantize_kv, quantize_rows};

@@ -108,18 +108,22 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
                 }
             }
         }
-        for r in 0..R {
-            let (x_scale, x_sum) = (x.scales[r * groups + g], x.sums[r * groups + g]);
-            for part in 0..4 {
+        for part in 0..4 {
+            let scale = halves(&w.scales[g], part);
+            for r in 0..R {
                 let mut dot = dots[r][part];
                 if OFFSET && BITS == 8 {
-                    dot = vaddq_s32(dot, vdupq_n_s32(x_sum << 7));
+                    dot = vaddq_s32(dot, vdupq_n_s32(x.sums[r * groups + g] << 7));
                 }
-                let scale = lanes::mul(halves(&w.scales[g], part), lanes::splat(x_scale));
+                let scale = lanes::mul(scale, lanes::splat(x.scales[r * groups + g]));
                 total[r][part] = lanes::fma(scale, vcvtq_f32_s32(dot), total[r][part]);
-                if OFFSET {
-                    let sum = lanes::splat(x_scale * x_sum as f32);
-                    total[r][part] = lanes::fma(halves(&w.offsets[g], part), sum, total[r][part]);
+            }
+            if OFFSET {
+                let offset = halves(&w.offsets[g], part);
+                for r in 0..R {
+                    let at = r * groups + g;
+                    let sum = lanes::splat(x.scales[at] * x.sums[at] as f32);
+                    total[r][part] = lanes::fma(offset, sum, total[r][part]);
                 }
             }
         }

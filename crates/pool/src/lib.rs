@@ -7,6 +7,14 @@
 //! then sleeps until the next call. A worker that the system does not schedule never holds a call up: it only takes part in a call
 //! once it has joined it, and the caller waits for those alone.
 //!
+//! ```
+//! let pool = edgethink_pool::Pool::new(2)?;
+//! let mut squares = [0; 10];
+//! pool.for_each_mut(&mut squares, |i, square| *square = i * i);
+//! assert_eq!(squares[9], 81);
+//! # Ok::<(), std::io::Error>(())
+//! ```
+//!
 //! Which thread runs which index is not defined, so results must not depend on it. The engine's kernels do not.
 
 mod job;

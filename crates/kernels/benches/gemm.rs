@@ -43,8 +43,9 @@ fn main() {
                     continue;
                 }
                 let budget = Duration::from_millis(if quick { 1 } else { 150 });
-                packed(isa, rows, cols, t, Bits::B4, budget);
-                packed(isa, rows, cols, t, Bits::B8, budget);
+                packed(isa, rows, cols, t, Bits::B4, false, budget);
+                packed(isa, rows, cols, t, Bits::B4, true, budget);
+                packed(isa, rows, cols, t, Bits::B8, false, budget);
                 if rows < 100_000 && !args.iter().any(|a| a == "packed") {
                     dense(isa, rows, cols, t, budget);
                 }
@@ -73,21 +74,31 @@ fn activations(t: usize, cols: usize) -> Vec<f32> {
         .collect()
 }
 
-fn packed(isa: Isa, rows: usize, cols: usize, t: usize, bits: Bits, budget: Duration) {
+fn packed(
+    isa: Isa,
+    rows: usize,
+    cols: usize,
+    t: usize,
+    bits: Bits,
+    has_offset: bool,
+    budget: Duration,
+) {
     let shape = PackedShape {
         rows,
         cols,
         bits,
-        has_offset: false,
+        has_offset,
     };
     let mut codes = random_bytes(rows * cols);
     codes.iter_mut().for_each(|c| *c &= bits.max_code());
     let scales = vec![0.01; rows * cols / GROUP];
     let (mut quants, mut halves) = (vec![0; shape.quant_bytes()], vec![0; shape.scale_count()]);
     advise_huge_pages(&mut quants);
-    let mut dst = PackedMut::new(shape, &mut quants, &mut halves, None);
-    pack_rows(&mut dst, 0, &codes, &scales, None).expect("packs");
-    let w = PackedRef::new(shape, &quants, &halves, None);
+    let mut more = has_offset.then(|| halves.clone());
+    let mut dst = PackedMut::new(shape, &mut quants, &mut halves, more.as_deref_mut());
+    let offsets = has_offset.then_some(scales.as_slice());
+    pack_rows(&mut dst, 0, &codes, &scales, offsets).expect("packs");
+    let w = PackedRef::new(shape, &quants, &halves, more.as_deref());
 
     let x = activations(t, cols);
     let (mut q, mut xs, mut sums) = (
@@ -122,9 +133,9 @@ fn packed(isa: Isa, rows: usize, cols: usize, t: usize, bits: Bits, budget: Dura
     let time = best(budget, || run(isa, black_box(&mut out)));
     report(
         isa,
-        &format!("{bits:?}"),
+        &format!("{bits:?}{}", if has_offset { "+offset" } else { "" }),
         (rows, cols, t),
-        quants.len() + 2 * halves.len(),
+        quants.len() + 2 * halves.len() * (1 + usize::from(has_offset)),
         time,
     );
 }

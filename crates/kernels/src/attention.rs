@@ -74,6 +74,17 @@ impl Causal<'_> {
             .map_or(0, |w| (position + 1).saturating_sub(w as usize + first));
         (start.min(end) as u32, end as u32)
     }
+
+    /// Whether the row at `position` sees a token of the block.
+    fn sees_any(&self, position: u32, first: usize, tokens: usize) -> bool {
+        let (start, end) = self.visible(position, first, tokens);
+        start < end
+    }
+
+    /// Whether every row between the positions sees every token of the block.
+    fn all_see_all(&self, lowest: usize, highest: usize, first: usize, tokens: usize) -> bool {
+        first + tokens <= lowest + 1 && self.window.is_none_or(|w| highest < first + w as usize)
+    }
 }
 
 /// Length in f32 of the state of `rows` query rows of head dim `d`.
@@ -213,27 +224,32 @@ pub fn attend_block(
         "{tokens} tokens of {d} in {k} and {v} elements"
     );
 
+    let lowest = causal.positions.iter().copied().min().unwrap_or(0) as usize;
+    let highest = causal.positions.iter().copied().max().unwrap_or(0) as usize;
     let (keys, values) = state.scratch.split_at_mut(STEP * d);
     for start in (0..tokens).step_by(STEP) {
         let count = STEP.min(tokens - start);
         let step = first + start;
-        let sees = |&p: &u32| {
-            let (from, to) = causal.visible(p, step, count);
-            from < to
-        };
-        if !causal.positions.iter().any(sees) {
+        if !causal
+            .positions
+            .iter()
+            .any(|&p| causal.sees_any(p, step, count))
+        {
             continue;
         }
+        let full = causal.all_see_all(lowest, highest, step, count);
         load(isa, kv, start..start + count, d, keys, values);
         keys[count * d..count.next_multiple_of(16) * d].fill(0.0);
         for (index, positions) in causal.positions.chunks(ROWS).enumerate() {
-            if !positions.iter().any(sees) {
+            let (mut from, mut to) = ([0; ROWS], [0; ROWS]);
+            if full {
+                to[..positions.len()].fill(count as u32);
+            } else if positions.iter().any(|&p| causal.sees_any(p, step, count)) {
+                for (row, &position) in positions.iter().enumerate() {
+                    (from[row], to[row]) = causal.visible(position, step, count);
+                }
+            } else {
                 continue;
-            }
-            let mut from = [0; ROWS];
-            let mut to = [0; ROWS];
-            for (row, &position) in positions.iter().enumerate() {
-                (from[row], to[row]) = causal.visible(position, step, count);
             }
             let kv = Step {
                 keys: &*keys,

@@ -13,11 +13,11 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use crate::Pool;
 use crate::worker::{Backoff, TaskScope};
 
 const OPEN: u64 = 1 << 31;
@@ -231,34 +231,29 @@ impl Shared {
     }
 }
 
-/// A slice whose items are each visited by one task.
-pub(crate) struct DisjointMut<'a, T> {
-    start: *mut T,
-    len: usize,
-    items: PhantomData<&'a mut [T]>,
-}
+/// The start of a slice whose items are each visited by one task.
+struct Start<T>(*mut T);
 
 // SAFETY: sharing it lets another thread reach the items mutably (one at a time each), which is sending them: `T: Send`.
-unsafe impl<T: Send> Sync for DisjointMut<'_, T> {}
+unsafe impl<T: Send> Sync for Start<T> {}
 
-impl<'a, T: Send> DisjointMut<'a, T> {
-    pub(crate) fn new(items: &'a mut [T]) -> Self {
-        Self {
-            start: items.as_mut_ptr(),
-            len: items.len(),
-            items: PhantomData,
-        }
+impl<T> Start<T> {
+    /// A method, so that closures take the whole of it and not the pointer.
+    fn item(&self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
     }
+}
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Only [`crate::Pool::for_each_mut`] calls this, once per index: `run` hands every index out once.
-    pub(crate) fn with(&self, index: usize, visit: impl FnOnce(&mut T)) {
-        assert!(index < self.len, "item {index} of {}", self.len);
-        // SAFETY: in bounds by the assert; no other reference to this item exists because each index is handed out once per `run`
-        // and the slice is mutably borrowed for 'a.
-        visit(unsafe { &mut *self.start.add(index) });
-    }
+/// Calls `task(i, &mut items[i])` once for every item.
+pub(crate) fn for_each_mut<T: Send, F: Fn(usize, &mut T) + Sync>(
+    pool: &Pool,
+    items: &mut [T],
+    task: &F,
+) {
+    let start = Start(items.as_mut_ptr());
+    pool.run(items.len(), |index| {
+        // SAFETY: `run` gives every index below the length to one call, so this is the only reference to the item; the slice is
+        // mutably borrowed until `run` returns.
+        task(index, unsafe { &mut *start.item(index) });
+    });
 }

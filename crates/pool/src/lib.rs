@@ -88,8 +88,7 @@ impl Pool {
     /// # Panics
     /// As [`Pool::run`].
     pub fn for_each_mut<T: Send, F: Fn(usize, &mut T) + Sync>(&self, items: &mut [T], task: F) {
-        let items = job::DisjointMut::new(items);
-        self.run(items.len(), |i| items.with(i, |item| task(i, item)));
+        job::for_each_mut(self, items, &task);
     }
 }
 

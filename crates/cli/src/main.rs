@@ -1,2 +1,79 @@
-//! The program `edgethink`.
-fn main() {}
+//! The program `edgethink`: one module per command, exit codes, and nothing that a library should know.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage (clap), 130 stopped by Ctrl-C. A closed pipe is a silent 0, as `| head` expects.
+
+mod args;
+mod ask;
+mod bench;
+mod chat;
+mod eval;
+mod info;
+mod interrupt;
+mod json;
+mod open;
+mod pocket;
+mod screen;
+mod show;
+mod table;
+#[cfg(feature = "train")]
+mod train;
+
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command, EvalCommand};
+use screen::Screen;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match interrupt::install().and_then(|()| run(cli.command)) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Ask(args) => ask::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),
+        #[cfg(feature = "train")]
+        Command::Train(command) => train::run(&command),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "edgethink", &mut script);
+            std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The error and what caused it, one line each.
+pub(crate) fn report(error: &anyhow::Error) {
+    let screen = Screen::stderr();
+    eprintln!("{} {error}", screen.red("error:"));
+    let mut last = error.to_string();
+    for cause in error.chain().skip(1) {
+        // Some errors repeat their source in their own text.
+        let text = cause.to_string();
+        if !last.contains(&text) {
+            eprintln!("  caused by: {text}");
+        }
+        last = text;
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|io| io.kind() == ErrorKind::BrokenPipe)
+}

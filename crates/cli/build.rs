@@ -1,0 +1,66 @@
+//! Puts the shipped pocket model into the program, so that `cargo install` gives something that answers offline.
+//!
+//! Writes `$OUT_DIR/pocket.rs` with one `include_bytes!` per file of `models/pocket/{base,adapter}` in the repository. A
+//! repository without them gives an empty list, and the program then asks for `--model`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Base and adapter together; more does not belong into a program (or the repository).
+const MAX_BYTES: u64 = 16 << 20;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../models/pocket");
+    println!("cargo::rerun-if-changed=build.rs");
+    let mut files = Vec::new();
+    for part in ["base", "adapter"] {
+        let dir = root.join(part);
+        println!("cargo::rerun-if-changed={}", dir.display());
+        if dir.is_dir() {
+            collect(&dir, part, &mut files)?;
+        }
+    }
+    files.sort();
+    let mut bytes = 0;
+    let mut source = String::from("pub(super) static FILES: &[(&str, &[u8])] = &[\n");
+    for (name, path) in &files {
+        bytes += path.metadata()?.len();
+        let path = path.canonicalize()?;
+        writeln!(
+            source,
+            "    ({name:?}, include_bytes!({:?})),",
+            path.display().to_string()
+        )?;
+    }
+    source.push_str("];\n");
+    if bytes > MAX_BYTES {
+        return Err(format!(
+            "models/pocket has {bytes} bytes, at most {MAX_BYTES} go into the program"
+        )
+        .into());
+    }
+    std::fs::write(
+        Path::new(&std::env::var("OUT_DIR")?).join("pocket.rs"),
+        source,
+    )?;
+    Ok(())
+}
+
+/// The model's files of one directory, without checkpoints and logs of its training.
+fn collect(dir: &Path, part: &str, files: &mut Vec<(String, PathBuf)>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let kept = path
+            .extension()
+            .and_then(|end| end.to_str())
+            .is_some_and(|end| ["json", "jinja", "safetensors"].contains(&end));
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if path.is_file() && kept {
+            files.push((format!("{part}/{name}"), path));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,375 @@
+//! The command line: every command, flag, environment twin and example.
+//!
+//! A flag wins over its environment variable. Flags shared by commands stand in `args/`.
+
+pub(crate) mod model;
+pub(crate) mod sampling;
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use model::{EngineArgs, ModelArgs};
+pub(crate) use sampling::SamplingArgs;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// A small language model that thinks when told to, on your own machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "edgethink",
+    version,
+    styles = STYLES,
+    max_term_width = 100,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = "Examples:
+  edgethink ask \"What is 17 plus 25?\"            the shipped pocket model, offline
+  edgethink ask --think off \"Hello!\"             the base answers at once
+  edgethink chat                                 a conversation
+  edgethink ask --model Qwen/Qwen3-0.6B \"Why is the sky blue?\"
+  edgethink info --model path/to/model.gguf
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C.
+Environment: every flag with [env: ...] in its help; NO_COLOR turns colours off."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask one question
+    Ask(AskArgs),
+    /// Talk: a conversation with history
+    Chat(ChatArgs),
+    /// Show what is in a model or an adapter
+    Info(InfoArgs),
+    /// Measure prefill and decode speed
+    Bench(BenchArgs),
+    /// Measure answers on a data set
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    /// Train a model or an adapter by a recipe
+    #[cfg(feature = "train")]
+    #[command(subcommand)]
+    Train(TrainCommand),
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:
+  edgethink completions bash > ~/.local/share/bash-completion/completions/edgethink")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a thought is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ShowThought {
+    /// All of it, dimmed
+    Full,
+    /// Its last lines while it runs, one line when it is over
+    Fold,
+    /// Nothing of it
+    Hide,
+}
+
+/// What is shown besides the answer.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Display")]
+pub(crate) struct DisplayArgs {
+    /// How the thought is shown [default: fold on a terminal, hide in a pipe]
+    #[arg(long, value_enum, value_name = "HOW", env = "EDGETHINK_SHOW_THOUGHT")]
+    pub(crate) show_thought: Option<ShowThought>,
+    /// No line with speed and counts on stderr
+    #[arg(long, short, env = "EDGETHINK_QUIET")]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  edgethink ask \"Tom has 3 apples. Ann has 4 more than Tom. How many has Ann?\"
+  edgethink ask --budget 100 \"...\"                 at most 100 tokens, and still an answer
+  edgethink ask --n 4 --temperature 0.8 --json \"...\" | jq '.choices[].text'
+  echo \"What is 2 plus 2?\" | edgethink ask        the question from stdin
+  edgethink ask --raw --max-tokens 20 \"Once upon a time\"")]
+pub(crate) struct AskArgs {
+    /// The question; left out or \"-\": read from stdin
+    pub(crate) prompt: Option<String>,
+    /// Instructions in front of the question
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "EDGETHINK_SYSTEM",
+        conflicts_with = "raw"
+    )]
+    pub(crate) system: Option<String>,
+    /// Give the text to the model as it is, without its chat template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Go on after the model has ended its turn
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+    /// Parallel answers from one encoded prompt
+    #[arg(long, short, value_name = "N", default_value_t = 1, env = "EDGETHINK_N",
+          value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) n: u16,
+    /// End the answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Log-probabilities of the tokens, with this many alternatives each (in --json)
+    #[arg(long, value_name = "K", num_args = 0..=1, default_missing_value = "0", requires = "json",
+          value_parser = clap::value_parser!(u16).range(0..=100))]
+    pub(crate) logprobs: Option<u16>,
+    /// One JSON object on stdout instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) thinking: ThinkingArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) display: DisplayArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Commands inside:
+  /think on|off    think before answering, or not
+  /budget N|off    hard limit on the tokens of one answer
+  /clear           forget the conversation
+  /help            show the commands
+  /exit            leave (Ctrl-D does too); Ctrl-C stops an answer
+
+Examples:
+  edgethink chat
+  edgethink chat --model path/to/model --adapter path/to/adapter --system \"Answer briefly.\"")]
+pub(crate) struct ChatArgs {
+    /// Instructions in front of the conversation
+    #[arg(long, value_name = "TEXT", env = "EDGETHINK_SYSTEM")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) thinking: ThinkingArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) display: DisplayArgs,
+}
+
+/// Think or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ThinkArg {
+    /// Think before answering: with the adapter, or by the template's own switch
+    On,
+    /// The base answers at once
+    Off,
+}
+
+/// How long the model may think.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Thinking and limits")]
+pub(crate) struct ThinkingArgs {
+    /// Think before answering [default: on if there is an adapter or the model can think]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "on|off",
+        env = "EDGETHINK_THINK",
+        hide_possible_values = true
+    )]
+    pub(crate) think: Option<ThinkArg>,
+    /// Hard limit on the whole response: the thought is cut in time and an answer is forced
+    #[arg(long, value_name = "TOKENS", env = "EDGETHINK_BUDGET")]
+    pub(crate) budget: Option<usize>,
+    /// Tokens of the budget kept for the answer [default: an eighth, 16 to 512]
+    #[arg(long, value_name = "TOKENS", env = "EDGETHINK_ANSWER_RESERVE")]
+    pub(crate) answer_reserve: Option<usize>,
+    /// What is written when the budget cuts a thought; \"\\n\" is a new line
+    #[arg(long, value_name = "TEXT", env = "EDGETHINK_ANSWER_PHRASE")]
+    pub(crate) answer_phrase: Option<String>,
+    /// At most this many tokens per answer [default: what fits in the context]
+    #[arg(long, short, value_name = "TOKENS", env = "EDGETHINK_MAX_TOKENS",
+          value_parser = positive)]
+    pub(crate) max_tokens: Option<usize>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  edgethink info                                  the shipped pocket model
+  edgethink info --model path/to/model --adapter path/to/adapter
+  edgethink info --model model.gguf --json | jq .architecture")]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// One JSON object on stdout instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Prefill: tokens of a fresh prompt per second, after `depth` tokens that are cached already.
+Decode: tokens of all streams together per second, after `depth` tokens of prompt.
+Every figure is the median of the repeats.
+
+Examples:
+  edgethink bench
+  edgethink bench --model model.gguf --threads 1,2 --streams 1,4,8 --depth 0,1024
+  edgethink bench --json > bench.json"
+)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Thread counts to measure, 0 for all cores
+    #[arg(
+        long,
+        short,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "0",
+        env = "EDGETHINK_THREADS"
+    )]
+    pub(crate) threads: Vec<usize>,
+    /// Numbers of parallel streams to decode
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,4", value_parser = positive)]
+    pub(crate) streams: Vec<usize>,
+    /// Tokens of context in front
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0")]
+    pub(crate) depth: Vec<usize>,
+    /// Prompt lengths to measure prefill with, 0 for none
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "128"
+    )]
+    pub(crate) prefill: Vec<usize>,
+    /// Tokens to decode per stream, 0 for none
+    #[arg(long, value_name = "TOKENS", default_value_t = 64)]
+    pub(crate) decode: usize,
+    /// Runs per figure, after one that is not counted
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = positive)]
+    pub(crate) repeats: usize,
+    /// Measure with the adapter on
+    #[arg(long)]
+    pub(crate) with_adapter: bool,
+    #[command(flatten)]
+    pub(crate) format: model::FormatArgs,
+    /// JSON on stdout instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Accuracy and length on a JSONL file of {"prompt", "answer"}
+    Jsonl(EvalArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A row is {\"prompt\": text, \"answer\": text}; other keys are copied to --out. \"prompt\" may also be a list of messages.
+An answer counts if it equals the row's after the thought; an unfinished thought is wrong.
+
+Examples:
+  edgethink eval jsonl hard.jsonl --think on
+  edgethink eval jsonl hard.jsonl --think on --n 4 --temperature 0.8 --out samples.jsonl --json"
+)]
+pub(crate) struct EvalArgs {
+    /// The data set
+    pub(crate) file: PathBuf,
+    /// Only the first rows
+    #[arg(long, value_name = "ROWS", value_parser = positive)]
+    pub(crate) limit: Option<usize>,
+    /// Answers per row; accuracy is their mean
+    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) n: u16,
+    /// Rows that run at the same time
+    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Accuracy and length by the values of this key of the rows, for example steps
+    #[arg(long, value_name = "KEY")]
+    pub(crate) by: Option<String>,
+    /// Write one line per sample to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Instructions in front of every prompt
+    #[arg(long, value_name = "TEXT", env = "EDGETHINK_SYSTEM")]
+    pub(crate) system: Option<String>,
+    /// The summary as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) thinking: ThinkingArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+#[cfg(feature = "train")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrainCommand {
+    /// Train all weights, from scratch or on from a model
+    #[command(after_help = "Example:
+  edgethink train base --config recipes/pocket/base.toml")]
+    Base(RecipeArgs),
+    /// Train a LoRA adapter on prompts and completions
+    #[command(after_help = "Example:
+  edgethink train sft --config recipes/pocket/sft.toml --resume")]
+    Sft(RecipeArgs),
+    /// Generate the pocket model's training text
+    #[command(after_help = "Example:
+  edgethink train data --config recipes/pocket/data.toml")]
+    Data {
+        /// The recipe
+        #[arg(long, short, value_name = "TOML")]
+        config: PathBuf,
+    },
+}
+
+#[cfg(feature = "train")]
+#[derive(Debug, Args)]
+pub(crate) struct RecipeArgs {
+    /// The recipe
+    #[arg(long, short, value_name = "TOML")]
+    pub(crate) config: PathBuf,
+    /// Go on from a checkpoint: the newest one, or the one named
+    #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, default_missing_value = "auto")]
+    pub(crate) resume: Option<String>,
+}
+
+/// A count of at least one.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,82 @@
+//! Flags that name the model and say how it runs.
+
+use clap::{Args, ValueEnum};
+
+/// Which model, which adapter.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// Model directory, .gguf file or hub id [default: the pocket model in this program]
+    #[arg(long, short = 'M', value_name = "MODEL", env = "EDGETHINK_MODEL")]
+    pub(crate) model: Option<String>,
+    /// LoRA adapter: PEFT directory or .gguf file; "none" for no adapter
+    #[arg(long, short = 'A', value_name = "ADAPTER", env = "EDGETHINK_ADAPTER")]
+    pub(crate) adapter: Option<String>,
+    /// Never use the network: a hub id must be in the local cache
+    #[arg(long, env = "EDGETHINK_OFFLINE")]
+    pub(crate) offline: bool,
+}
+
+/// How weights are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WeightsArg {
+    /// As in the file
+    Stored,
+    /// 8 bits, groups of 32
+    Q8,
+    /// 4 bits, groups of 32
+    Q4,
+}
+
+/// How the KV cache is held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvArg {
+    /// 8 bits, one scale per token and head
+    Int8,
+    /// 16-bit floats
+    F16,
+}
+
+/// Number formats.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct FormatArgs {
+    /// Number format of the weights in memory
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "stored",
+        env = "EDGETHINK_WEIGHTS"
+    )]
+    pub(crate) weights: WeightsArg,
+    /// Number format of the KV cache
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "int8",
+        env = "EDGETHINK_KV"
+    )]
+    pub(crate) kv: KvArg,
+}
+
+/// How the engine runs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Engine")]
+pub(crate) struct EngineArgs {
+    /// Threads, 0 for all cores
+    #[arg(
+        long,
+        short,
+        value_name = "N",
+        default_value_t = 0,
+        env = "EDGETHINK_THREADS"
+    )]
+    pub(crate) threads: usize,
+    /// Tokens the KV cache holds, all streams together [default: the model's context, or what the streams need]
+    #[arg(long, value_name = "TOKENS", env = "EDGETHINK_KV_TOKENS", value_parser = super::positive)]
+    pub(crate) kv_tokens: Option<usize>,
+    #[command(flatten)]
+    pub(crate) format: FormatArgs,
+}

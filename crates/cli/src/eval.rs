@@ -1,0 +1,442 @@
+//! `edgethink eval jsonl`: accuracy and length on a data set, many problems at once through one engine.
+//!
+//! Rows are taken in order and kept `--batch` at a time in flight; the engine batches their streams. A row's draws depend on the
+//! seed and its place in the file, not on what runs beside it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use edgethink_model::Message;
+use edgethink_pocket::check;
+use edgethink_reason::{Answer, Choice, Event, FinishReason, Input, Query, QueryId, Reasoner};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::args::EvalArgs;
+use crate::interrupt::{self, Running};
+use crate::open::{self, Need};
+use crate::show::rate;
+use crate::table::table;
+
+/// One line of the data set.
+#[derive(Debug, Clone, Deserialize)]
+struct Row {
+    prompt: Prompt,
+    answer: Expected,
+    #[serde(flatten)]
+    other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Prompt {
+    Text(String),
+    Messages(Vec<Message>),
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Expected {
+    Text(String),
+    Number(serde_json::Number),
+}
+
+impl Expected {
+    fn text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Number(number) => number.to_string(),
+        }
+    }
+}
+
+/// One line of `--out`.
+#[derive(Debug, Serialize)]
+struct Sample<'a> {
+    row: usize,
+    sample: usize,
+    correct: bool,
+    expected: &'a str,
+    text: &'a str,
+    reasoning: &'a str,
+    completion_tokens: usize,
+    reasoning_tokens: usize,
+    finish_reason: &'static str,
+    budget_forced: bool,
+    #[serde(flatten)]
+    other: &'a Map<String, Value>,
+}
+
+/// The result. Lengths are tokens per answer.
+#[derive(Debug, Clone, Serialize)]
+struct Summary {
+    rows: usize,
+    samples: usize,
+    accuracy: f64,
+    /// Standard error of the accuracy over the rows.
+    accuracy_stderr: f64,
+    /// Share of rows with at least one right answer.
+    any_correct: f64,
+    mean_completion_tokens: f64,
+    max_completion_tokens: usize,
+    mean_reasoning_tokens: f64,
+    /// Share of answers that ran into a limit.
+    length_share: f64,
+    /// Share of answers whose thought did not end.
+    unfinished_share: f64,
+    /// Share of answers that the budget forced.
+    forced_share: f64,
+    seconds: f64,
+    tokens_per_second: f64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    by: BTreeMap<String, Group>,
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+struct Group {
+    samples: usize,
+    accuracy: f64,
+    mean_completion_tokens: f64,
+}
+
+/// What is added up while answers come in.
+#[derive(Debug, Default)]
+struct Tally {
+    rows: usize,
+    samples: usize,
+    correct: usize,
+    any: usize,
+    /// Sum of squares of each row's share of right answers.
+    squares: f64,
+    completion: usize,
+    longest: usize,
+    reasoning: usize,
+    length: usize,
+    unfinished: usize,
+    forced: usize,
+    by: BTreeMap<String, Group>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
+    let mut rows = read_rows(&args.file)?;
+    rows.truncate(args.limit.unwrap_or(rows.len()));
+    if let Some(key) = &args.by
+        && !rows.iter().any(|row| row.other.contains_key(key))
+    {
+        bail!(
+            "no row of {} has the key {key:?} of --by",
+            args.file.display()
+        );
+    }
+    let opened = open::open(&args.model)?;
+    let n = usize::from(args.n);
+    let batch = args.batch.min(rows.len());
+    let need = Need {
+        streams: batch * n,
+        prompts: batch,
+        ..Need::one(&args.thinking)
+    };
+    let mut reasoner = open::reasoner(opened, &args.engine, &args.thinking, &need)?;
+    let mut out = match &args.out {
+        Some(path) => {
+            Some(BufWriter::new(File::create(path).with_context(|| {
+                format!("cannot write {}", path.display())
+            })?))
+        }
+        None => None,
+    };
+    let bar = ProgressBar::new(rows.len() as u64).with_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len} rows, {msg}, {elapsed} of {duration}",
+    )?);
+    let started = Instant::now();
+    let mut tally = Tally::default();
+    let running = Running::start();
+    let done = each_answer(&mut reasoner, &rows, args, batch, |index, answer| {
+        let row = &rows[index];
+        let expected = row.answer.text();
+        let right: Vec<bool> = answer
+            .choices
+            .iter()
+            .map(|choice| is_correct(choice, &expected))
+            .collect();
+        if let Some(out) = &mut out {
+            for (choice, &correct) in answer.choices.iter().zip(&right) {
+                serde_json::to_writer(&mut *out, &sample(index, row, &expected, choice, correct))?;
+                writeln!(out)?;
+            }
+        }
+        tally.add(
+            answer,
+            &right,
+            args.by.as_ref().and_then(|key| row.other.get(key)),
+        );
+        bar.set_message(format!("{:.1} % right", 100.0 * tally.accuracy()));
+        bar.inc(1);
+        Ok(())
+    });
+    drop(running);
+    bar.finish_and_clear();
+    if let Some(out) = &mut out {
+        out.flush()?;
+    }
+    let finished = done?;
+    let summary = tally.summary(started.elapsed().as_secs_f64());
+    if args.json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&summary)?)?;
+    } else {
+        write!(std::io::stdout(), "{}", summary.text(args.by.as_deref()))?;
+    }
+    if !finished {
+        eprintln!("stopped after {} of {} rows", summary.rows, rows.len());
+        return Ok(ExitCode::from(interrupt::EXIT_CODE));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs all rows; `take` gets each answer as it is ready. Returns false if Ctrl-C ended it.
+fn each_answer(
+    reasoner: &mut Reasoner,
+    rows: &[Row],
+    args: &EvalArgs,
+    batch: usize,
+    mut take: impl FnMut(usize, &Answer) -> Result<()>,
+) -> Result<bool> {
+    let mut flying: BTreeMap<QueryId, usize> = BTreeMap::new();
+    let mut next = 0;
+    while next < rows.len() || !flying.is_empty() {
+        if interrupt::pressed() {
+            return Ok(false);
+        }
+        while flying.len() < batch && next < rows.len() {
+            let query = row_query(reasoner, &rows[next], next, args);
+            let id = reasoner
+                .submit(&query)
+                .with_context(|| format!("row {} of {}", next + 1, args.file.display()))?;
+            flying.insert(id, next);
+            next += 1;
+        }
+        for (id, event) in reasoner.step()? {
+            match event {
+                Event::Answered(answer) => {
+                    if let Some(index) = flying.remove(&id) {
+                        take(index, &answer)?;
+                    }
+                }
+                Event::Failed(error) => {
+                    let row = flying.remove(&id).map_or(0, |index| index + 1);
+                    return Err(anyhow::Error::from(error)
+                        .context(format!("row {row} of {}", args.file.display())));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn row_query(reasoner: &Reasoner, row: &Row, index: usize, args: &EvalArgs) -> Query {
+    let system = args
+        .system
+        .as_deref()
+        .map(|text| Message::new("system", text));
+    let turns = match &row.prompt {
+        Prompt::Text(text) => vec![Message::new("user", text)],
+        Prompt::Messages(messages) => messages.clone(),
+    };
+    let input = Input::Messages(system.into_iter().chain(turns).collect());
+    let query = open::query(reasoner, input, &args.thinking, &args.sampling);
+    Query {
+        n: args.n.into(),
+        seed: query.seed.wrapping_add(index as u64),
+        ..query
+    }
+}
+
+fn is_correct(choice: &Choice, expected: &str) -> bool {
+    check::is_correct(&choice.text, expected)
+}
+
+/// The thought began and did not end.
+fn is_unfinished(choice: &Choice) -> bool {
+    choice.text.is_empty() && !choice.reasoning.is_empty()
+}
+
+fn sample<'a>(
+    index: usize,
+    row: &'a Row,
+    expected: &'a str,
+    choice: &'a Choice,
+    correct: bool,
+) -> Sample<'a> {
+    Sample {
+        row: index,
+        sample: choice.index,
+        correct,
+        expected,
+        text: &choice.text,
+        reasoning: &choice.reasoning,
+        completion_tokens: choice.token_ids.len(),
+        reasoning_tokens: choice.reasoning_tokens,
+        finish_reason: choice.finish_reason.as_str(),
+        budget_forced: choice.budget_forced,
+        other: &row.other,
+    }
+}
+
+fn read_rows(path: &Path) -> Result<Vec<Row>> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut rows = Vec::new();
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let row = serde_json::from_str(&line).with_context(|| {
+            format!(
+                "line {} of {} is not {{\"prompt\", \"answer\"}}",
+                index + 1,
+                path.display()
+            )
+        })?;
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        bail!("{} has no rows", path.display());
+    }
+    Ok(rows)
+}
+
+impl Tally {
+    fn add(&mut self, answer: &Answer, right: &[bool], group: Option<&Value>) {
+        let correct = right.iter().filter(|&&right| right).count();
+        self.rows += 1;
+        self.correct += correct;
+        self.any += usize::from(correct > 0);
+        self.squares += (correct as f64 / right.len() as f64).powi(2);
+        for (choice, &right) in answer.choices.iter().zip(right) {
+            let tokens = choice.token_ids.len();
+            self.samples += 1;
+            self.completion += tokens;
+            self.longest = self.longest.max(tokens);
+            self.reasoning += choice.reasoning_tokens;
+            self.length += usize::from(choice.finish_reason == FinishReason::Length);
+            self.unfinished += usize::from(is_unfinished(choice));
+            self.forced += usize::from(choice.budget_forced);
+            if let Some(value) = group {
+                let name = value
+                    .as_str()
+                    .map_or_else(|| value.to_string(), str::to_owned);
+                let group = self.by.entry(name).or_default();
+                // Sums until the summary divides them.
+                group.samples += 1;
+                group.accuracy += f64::from(u8::from(right));
+                group.mean_completion_tokens += tokens as f64;
+            }
+        }
+    }
+
+    fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.samples.max(1) as f64
+    }
+
+    fn summary(self, seconds: f64) -> Summary {
+        let samples = self.samples.max(1) as f64;
+        let rows = self.rows.max(1) as f64;
+        let accuracy = self.accuracy();
+        let variance = (self.squares / rows - accuracy * accuracy).max(0.0);
+        let mut by = self.by;
+        for group in by.values_mut() {
+            group.accuracy /= group.samples as f64;
+            group.mean_completion_tokens /= group.samples as f64;
+        }
+        Summary {
+            rows: self.rows,
+            samples: self.samples,
+            accuracy,
+            accuracy_stderr: (variance / rows).sqrt(),
+            any_correct: self.any as f64 / rows,
+            mean_completion_tokens: self.completion as f64 / samples,
+            max_completion_tokens: self.longest,
+            mean_reasoning_tokens: self.reasoning as f64 / samples,
+            length_share: self.length as f64 / samples,
+            unfinished_share: self.unfinished as f64 / samples,
+            forced_share: self.forced as f64 / samples,
+            seconds,
+            tokens_per_second: self.completion as f64 / seconds,
+            by,
+        }
+    }
+}
+
+impl Summary {
+    fn text(&self, by: Option<&str>) -> String {
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let mut rows = vec![
+            (
+                "accuracy",
+                format!(
+                    "{} ± {}",
+                    percent(self.accuracy),
+                    percent(self.accuracy_stderr)
+                ),
+            ),
+            ("rows, samples", format!("{}, {}", self.rows, self.samples)),
+        ];
+        if self.samples > self.rows {
+            rows.push(("any of n right", percent(self.any_correct)));
+        }
+        rows.extend([
+            (
+                "tokens per answer",
+                format!(
+                    "{:.1} (at most {})",
+                    self.mean_completion_tokens, self.max_completion_tokens
+                ),
+            ),
+            (
+                "of these thought",
+                format!("{:.1}", self.mean_reasoning_tokens),
+            ),
+            ("cut at a limit", percent(self.length_share)),
+            ("thought unfinished", percent(self.unfinished_share)),
+            ("forced by budget", percent(self.forced_share)),
+            (
+                "time",
+                format!(
+                    "{:.1} s, {} tokens/s",
+                    self.seconds,
+                    rate(self.tokens_per_second)
+                ),
+            ),
+        ]);
+        let mut text = String::new();
+        for (name, value) in rows {
+            text.push_str(&format!("{name:18}  {value}\n"));
+        }
+        if let Some(key) = by {
+            let rows: Vec<Vec<String>> = self
+                .by
+                .iter()
+                .map(|(name, group)| {
+                    let tokens = format!("{:.1}", group.mean_completion_tokens);
+                    vec![
+                        name.clone(),
+                        group.samples.to_string(),
+                        percent(group.accuracy),
+                        tokens,
+                    ]
+                })
+                .collect();
+            text.push('\n');
+            text.push_str(&table(&[key, "samples", "accuracy", "tokens"], &rows));
+        }
+        text
+    }
+}

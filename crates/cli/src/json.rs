@@ -1,0 +1,138 @@
+//! The JSON forms of results, for scripts. Field names are part of the program's interface.
+
+use edgethink_reason::{AdapterUse, Answer, Choice, TokenLogprob};
+use serde::Serialize;
+
+/// `ask --json`: one answer's fields on top; with several answers they are under `choices`.
+#[derive(Debug, Serialize)]
+pub(crate) struct AnswerJson {
+    pub(crate) model: String,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) only: Option<ChoiceJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) choices: Option<Vec<ChoiceJson>>,
+    pub(crate) usage: UsageJson,
+    pub(crate) timings: TimingsJson,
+    pub(crate) adapter: AdapterJson,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ChoiceJson {
+    pub(crate) index: usize,
+    pub(crate) text: String,
+    pub(crate) reasoning: String,
+    pub(crate) token_ids: Vec<u32>,
+    pub(crate) logprobs: Option<Vec<LogprobJson>>,
+    pub(crate) finish_reason: &'static str,
+    pub(crate) reasoning_tokens: usize,
+    pub(crate) budget_forced: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LogprobJson {
+    pub(crate) id: u32,
+    pub(crate) token: String,
+    pub(crate) logprob: f32,
+    pub(crate) top: Vec<TopJson>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TopJson {
+    pub(crate) id: u32,
+    pub(crate) token: String,
+    pub(crate) logprob: f32,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct UsageJson {
+    pub(crate) prompt_tokens: usize,
+    pub(crate) cached_tokens: usize,
+    pub(crate) completion_tokens: usize,
+    pub(crate) reasoning_tokens: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TimingsJson {
+    pub(crate) ttft_ms: f64,
+    pub(crate) prefill_tps: f64,
+    pub(crate) decode_tps: f64,
+    pub(crate) total_ms: f64,
+}
+
+/// What the adapter did: `base`, `masked` (with the tokens the base encoded), `plain` or `not_invoked`.
+#[derive(Debug, Serialize)]
+pub(crate) struct AdapterJson {
+    pub(crate) mode: &'static str,
+    pub(crate) shared_tokens: usize,
+}
+
+impl AnswerJson {
+    pub(crate) fn new(model: &str, answer: Answer) -> Self {
+        let mut choices: Vec<ChoiceJson> =
+            answer.choices.into_iter().map(ChoiceJson::from).collect();
+        let only = if choices.len() == 1 {
+            choices.pop()
+        } else {
+            None
+        };
+        let (mode, shared_tokens) = match answer.adapter {
+            AdapterUse::Base => ("base", 0),
+            AdapterUse::Masked { shared_tokens } => ("masked", shared_tokens),
+            AdapterUse::Plain => ("plain", 0),
+            AdapterUse::NotInvoked => ("not_invoked", 0),
+        };
+        Self {
+            model: model.to_owned(),
+            choices: only.is_none().then_some(choices),
+            only,
+            usage: UsageJson {
+                prompt_tokens: answer.usage.prompt_tokens,
+                cached_tokens: answer.usage.cached_tokens,
+                completion_tokens: answer.usage.completion_tokens,
+                reasoning_tokens: answer.usage.reasoning_tokens,
+            },
+            timings: TimingsJson {
+                ttft_ms: answer.timings.ttft_ms,
+                prefill_tps: answer.timings.prefill_tps,
+                decode_tps: answer.timings.decode_tps,
+                total_ms: answer.timings.total_ms,
+            },
+            adapter: AdapterJson {
+                mode,
+                shared_tokens,
+            },
+        }
+    }
+}
+
+impl From<Choice> for ChoiceJson {
+    fn from(choice: Choice) -> Self {
+        Self {
+            index: choice.index,
+            text: choice.text,
+            reasoning: choice.reasoning,
+            token_ids: choice.token_ids,
+            logprobs: choice
+                .logprobs
+                .map(|all| all.into_iter().map(LogprobJson::from).collect()),
+            finish_reason: choice.finish_reason.as_str(),
+            reasoning_tokens: choice.reasoning_tokens,
+            budget_forced: choice.budget_forced,
+        }
+    }
+}
+
+impl From<TokenLogprob> for LogprobJson {
+    fn from(one: TokenLogprob) -> Self {
+        let top = one
+            .top
+            .into_iter()
+            .map(|(id, token, logprob)| TopJson { id, token, logprob });
+        Self {
+            id: one.token,
+            token: one.text,
+            logprob: one.logp,
+            top: top.collect(),
+        }
+    }
+}

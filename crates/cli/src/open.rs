@@ -1,0 +1,270 @@
+//! From flags to a model, an adapter, an engine and a query.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use edgethink_engine::{Engine, EngineOptions, KvFormat, Sampling, WeightFormat};
+use edgethink_model::{Adapter, GenerationConfig, Model};
+use edgethink_reason::{Input, Query, Reasoner, Think, ThoughtFormat};
+
+use crate::args::model::{FormatArgs, KvArg, WeightsArg};
+use crate::args::{EngineArgs, ModelArgs, SamplingArgs, ThinkArg, ThinkingArgs};
+use crate::pocket;
+
+/// Contexts beyond this are held only on request (`--kv-tokens`).
+const MAX_CONTEXT_TOKENS: usize = 32_768;
+/// What a further stream may need when no limit is given.
+const STREAM_TOKENS: usize = 4096;
+
+/// A loaded model, and the adapter that goes with it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) name: String,
+    pub(crate) model: Arc<Model>,
+    pub(crate) adapter: Option<Adapter>,
+}
+
+/// Loads what the flags name; the shipped pocket model if they name nothing.
+pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
+    let (name, path) = match &args.model {
+        Some(model) => (model.clone(), model.clone()),
+        None => ("pocket".to_owned(), text(&pocket::directory()?)?),
+    };
+    // A directory with base/ and adapter/ is a pair, as training a pocket leaves it.
+    let root = Path::new(&path);
+    let pair = root.join("base/config.json").is_file() && !root.join("config.json").is_file();
+    let base = if pair {
+        text(&root.join("base"))?
+    } else {
+        path.clone()
+    };
+    let beside = root.join("adapter");
+    let adapter = match args.adapter.as_deref() {
+        Some("none") => None,
+        Some(adapter) => Some(adapter.to_owned()),
+        None if beside.join("adapter_config.json").is_file() => Some(text(&beside)?),
+        None => None,
+    };
+    let model = load_model(&base)?;
+    let adapter = match adapter {
+        None => None,
+        Some(path) => {
+            let adapter = Adapter::load(&path, &model.config)
+                .with_context(|| format!("cannot use the adapter {path}"))?;
+            Some(adapter)
+        }
+    };
+    Ok(Opened {
+        name,
+        model: Arc::new(model),
+        adapter,
+    })
+}
+
+fn load_model(path: &str) -> Result<Model> {
+    Model::load(path).with_context(|| format!("cannot load the model {path}"))
+}
+
+fn text(path: &Path) -> Result<String> {
+    let text = path
+        .to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))?;
+    Ok(text.to_owned())
+}
+
+/// How many tokens of KV a command needs at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Need {
+    /// Streams that run at the same time.
+    pub(crate) streams: usize,
+    /// Prompts that run at the same time.
+    pub(crate) prompts: usize,
+    /// The most tokens of one response, if it is known.
+    pub(crate) response: Option<usize>,
+}
+
+impl Need {
+    /// One prompt, one answer.
+    pub(crate) fn one(thinking: &ThinkingArgs) -> Self {
+        let limit = [thinking.max_tokens, thinking.budget];
+        Self {
+            streams: 1,
+            prompts: 1,
+            response: limit.into_iter().flatten().min(),
+        }
+    }
+
+    /// A conversation that grows.
+    pub(crate) fn conversation() -> Self {
+        Self {
+            streams: 1,
+            prompts: 1,
+            response: None,
+        }
+    }
+
+    /// Tokens, for a model with this context.
+    fn tokens(self, context: usize) -> usize {
+        let whole = context.min(MAX_CONTEXT_TOKENS);
+        let tail = self.response.unwrap_or(STREAM_TOKENS).clamp(64, whole);
+        // The prompts' own tokens, then what each stream writes; one block per stream is lost to rounding.
+        let first = if self.prompts == 1 {
+            whole
+        } else {
+            self.prompts * tail.max(whole / 4)
+        };
+        first + (self.streams.saturating_sub(1)) * (tail + 32)
+    }
+}
+
+/// The engine's options for this model.
+pub(crate) fn engine_options(
+    model: &Model,
+    threads: usize,
+    format: &FormatArgs,
+    kv_tokens: usize,
+    sequences: usize,
+) -> EngineOptions {
+    let own = EngineOptions::for_model(&model.config);
+    EngineOptions {
+        threads: if threads == 0 { own.threads } else { threads },
+        weights: match format.weights {
+            WeightsArg::Stored => WeightFormat::Stored,
+            WeightsArg::Q8 => WeightFormat::Q8,
+            WeightsArg::Q4 => WeightFormat::Q4,
+        },
+        kv: match format.kv {
+            KvArg::Int8 => KvFormat::Int8,
+            KvArg::F16 => KvFormat::F16,
+        },
+        kv_tokens,
+        max_sequences: sequences.max(1),
+        max_batch_tokens: own.max_batch_tokens.max(sequences),
+        ..own
+    }
+}
+
+/// An engine with the model in it.
+pub(crate) fn reasoner(
+    opened: Opened,
+    args: &EngineArgs,
+    thinking: &ThinkingArgs,
+    need: &Need,
+) -> Result<Reasoner> {
+    let model = opened.model;
+    let kv_tokens = args
+        .kv_tokens
+        .unwrap_or_else(|| need.tokens(model.config.max_position_embeddings));
+    let options = engine_options(&model, args.threads, &args.format, kv_tokens, need.streams);
+    let engine = Engine::new(Arc::clone(&model), options).context("cannot set the engine up")?;
+    let mut format = ThoughtFormat::default();
+    if let Some(phrase) = &thinking.answer_phrase {
+        format.closing = phrase.replace("\\n", "\n");
+    }
+    Ok(Reasoner::new(model, engine, opened.adapter, format)?)
+}
+
+/// A query by the flags; what they leave open comes from the model's generation_config.json.
+pub(crate) fn query(
+    reasoner: &Reasoner,
+    input: Input,
+    thinking: &ThinkingArgs,
+    sampling: &SamplingArgs,
+) -> Query {
+    let think = match thinking.think {
+        Some(ThinkArg::On) => Think::On,
+        Some(ThinkArg::Off) => Think::Off,
+        None => reasoner.default_think(),
+    };
+    Query {
+        sampling: merge(&reasoner.model().generation, sampling),
+        seed: sampling.seed,
+        max_tokens: thinking.max_tokens,
+        budget: thinking.budget,
+        answer_reserve: thinking.answer_reserve,
+        ..Query::greedy(input, think)
+    }
+}
+
+/// Flags first, then the model's own settings, which count only if it samples at all.
+fn merge(model: &GenerationConfig, flags: &SamplingArgs) -> Sampling {
+    let samples = model.do_sample.unwrap_or(model.temperature.is_some());
+    let greedy = Sampling::greedy();
+    let own = |value: Option<f32>| value.filter(|_| samples);
+    Sampling {
+        temperature: flags
+            .temperature
+            .or(own(model.temperature))
+            .unwrap_or(if samples { 1.0 } else { greedy.temperature }),
+        top_k: flags
+            .top_k
+            .or(model.top_k.filter(|_| samples).map(|k| k as usize))
+            .unwrap_or(greedy.top_k),
+        top_p: flags.top_p.or(own(model.top_p)).unwrap_or(greedy.top_p),
+        min_p: flags.min_p.or(own(model.min_p)).unwrap_or(greedy.min_p),
+        repetition_penalty: flags
+            .repetition_penalty
+            .or(model.repetition_penalty)
+            .unwrap_or(greedy.repetition_penalty),
+        presence_penalty: flags.presence_penalty.unwrap_or(greedy.presence_penalty),
+        frequency_penalty: flags.frequency_penalty.unwrap_or(greedy.frequency_penalty),
+        logit_bias: flags.logit_bias.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        sampling: SamplingArgs,
+    }
+
+    fn flags(args: &[&str]) -> SamplingArgs {
+        Flags::parse_from(std::iter::once(&"x").chain(args)).sampling
+    }
+
+    #[test]
+    fn flags_win_over_the_models_settings() {
+        let model = GenerationConfig {
+            do_sample: Some(true),
+            temperature: Some(0.7),
+            top_k: Some(20),
+            ..GenerationConfig::default()
+        };
+        let merged = merge(&model, &flags(&["--temperature", "0.2"]));
+        assert_eq!((merged.temperature, merged.top_k), (0.2, 20));
+    }
+
+    #[test]
+    fn a_model_that_does_not_sample_is_greedy() {
+        let model = GenerationConfig {
+            do_sample: Some(false),
+            temperature: Some(0.7),
+            top_p: Some(0.5),
+            ..GenerationConfig::default()
+        };
+        let merged = merge(&model, &flags(&[]));
+        assert_eq!((merged.temperature, merged.top_p), (0.0, 1.0));
+        assert_eq!(
+            merge(&GenerationConfig::default(), &flags(&[])).temperature,
+            0.0
+        );
+    }
+
+    #[test]
+    fn kv_grows_with_the_streams() {
+        let one = Need::conversation().tokens(1024);
+        assert_eq!(one, 1024);
+        let many = Need {
+            streams: 8,
+            ..Need::conversation()
+        };
+        assert!(many.tokens(1024) >= 8 * 1024);
+        assert!(Need::conversation().tokens(1 << 20) == MAX_CONTEXT_TOKENS);
+    }
+}

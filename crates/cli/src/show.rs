@@ -1,0 +1,320 @@
+//! Shows an answer while it comes: the thought dimmed and folded, then the answer's text.
+//!
+//! Folding redraws the last lines of the thought in place and replaces them by one line when it is over; the region is
+//! bounded, so it never runs out of the screen. In a pipe only the answer's text is written, unless the thought is asked for.
+//! With several streams each answer is shown whole, in order, as soon as it and all before it are done.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use edgethink_reason::{Answer, Choice, Event, FinishReason};
+
+use crate::args::ShowThought;
+use crate::screen::{LiveRegion, Screen, harmless, wrapped_tail};
+
+const FOLD_ROWS: usize = 6;
+const FRAME: Duration = Duration::from_millis(40);
+
+/// The running view of one query.
+#[derive(Debug)]
+pub(crate) struct Show<W: Write> {
+    out: W,
+    screen: Screen,
+    thought: ShowThought,
+    streams: Vec<StreamView>,
+    region: LiveRegion,
+    started: Instant,
+    last_frame: Option<Instant>,
+    /// Streams shown completely (several streams only).
+    printed: usize,
+    ends_with_newline: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct StreamView {
+    reasoning: String,
+    content: String,
+    thinking: bool,
+    thought: Option<Folded>,
+    finished: Option<FinishReason>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Folded {
+    tokens: usize,
+    seconds: f64,
+    forced: bool,
+}
+
+impl Folded {
+    fn line(self) -> String {
+        let plural = if self.tokens == 1 { "" } else { "s" };
+        let cut = if self.forced {
+            ", cut by the budget"
+        } else {
+            ""
+        };
+        format!(
+            "▸ thought for {} token{plural}, {:.1} s{cut}",
+            self.tokens, self.seconds
+        )
+    }
+}
+
+impl<W: Write> Show<W> {
+    pub(crate) fn new(out: W, screen: Screen, thought: Option<ShowThought>, n: usize) -> Self {
+        Self {
+            out,
+            screen,
+            thought: thought.unwrap_or(if screen.live {
+                ShowThought::Fold
+            } else {
+                ShowThought::Hide
+            }),
+            streams: vec![StreamView::default(); n],
+            region: LiveRegion::default(),
+            started: Instant::now(),
+            last_frame: None,
+            printed: 0,
+            ends_with_newline: true,
+        }
+    }
+
+    /// Takes the next event.
+    pub(crate) fn event(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Prefilled { .. } | Event::Answered(_) | Event::Failed(_) => Ok(()),
+            Event::Reasoning { stream, text } => {
+                let text = self.clean(text);
+                self.streams[*stream].thinking = true;
+                self.streams[*stream].reasoning.push_str(&text);
+                if self.streams.len() > 1 {
+                    return self.progress();
+                }
+                match self.thought {
+                    ShowThought::Full => {
+                        let dimmed = self.screen.dim(&text);
+                        self.write(&dimmed)
+                    }
+                    ShowThought::Fold if self.screen.live => self.frame(),
+                    ShowThought::Fold | ShowThought::Hide => Ok(()),
+                }
+            }
+            Event::ThoughtEnded {
+                stream,
+                tokens,
+                forced,
+            } => {
+                self.streams[*stream].thinking = false;
+                self.streams[*stream].thought = Some(Folded {
+                    tokens: *tokens,
+                    seconds: self.started.elapsed().as_secs_f64(),
+                    forced: *forced,
+                });
+                if self.streams.len() > 1 {
+                    return self.progress();
+                }
+                self.thought_line(*stream)
+            }
+            Event::Content { stream, text } => {
+                let text = self.clean(text);
+                self.streams[*stream].content.push_str(&text);
+                if self.streams.len() > 1 {
+                    return self.progress();
+                }
+                self.write(&text)
+            }
+            Event::StreamFinished { stream, reason } => {
+                self.streams[*stream].finished = Some(*reason);
+                if self.streams.len() > 1 {
+                    self.show_finished()
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// Everything has been said: closes the last line; an unfinished thought is named as such.
+    pub(crate) fn finish(&mut self, answer: &Answer) -> Result<()> {
+        self.region.clear(&mut self.out)?;
+        if let [choice] = answer.choices.as_slice()
+            && self.streams[0].thinking
+        {
+            self.unfinished(choice)?;
+        }
+        if !self.ends_with_newline {
+            self.write("\n")?;
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Removes what is only drawn for the moment, after an error.
+    pub(crate) fn abandon(&mut self) -> Result<()> {
+        self.region.clear(&mut self.out)
+    }
+
+    fn unfinished(&mut self, choice: &Choice) -> Result<()> {
+        let why = match choice.finish_reason {
+            FinishReason::Cancelled => "stopped",
+            FinishReason::Stop => "the turn ended inside it",
+            FinishReason::Length => "cut off at the limit, no answer; --budget forces one",
+        };
+        let line = format!("▸ thought for {} tokens, {why}", choice.reasoning_tokens);
+        match self.thought {
+            ShowThought::Hide => Ok(()),
+            ShowThought::Full => {
+                let line = format!("\n\n{}\n", self.screen.dim(&line));
+                self.write(&line)
+            }
+            ShowThought::Fold => {
+                let line = format!("{}\n", self.screen.dim(&line));
+                self.write(&line)
+            }
+        }
+    }
+
+    /// The thought of the only stream is over.
+    fn thought_line(&mut self, stream: usize) -> Result<()> {
+        self.region.clear(&mut self.out)?;
+        let Some(folded) = self.streams[stream].thought else {
+            return Ok(());
+        };
+        match self.thought {
+            ShowThought::Full if folded.tokens > 0 => self.write("\n\n"),
+            ShowThought::Fold => {
+                let line = format!("{}\n\n", self.screen.dim(&folded.line()));
+                self.write(&line)
+            }
+            ShowThought::Full | ShowThought::Hide => Ok(()),
+        }
+    }
+
+    /// Draws the last lines of the thought, at most 25 times a second.
+    fn frame(&mut self) -> Result<()> {
+        if self.last_frame.is_some_and(|at| at.elapsed() < FRAME) {
+            return Ok(());
+        }
+        self.last_frame = Some(Instant::now());
+        let rows = FOLD_ROWS.min(self.screen.height - 2);
+        let lines: Vec<String> =
+            wrapped_tail(&self.streams[0].reasoning, self.screen.width - 1, rows)
+                .iter()
+                .map(|line| self.screen.dim(line))
+                .collect();
+        self.region.draw(&mut self.out, &lines)
+    }
+
+    /// One line about all streams.
+    fn progress(&mut self) -> Result<()> {
+        if !self.screen.live || self.last_frame.is_some_and(|at| at.elapsed() < FRAME) {
+            return Ok(());
+        }
+        self.last_frame = Some(Instant::now());
+        let thinking = self
+            .streams
+            .iter()
+            .filter(|s| s.thinking && s.finished.is_none())
+            .count();
+        let done = self.streams.iter().filter(|s| s.finished.is_some()).count();
+        let line = format!(
+            "{} streams: {thinking} thinking, {} answering, {done} done, {:.1} s",
+            self.streams.len(),
+            self.streams.len() - thinking - done,
+            self.started.elapsed().as_secs_f64()
+        );
+        let line = self
+            .screen
+            .dim(&line[..line.len().min(self.screen.width - 1)]);
+        self.region.draw(&mut self.out, &[line])
+    }
+
+    /// Prints the streams that are complete and whose predecessors are printed.
+    fn show_finished(&mut self) -> Result<()> {
+        while let Some(view) = self.streams.get(self.printed)
+            && view.finished.is_some()
+        {
+            self.region.clear(&mut self.out)?;
+            let view = std::mem::take(&mut self.streams[self.printed]);
+            let mut text = String::new();
+            if self.printed > 0 {
+                text.push('\n');
+            }
+            text.push_str(&self.screen.bold(&format!(
+                "[{} of {}]",
+                self.printed + 1,
+                self.streams.len()
+            )));
+            if let (Some(folded), ShowThought::Fold) = (view.thought, self.thought) {
+                text.push_str(&format!(" {}", self.screen.dim(&folded.line())));
+            } else if view.thinking && self.thought != ShowThought::Hide {
+                text.push_str(&format!(
+                    " {}",
+                    self.screen.dim("▸ the thought did not end")
+                ));
+            }
+            text.push('\n');
+            if self.thought == ShowThought::Full && !view.reasoning.is_empty() {
+                text.push_str(&self.screen.dim(&view.reasoning));
+                text.push_str("\n\n");
+            }
+            text.push_str(view.content.trim_end_matches('\n'));
+            text.push('\n');
+            self.write(&text)?;
+            self.streams[self.printed].finished = view.finished;
+            self.printed += 1;
+        }
+        Ok(())
+    }
+
+    fn clean(&self, text: &str) -> String {
+        if self.screen.live {
+            harmless(text)
+        } else {
+            text.to_owned()
+        }
+    }
+
+    fn write(&mut self, text: &str) -> Result<()> {
+        if !text.is_empty() {
+            self.ends_with_newline = text.ends_with('\n');
+            self.out.write_all(text.as_bytes())?;
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+}
+
+/// The line at the end: what it cost.
+pub(crate) fn cost_line(answer: &Answer) -> String {
+    let usage = &answer.usage;
+    let mut line = format!("{} tokens", usage.completion_tokens);
+    if usage.reasoning_tokens > 0 {
+        line.push_str(&format!(" ({} thought)", usage.reasoning_tokens));
+    }
+    if answer.timings.decode_tps > 0.0 {
+        line.push_str(&format!(", {} tokens/s", rate(answer.timings.decode_tps)));
+    }
+    line.push_str(&format!(
+        ", first token {} ms, prompt {}",
+        rate(answer.timings.ttft_ms),
+        usage.prompt_tokens
+    ));
+    if usage.cached_tokens > 0 {
+        line.push_str(&format!(" ({} cached)", usage.cached_tokens));
+    }
+    line
+}
+
+/// Three figures of a number.
+pub(crate) fn rate(value: f64) -> String {
+    if value >= 100.0 {
+        format!("{value:.0}")
+    } else if value >= 10.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.2}")
+    }
+}

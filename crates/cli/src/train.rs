@@ -1,0 +1,241 @@
+//! `edgethink train`: runs a recipe and shows how it goes. Ctrl-C writes a checkpoint and ends the run.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use edgethink_pocket::{DatasetSpec, write_dataset};
+use edgethink_train::{BaseRecipe, Event, Progress, SftRecipe, TrainError};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::{RecipeArgs, TrainCommand};
+use crate::info::count;
+use crate::interrupt::{self, Running};
+use crate::show::rate;
+
+/// Runs the command.
+pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
+    match command {
+        TrainCommand::Base(args) => {
+            let mut recipe = BaseRecipe::load(&args.config)?;
+            resume(args, &mut recipe.run.resume);
+            train(|view| edgethink_train::base(&recipe, view).map(drop))
+        }
+        TrainCommand::Sft(args) => {
+            let mut recipe = SftRecipe::load(&args.config)?;
+            resume(args, &mut recipe.run.resume);
+            train(|view| edgethink_train::sft(&recipe, view).map(drop))
+        }
+        TrainCommand::Data { config } => data(config),
+    }
+}
+
+/// The flag wins over the recipe.
+fn resume(args: &RecipeArgs, setting: &mut String) {
+    if let Some(checkpoint) = &args.resume {
+        setting.clone_from(checkpoint);
+    }
+}
+
+fn train(run: impl FnOnce(&mut View) -> Result<(), TrainError>) -> Result<ExitCode> {
+    let mut view = View::new();
+    let running = Running::start();
+    let done = run(&mut view);
+    drop(running);
+    view.bar.finish_and_clear();
+    match done {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error @ TrainError::Stopped { .. }) => {
+            eprintln!("{error}");
+            Ok(ExitCode::from(interrupt::EXIT_CODE))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A bar on a terminal; a line now and then where there is none.
+struct View {
+    bar: ProgressBar,
+    /// When the last plain line was written.
+    last_line: Instant,
+}
+
+/// Between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+impl View {
+    fn new() -> Self {
+        Self {
+            bar: ProgressBar::new(0),
+            last_line: Instant::now(),
+        }
+    }
+
+    /// A line that stays.
+    fn line(&self, text: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{text}");
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+impl Progress for View {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Started {
+                trainable,
+                parameters,
+                examples,
+                dropped,
+                truncated,
+                steps,
+                tokens,
+                resumed,
+            } => {
+                self.line(&format!(
+                    "{} of {} parameters, {} examples, {} tokens, {steps} steps",
+                    count(*trainable),
+                    count(*parameters),
+                    count(*examples),
+                    count(usize::try_from(*tokens).unwrap_or(usize::MAX))
+                ));
+                if *dropped > 0 {
+                    self.line(&format!(
+                        "{} examples are too long and left out",
+                        count(*dropped)
+                    ));
+                }
+                if *truncated > 0 {
+                    self.line(&format!(
+                        "{} examples are too long and cut",
+                        count(*truncated)
+                    ));
+                }
+                if let Some((step, path)) = resumed {
+                    self.line(&format!(
+                        "going on after step {step} from {}",
+                        path.display()
+                    ));
+                    self.bar.set_position(*step);
+                }
+                self.bar.set_length(*steps);
+                // The template is a constant of this program; a wrong one is found by its test.
+                if let Ok(style) = bar_style() {
+                    self.bar.set_style(style);
+                }
+            }
+            Event::Step {
+                step,
+                loss,
+                tokens_per_second,
+                eta_seconds,
+                learning_rate,
+                ..
+            } => {
+                let text = format!(
+                    "loss {loss:.4}, lr {learning_rate:.1e}, {} tokens/s, {} left",
+                    rate(*tokens_per_second),
+                    duration(*eta_seconds)
+                );
+                self.bar.set_message(text.clone());
+                self.bar.set_position(*step);
+                if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_EVERY {
+                    self.last_line = Instant::now();
+                    eprintln!("step {step}: {text}");
+                }
+            }
+            Event::Skipped { step } => self.line(&format!(
+                "step {step}: the gradient is not finite, left out"
+            )),
+            Event::Evaluated { step, loss } => {
+                self.line(&format!("step {step}: validation loss {loss:.4}"))
+            }
+            Event::Saved { step, path } => {
+                self.line(&format!("step {step}: saved {}", path.display()))
+            }
+            Event::Finished {
+                path,
+                loss,
+                seconds,
+            } => {
+                self.line(&format!(
+                    "loss {loss:.4} after {}, written to {}",
+                    duration(*seconds),
+                    path.display()
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn stop(&mut self) -> bool {
+        interrupt::pressed()
+    }
+}
+
+fn bar_style() -> Result<ProgressStyle> {
+    Ok(ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}")?)
+}
+
+/// Seconds as people say them.
+fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "?".to_owned();
+    }
+    let seconds = seconds.round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, m, s) => format!("{m} min {s:02} s"),
+        (h, m, _) => format!("{h} h {m:02} min"),
+    }
+}
+
+/// The pocket model's world: `output_dir` and the fields of a [`DatasetSpec`].
+fn data(config: &Path) -> Result<ExitCode> {
+    let (dir, spec) = data_recipe(config)?;
+    let spinner = ProgressBar::new_spinner()
+        .with_style(ProgressStyle::with_template("{spinner} {msg}, {elapsed}")?);
+    spinner.set_message(format!("writing {}", dir.display()));
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    let written = write_dataset(&dir, &spec);
+    spinner.finish_and_clear();
+    written.with_context(|| format!("cannot write the data set to {}", dir.display()))?;
+    eprintln!("written to {}", dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn data_recipe(config: &Path) -> Result<(PathBuf, DatasetSpec)> {
+    let text = std::fs::read_to_string(config)
+        .with_context(|| format!("cannot read {}", config.display()))?;
+    let refused = || format!("recipe {} is refused", config.display());
+    let mut recipe: toml::Table = toml::from_str(&text).with_context(refused)?;
+    let Some(toml::Value::String(dir)) = recipe.remove("output_dir") else {
+        bail!(
+            "recipe {} is refused: output_dir, a directory, is missing",
+            config.display()
+        );
+    };
+    let spec = recipe.try_into().with_context(refused)?;
+    Ok((dir.into(), spec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_speech() {
+        assert_eq!(duration(59.4), "59 s");
+        assert_eq!(duration(61.0), "1 min 01 s");
+        assert_eq!(duration(3720.0), "1 h 02 min");
+        assert_eq!(duration(f64::NAN), "?");
+    }
+
+    #[test]
+    fn the_bar_can_be_drawn() {
+        bar_style().expect("the template is right");
+    }
+}

@@ -1,0 +1,112 @@
+//! What comes back for a query: the choices with their tokens, and what they cost.
+
+/// Why a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// The model ended its turn, or a stop string was met.
+    Stop,
+    /// The token limit, the budget or the end of the context was reached.
+    Length,
+    /// The caller ended it.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// The word used in OpenAI's API; `cancelled` is ours.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A token with the log-probability the model gave it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub token: u32,
+    /// Its text; bytes that are no UTF-8 on their own are shown as U+FFFD.
+    pub text: String,
+    /// Natural log of its probability, before temperature and filters.
+    pub logp: f32,
+    /// The most likely tokens at this place: (token, text, log-probability), best first.
+    pub top: Vec<(u32, String, f32)>,
+}
+
+/// One of the `n` answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    /// The stream's number, 0 to n - 1.
+    pub index: usize,
+    /// The answer's text, without the thought. Empty if the thought did not end.
+    pub text: String,
+    /// The thought, without its tags.
+    pub reasoning: String,
+    /// Every token of the response, tags and forced tokens included.
+    pub token_ids: Vec<u32>,
+    /// One entry per token if log-probabilities were asked for.
+    pub logprobs: Option<Vec<TokenLogprob>>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens of the thought, without its tags.
+    pub reasoning_tokens: usize,
+    /// The budget cut the thought and forced the answer.
+    pub budget_forced: bool,
+}
+
+/// Counts of tokens. `completion` includes `reasoning`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Tokens of the prompt, once, whatever n is.
+    pub prompt_tokens: usize,
+    /// Of these, the ones whose KV was there already.
+    pub cached_tokens: usize,
+    /// Tokens of all responses together.
+    pub completion_tokens: usize,
+    /// Of these, the ones inside thoughts.
+    pub reasoning_tokens: usize,
+}
+
+/// How long it took. A rate is 0 where nothing was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Timings {
+    /// From the query's start to its first token, milliseconds.
+    pub ttft_ms: f64,
+    /// Encoded prompt tokens (without the cached ones) per second.
+    pub prefill_tps: f64,
+    /// Tokens of all streams per second, from the first token to the last.
+    pub decode_tps: f64,
+    /// From the query's start to its end, milliseconds.
+    pub total_ms: f64,
+}
+
+/// Whether an adapter took part, and from where on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterUse {
+    /// The base alone.
+    Base,
+    /// Masked: the prompt's first `shared_tokens` were encoded by the base, their KV serves both modes.
+    Masked {
+        /// Tokens before the adapter starts.
+        shared_tokens: usize,
+    },
+    /// A plain LoRA runs from the first token: nothing is shared with the base.
+    Plain,
+    /// The adapter's invocation does not occur in the prompt, so the base answered.
+    NotInvoked,
+}
+
+/// The final result of a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// One per stream, in order.
+    pub choices: Vec<Choice>,
+    /// Token counts.
+    pub usage: Usage,
+    /// Times and rates.
+    pub timings: Timings,
+    /// What the adapter did.
+    pub adapter: AdapterUse,
+}

@@ -1,0 +1,116 @@
+//! From messages to tokens, and to the place where the adapter starts.
+//!
+//! A masked adapter runs from its invocation (for Qwen `<|im_start|>assistant\n`) at its last occurrence; everything before is
+//! encoded by the base, so both modes share its KV (METHOD 2). A plain LoRA runs from the first token.
+
+use edgethink_model::template::{ChatTemplate, RenderOptions};
+use edgethink_model::tokenizer::Tokenizer;
+use edgethink_model::{Adapter, Model};
+
+use crate::answer::AdapterUse;
+use crate::error::ReasonError;
+use crate::query::{Input, Think};
+use crate::split::Tags;
+
+/// The encoded prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompt {
+    /// Its tokens, `[T]`.
+    pub tokens: Vec<u32>,
+    /// Its text ends in a thought that the response goes on with.
+    pub inside_thought: bool,
+}
+
+/// The switch that templates of hybrid models read.
+const TEMPLATE_SWITCH: &str = "enable_thinking";
+
+/// Whether the model's own template can switch thinking on and off.
+pub fn template_can_think(template: Option<&ChatTemplate>) -> bool {
+    template.is_some_and(|template| template.source().contains(TEMPLATE_SWITCH))
+}
+
+/// Renders and tokenizes `input`. The generation prompt is the end of it.
+///
+/// # Errors
+/// No tokenizer, no template for messages, a template that refuses the messages, an empty prompt.
+pub fn encode(
+    model: &Model,
+    input: &Input,
+    think: Think,
+    tags: &Tags,
+) -> Result<Prompt, ReasonError> {
+    let tokenizer = model.tokenizer.as_ref().ok_or(ReasonError::NoTokenizer)?;
+    let (text, tokens) = match input {
+        Input::Messages(messages) => {
+            let template = model.template.as_ref().ok_or(ReasonError::NoTemplate)?;
+            let mut options = RenderOptions {
+                add_generation_prompt: true,
+                ..RenderOptions::default()
+            };
+            options
+                .extra
+                .insert(TEMPLATE_SWITCH.to_owned(), (think == Think::On).into());
+            let text = template.render(messages, &options)?;
+            // The template has written the special tokens already.
+            let tokens = tokenizer.encode(&text, false)?;
+            (text, tokens)
+        }
+        Input::Raw(text) => (text.clone(), tokenizer.encode(text, true)?),
+    };
+    if tokens.is_empty() {
+        return Err(ReasonError::EmptyPrompt);
+    }
+    Ok(Prompt {
+        tokens,
+        inside_thought: ends_inside(&text, tags),
+    })
+}
+
+/// The last opening tag has no closing tag behind it, and nothing but white space follows it.
+fn ends_inside(text: &str, tags: &Tags) -> bool {
+    text.trim_end().ends_with(&tags.open)
+}
+
+/// Where `adapter` starts in the prompt, if it starts at all, and what that means for sharing.
+pub fn place_adapter(
+    adapter: Option<&Adapter>,
+    think: Think,
+    tokens: &[u32],
+) -> (Option<usize>, AdapterUse) {
+    let Some(adapter) = adapter.filter(|_| think == Think::On) else {
+        return (None, AdapterUse::Base);
+    };
+    match adapter.start(tokens) {
+        None => (None, AdapterUse::NotInvoked),
+        Some(_) if adapter.invocation.is_none() => (Some(0), AdapterUse::Plain),
+        Some(from) => (
+            Some(from),
+            AdapterUse::Masked {
+                shared_tokens: from,
+            },
+        ),
+    }
+}
+
+/// The single token a tag is, if the tokenizer has it as one.
+pub(crate) fn tag_token(tokenizer: &Tokenizer, tag: &str) -> Option<u32> {
+    tokenizer.token_id(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_open_thought_at_the_very_end_counts() {
+        let tags = Tags::default();
+        for (text, inside) in [
+            ("<|assistant|>\n<think>\n", true),
+            ("<|assistant|>\n<think>\n\n</think>\n\n", false),
+            ("<|assistant|>\n", false),
+            ("say <think> please\n<|assistant|>\n", false),
+        ] {
+            assert_eq!(ends_inside(text, &tags), inside, "{text:?}");
+        }
+    }
+}

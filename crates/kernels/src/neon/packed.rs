@@ -120,10 +120,10 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
             }
             if OFFSET {
                 let offset = halves(&w.offsets[g], part);
-                for r in 0..R {
+                for (r, total) in total.iter_mut().enumerate() {
                     let at = r * groups + g;
                     let sum = lanes::splat(x.scales[at] * x.sums[at] as f32);
-                    total[r][part] = lanes::fma(offset, sum, total[r][part]);
+                    total[part] = lanes::fma(offset, sum, total[part]);
                 }
             }
         }

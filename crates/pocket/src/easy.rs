@@ -65,7 +65,10 @@ impl Easy {
 
     fn one_step<R: Rng>(rng: &mut R) -> Self {
         let a: u32 = rng.random_range(2..=60);
-        let b: u32 = rng.random_range(2..=20);
+        let b: u32 = match weighted(rng, &[0.7, 0.3]) {
+            0 => rng.random_range(2..=9),
+            _ => rng.random_range(10..=20),
+        };
         let (task, question, answer, reason) = match rng.random_range(0..8) {
             0 => (
                 "sum",

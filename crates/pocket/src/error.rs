@@ -10,6 +10,12 @@ pub enum PocketError {
     /// An example could not be written as JSON.
     #[error("cannot write an example as json")]
     Json(#[from] serde_json::Error),
+    /// The settings do not describe a data set.
+    #[error("the data set's settings are refused: {}", problems.join("; "))]
+    Spec {
+        /// All that is wrong, one sentence each.
+        problems: Vec<String>,
+    },
     /// The tokenizer could not be trained.
     #[error("cannot train the tokenizer: {reason}")]
     Tokenizer {

@@ -9,7 +9,8 @@ use crate::problem::{Problem, ProblemSpec};
 use crate::scenario::fill;
 use crate::seed::{item_rng, pick, weighted};
 use crate::split::Split;
-use crate::thought::{self, Style};
+use crate::thought;
+use crate::warmup;
 
 /// Who speaks, and what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +106,9 @@ pub struct HardSpec {
     /// Other templates and more distractors: for the shifted evaluation set.
     #[serde(default)]
     pub shifted: bool,
+    /// People and one short sentence for each relation: for the first texts of a training.
+    #[serde(default)]
+    pub simple: bool,
     /// Token budgets named in the last line of the user turn, drawn evenly; empty = none.
     #[serde(default)]
     pub budgets: Vec<u32>,
@@ -118,6 +122,7 @@ impl HardSpec {
             steps: vec![1.0; 7],
             distractors: 3,
             shifted: false,
+            simple: false,
             budgets: Vec::new(),
         }
     }
@@ -131,6 +136,7 @@ impl HardSpec {
                 split,
                 distractors: self.distractors,
                 shifted: self.shifted,
+                simple: self.simple,
             },
         )
     }
@@ -151,8 +157,16 @@ impl HardSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseMix {
+    /// Words repeated, for the first texts of a training.
+    #[serde(default)]
+    pub repeat: f64,
+    /// Pairs of words in other orders, for the first texts of a training.
+    #[serde(default)]
+    pub pairs: f64,
     /// Worked solutions as plain text.
     pub worked: f64,
+    /// Problems with their statements looked up in another order: what teaches a small model to find things.
+    pub reading: f64,
     /// Lines of arithmetic.
     pub drill: f64,
     /// Facts in prose.
@@ -163,6 +177,8 @@ pub struct BaseMix {
     pub hard_chat: f64,
     /// Share of concise thoughts among the worked solutions.
     pub concise: f64,
+    /// Longer worked solutions are told in fewer words (about 3 characters are a token).
+    pub max_chars: usize,
     /// How the hard problems are drawn.
     pub hard: HardSpec,
 }
@@ -175,15 +191,83 @@ pub struct SftMix {
     pub easy: f64,
     /// Share of concise thoughts.
     pub concise: f64,
+    /// Longer examples are told in fewer words (about 3 characters are a token).
+    pub max_chars: usize,
     /// How the hard problems are drawn.
     pub hard: HardSpec,
 }
 
-/// An endless stream of base training text.
-pub fn documents(seed: u64, split: Split, mix: BaseMix) -> impl Iterator<Item = Document> {
+impl HardSpec {
+    /// What is wrong with these settings, one line each.
+    pub(crate) fn problems(&self, at: &str, found: &mut Vec<String>) {
+        if !(1..=7).contains(&self.steps.len()) || !is_weights(&self.steps) {
+            found.push(format!(
+                "{at}.steps must hold 1 to 7 weights, for 2 to 8 steps, of which one is above 0"
+            ));
+        }
+        if self.distractors > 20 {
+            found.push(format!(
+                "{at}.distractors is {}, at most 20 fit",
+                self.distractors
+            ));
+        }
+    }
+}
+
+impl BaseMix {
+    /// What is wrong with these settings, one line each.
+    pub(crate) fn problems(&self, at: &str, found: &mut Vec<String>) {
+        let shares = [
+            self.repeat,
+            self.pairs,
+            self.worked,
+            self.reading,
+            self.drill,
+            self.facts,
+            self.easy_chat,
+            self.hard_chat,
+        ];
+        if !is_weights(&shares) {
+            found.push(format!(
+                "{at}: the shares must be 0 or more, and one above 0"
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.concise) {
+            found.push(format!(
+                "{at}.concise is {}, not a share from 0 to 1",
+                self.concise
+            ));
+        }
+        self.hard.problems(&format!("{at}.hard"), found);
+    }
+}
+
+impl SftMix {
+    /// What is wrong with these settings, one line each.
+    pub(crate) fn problems(&self, at: &str, found: &mut Vec<String>) {
+        for (name, share) in [("easy", self.easy), ("concise", self.concise)] {
+            if !(0.0..=1.0).contains(&share) {
+                found.push(format!("{at}.{name} is {share}, not a share from 0 to 1"));
+            }
+        }
+        self.hard.problems(&format!("{at}.hard"), found);
+    }
+}
+
+fn is_weights(weights: &[f64]) -> bool {
+    weights.iter().all(|w| w.is_finite() && *w >= 0.0) && weights.iter().any(|w| *w > 0.0)
+}
+
+/// An endless stream of base training text. `stage` tells apart streams that follow each other in one training.
+pub fn documents(
+    seed: u64,
+    split: Split,
+    stage: usize,
+    mix: BaseMix,
+) -> impl Iterator<Item = Document> {
     (0..).map(move |i| {
         document(
-            &mut item_rng(seed, &format!("base/{}", split.name()), i),
+            &mut item_rng(seed, &format!("base/{}/{stage}", split.name()), i),
             split,
             &mix,
         )
@@ -206,8 +290,7 @@ pub fn worked(seed: u64, split: Split, mix: SftMix) -> impl Iterator<Item = Work
             finish(question, &thought, &shown)
         } else {
             let problem = mix.hard.draw(rng, split);
-            let style = Style::draw(rng, mix.concise, problem.steps.len());
-            let thought = thought::write(rng, &problem, style);
+            let thought = thought::write_within(rng, &problem, mix.concise, mix.max_chars);
             let prompt = mix.hard.user_turn(rng, problem.text());
             let question = hard_question(&problem, prompt);
             let shown = format!("**Final answer:** {}", question.answer);
@@ -283,12 +366,14 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
             mix.facts,
             mix.easy_chat,
             mix.hard_chat,
+            mix.reading,
+            mix.repeat,
+            mix.pairs,
         ],
     ) {
         0 => {
             let problem = mix.hard.draw(rng, split);
-            let style = Style::draw(rng, mix.concise, problem.steps.len());
-            let thought = thought::write(rng, &problem, style);
+            let thought = thought::write_within(rng, &problem, mix.concise, mix.max_chars);
             let (text, answer) = (problem.text(), problem.answer());
             // The tags occur in text, so that their embeddings mean something before an adapter uses them.
             if rng.random_bool(0.5) {
@@ -305,8 +390,14 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
                 }
             }
         }
-        1 => Document::Text { text: drill(rng) },
-        2 => Document::Text { text: prose(rng) },
+        1 => Document::Worked {
+            prompt: "Numbers:\n".to_owned(),
+            completion: drill(rng),
+        },
+        2 => Document::Worked {
+            prompt: "Facts:\n".to_owned(),
+            completion: prose(rng),
+        },
         3 => {
             let mut messages = Vec::new();
             for _ in 0..rng.random_range(1..=4) {
@@ -315,6 +406,15 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
                 messages.push(Message::new("assistant", easy.answer));
             }
             Document::Chat { messages }
+        }
+        6 => worked_document(warmup::repeat(rng)),
+        7 => worked_document(warmup::pairs(rng)),
+        5 => {
+            let problem = mix.hard.draw(rng, split);
+            Document::Worked {
+                prompt: format!("Problem: {}\nReading:\n", problem.text()),
+                completion: thought::reading(rng, &problem),
+            }
         }
         _ => {
             let problem = mix.hard.draw(rng, split);
@@ -334,20 +434,24 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
     }
 }
 
+fn worked_document((prompt, completion): (String, String)) -> Document {
+    Document::Worked { prompt, completion }
+}
+
 /// Lines of arithmetic with the numbers that word problems use.
 fn drill<R: Rng>(rng: &mut R) -> String {
     let mut lines = Vec::new();
     for _ in 0..rng.random_range(8..=16) {
-        let wide = rng.random_bool(0.6);
-        let a: u32 = if wide {
-            rng.random_range(50..=700)
-        } else {
-            rng.random_range(2..=99)
+        // As in word problems: mostly small, now and then three digits.
+        let a: u32 = match weighted(rng, &[0.55, 0.3, 0.15]) {
+            0 => rng.random_range(2..=60),
+            1 => rng.random_range(2..=120),
+            _ => rng.random_range(100..=400),
         };
-        let b: u32 = if rng.random_bool(0.3) {
-            rng.random_range(50..=290)
-        } else {
-            rng.random_range(2..=60)
+        let b: u32 = match weighted(rng, &[0.65, 0.29, 0.06]) {
+            0 => rng.random_range(2..=9),
+            1 => rng.random_range(10..=40),
+            _ => rng.random_range(50..=120),
         };
         lines.push(match weighted(rng, &[0.35, 0.3, 0.12, 0.1, 0.13]) {
             0 => format!("{a} + {b} = {}.", a + b),
@@ -356,15 +460,15 @@ fn drill<R: Rng>(rng: &mut R) -> String {
                 format!("{a} - {b} = {}.", a - b)
             }
             2 => {
-                let a = a.min(450);
+                let a = a.min(120);
                 format!("{a} * 2 = {}.", a * 2)
             }
             3 => {
-                let a = rng.random_range(2..=150);
+                let a = rng.random_range(2..=40);
                 format!("{a} * 3 = {}.", a * 3)
             }
             _ => {
-                let a = a / 2 + 1;
+                let a = a.min(240) / 2 + 1;
                 format!("{} / 2 = {a}.", a * 2)
             }
         });

@@ -11,6 +11,7 @@ mod easy;
 mod error;
 mod example;
 mod facts;
+mod initial;
 mod problem;
 mod scenario;
 mod seed;
@@ -18,6 +19,7 @@ mod split;
 mod structure;
 mod thought;
 mod tokenizer;
+mod warmup;
 mod write;
 
 pub use error::PocketError;
@@ -25,6 +27,7 @@ pub use example::{
     BaseMix, Document, HardSpec, Kind, Message, Question, SftMix, Worked, documents,
     easy_questions, hard_questions, worked,
 };
+pub use initial::{ModelSpec, PositionHead};
 pub use split::Split;
 pub use tokenizer::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer};
-pub use write::{DatasetSpec, write_dataset};
+pub use write::{BaseStage, DatasetSpec, write_dataset};

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use crate::scenario::{ADJECTIVES, OTHER_THINGS, SCENARIOS, SHIFTED, Scenario, fill};
+use crate::scenario::{ADJECTIVES, OTHER_THINGS, SCENARIOS, SHIFTED, SIMPLE, Scenario, fill};
 use crate::seed::{pick, weighted};
 use crate::split::Split;
 use crate::structure::{Op, Second, Structure};
@@ -54,6 +54,8 @@ pub(crate) struct ProblemSpec {
     pub distractors: usize,
     /// Use the templates that training never sees, and at least three distractors.
     pub shifted: bool,
+    /// Use one short sentence for each relation.
+    pub simple: bool,
 }
 
 impl Problem {
@@ -84,7 +86,11 @@ impl Problem {
     }
 
     fn fill_in<R: Rng>(rng: &mut R, structure: &Structure, spec: ProblemSpec) -> Option<Self> {
-        let settings = if spec.shifted { SHIFTED } else { SCENARIOS };
+        let settings = match (spec.shifted, spec.simple) {
+            (true, _) => SHIFTED,
+            (false, true) => SIMPLE,
+            (false, false) => SCENARIOS,
+        };
         let weights: Vec<f64> = settings.iter().map(|s| s.1).collect();
         let scenario = settings[weighted(rng, &weights)].0;
         let unit = pick(rng, scenario.units);
@@ -94,10 +100,10 @@ impl Problem {
         let mut next = || free.next();
         let ph = |word: &str| scenario.phrase.replace("{e}", word);
 
-        let start_value = match weighted(rng, &[0.5, 0.35, 0.15]) {
-            0 => rng.random_range(2..=30),
-            1 => rng.random_range(20..=99),
-            _ => rng.random_range(100..=400),
+        let start_value = match weighted(rng, &[0.6, 0.34, 0.06]) {
+            0 => rng.random_range(2..=20),
+            1 => rng.random_range(20..=60),
+            _ => rng.random_range(100..=200),
         };
         let start_word = next()?.to_owned();
         let start_text = fill(
@@ -165,7 +171,12 @@ impl Problem {
                 }
             };
             // Nothing, one (English would need the singular) and numbers of four digits are left out.
-            let too_hard = sign == '*' && (right == 3 && prev > 150 || prev > 450);
+            let too_hard = match sign {
+                '*' if right == 3 => prev > 40,
+                '*' => prev > 120,
+                '/' => prev > 240,
+                _ => false,
+            };
             if value < 2 || right < 2 || value > MAX_VALUE || too_hard {
                 return None;
             }
@@ -270,10 +281,10 @@ impl Problem {
 
 /// The number in "5 more than": mostly small.
 fn amount<R: Rng>(rng: &mut R) -> u32 {
-    match weighted(rng, &[0.45, 0.4, 0.15]) {
-        0 => rng.random_range(2..=12),
-        1 => rng.random_range(10..=60),
-        _ => rng.random_range(50..=250),
+    match weighted(rng, &[0.7, 0.26, 0.04]) {
+        0 => rng.random_range(2..=9),
+        1 => rng.random_range(10..=30),
+        _ => rng.random_range(50..=100),
     }
 }
 

@@ -135,6 +135,7 @@ mod tests {
                         split,
                         distractors: 3,
                         shifted: false,
+                        simple: false,
                     },
                 );
                 assert_eq!(problem.steps.len(), steps);

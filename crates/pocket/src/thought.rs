@@ -4,6 +4,7 @@
 //! one look at the problem, which is what a model of a few layers can do. Wordy thoughts add what budget forcing later takes away.
 
 use rand::Rng;
+use rand::seq::SliceRandom;
 
 use crate::problem::{Problem, Step};
 use crate::seed::{pick, weighted};
@@ -62,8 +63,26 @@ impl Style {
     }
 }
 
+/// Writes a thought in a style that keeps problem and thought within `max_chars`; the concise one if no other drawn style does.
+pub(crate) fn write_within<R: Rng>(
+    rng: &mut R,
+    problem: &Problem,
+    concise: f64,
+    max_chars: usize,
+) -> String {
+    let room = max_chars.saturating_sub(problem.text().len());
+    for _ in 0..6 {
+        let style = Style::draw(rng, concise, problem.steps.len());
+        let thought = write(rng, problem, style);
+        if thought.len() <= room {
+            return thought;
+        }
+    }
+    write(rng, problem, Style::CONCISE)
+}
+
 /// Writes the thought that solves `problem`, without its tags.
-pub(crate) fn write<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
+fn write<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
     let mut parts: Vec<String> = Vec::new();
     if style.chatter {
         parts.push(pick(rng, OPENERS).to_owned());
@@ -89,6 +108,49 @@ pub(crate) fn write<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> Str
         parts.push(format!("So the answer is {}.", problem.answer()));
     }
     parts.join("\n")
+}
+
+/// The statements of a problem looked up in other orders: what each quantity leans on, what is done to it, and now and then its whole line.
+pub(crate) fn reading<R: Rng>(rng: &mut R, problem: &Problem) -> String {
+    let mut stated: Vec<&Step> = problem
+        .steps
+        .iter()
+        .filter(|s| !s.statement.is_empty())
+        .collect();
+    let mut text = "From:".to_owned();
+    stated.shuffle(rng);
+    for step in &stated {
+        text.push_str(&format!(" {} {}.", step.label, step.from));
+    }
+    text.push_str("\nAgain:");
+    stated.shuffle(rng);
+    for step in &stated {
+        text.push_str(&format!(" {} {}.", step.label, step.from));
+    }
+    text.push_str("\nSigns:");
+    stated.shuffle(rng);
+    for step in &stated {
+        let right = step
+            .second
+            .as_ref()
+            .map_or_else(|| step.operands.1.to_string(), |(word, _, _)| word.clone());
+        text.push_str(&format!(" {} {} {right}.", step.label, step.sign));
+    }
+    text.push_str("\nGiven:");
+    text.push_str(&format!(" {} {}.", problem.start.0, problem.start.1));
+    for (word, value, given) in problem.steps.iter().filter_map(|s| s.second.as_ref()) {
+        if *given {
+            text.push_str(&format!(" {word} {value}."));
+        }
+    }
+    if rng.random_bool(0.3) {
+        text.push_str("\nLines:");
+        stated.shuffle(rng);
+        for step in stated.iter().take(3) {
+            text.push_str(&format!(" {}: {}", step.label, step.statement));
+        }
+    }
+    text
 }
 
 const OPENERS: &[&str] = &[
@@ -123,11 +185,11 @@ const SURE: &[&str] = &[
     "Yes, I am sure.",
 ];
 
-/// "Plan: Ben from Anna from Tom."
+/// "Plan: Ben Anna Tom." Each name follows from the one before it by one look at the problem.
 fn short_plan(problem: &Problem) -> String {
     let mut plan = "Plan:".to_owned();
     for step in problem.steps.iter().rev() {
-        plan.push_str(&format!(" {} from", step.label));
+        plan.push_str(&format!(" {}", step.label));
     }
     plan.push_str(&format!(" {}.", problem.start.0));
     plan

@@ -25,6 +25,14 @@ pub const SPECIAL_TOKENS: [&str; 5] = [
     "</think>",
 ];
 
+/// The files that [`train_tokenizer`] writes.
+pub(crate) const TOKENIZER_FILES: [&str; 4] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+];
+
 /// The chat template: ChatML, with earlier thoughts dropped from the history.
 pub const CHAT_TEMPLATE: &str = include_str!("../assets/chat_template.jinja");
 

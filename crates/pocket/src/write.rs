@@ -10,8 +10,9 @@ use crate::example::Document;
 use crate::example::{
     BaseMix, HardSpec, Message, SftMix, documents, easy_questions, hard_questions, worked,
 };
+use crate::initial::{ModelSpec, write_initial_model};
 use crate::split::Split;
-use crate::tokenizer::train_tokenizer;
+use crate::tokenizer::{SPECIAL_TOKENS, TOKENIZER_FILES, train_tokenizer};
 
 /// What is written, and how much of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,33 +24,86 @@ pub struct DatasetSpec {
     pub vocab_size: usize,
     /// Documents that the tokenizer is trained on.
     pub tokenizer_documents: usize,
-    /// Lines of `base.jsonl`.
-    pub base_documents: usize,
     /// Lines of `sft.jsonl`.
     pub sft_examples: usize,
     /// Lines of `rl.jsonl`: hard training problems with answers and without thoughts.
     pub rl_questions: usize,
     /// Lines of each evaluation set.
     pub eval_questions: usize,
-    /// The base model's reading.
-    pub base: BaseMix,
+    /// The base model's reading, in the order in which it is read.
+    pub base: Vec<BaseStage>,
     /// The adapter's examples.
     pub sft: SftMix,
     /// The problems of `rl.jsonl`; budgets are named there.
     pub rl: HardSpec,
+    /// The model before training; written to `dir/initial`, with the tokenizer, if it is given.
+    #[serde(default)]
+    pub model: Option<ModelSpec>,
+}
+
+impl DatasetSpec {
+    /// Checks all settings before anything is written.
+    ///
+    /// # Errors
+    /// [`PocketError::Spec`] with everything that is wrong.
+    pub fn validate(&self) -> Result<(), PocketError> {
+        let mut problems = Vec::new();
+        let least = 256 + SPECIAL_TOKENS.len();
+        if !(least..=65_536).contains(&self.vocab_size) {
+            problems.push(format!(
+                "vocab_size is {}, not from {least} to 65536",
+                self.vocab_size
+            ));
+        }
+        if self.base.is_empty() {
+            problems.push("base needs at least one stage".to_owned());
+        }
+        for (i, stage) in self.base.iter().enumerate() {
+            stage.mix.problems(&format!("base[{i}].mix"), &mut problems);
+        }
+        self.sft.problems("sft", &mut problems);
+        self.rl.problems("rl", &mut problems);
+        if let Some(model) = &self.model {
+            model.problems(&mut problems);
+        }
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(PocketError::Spec { problems })
+        }
+    }
+}
+
+/// A part of the base model's training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseStage {
+    /// Documents of this part.
+    pub documents: usize,
+    /// What they are made of.
+    pub mix: BaseMix,
 }
 
 /// Writes the tokenizer (into `dir/tokenizer`) and the data sets: `base.jsonl`, `base-valid.jsonl`, `sft.jsonl`, `sft-valid.jsonl`, `rl.jsonl`,
 /// `easy-{valid,test}.jsonl`, `hard-{valid,test}.jsonl`, `shifted-{valid,test}.jsonl`.
 ///
 /// # Errors
-/// If a file cannot be written or the tokenizer cannot be trained.
+/// If the spec is refused, a file cannot be written or the tokenizer cannot be trained.
 pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> {
+    spec.validate()?;
     std::fs::create_dir_all(dir)?;
     let seed = spec.seed;
-    let texts = documents(seed, Split::Train, spec.base.clone())
-        .take(spec.tokenizer_documents)
-        .flat_map(plain_texts);
+    let stages = |split| {
+        spec.base
+            .iter()
+            .enumerate()
+            .map(move |(i, stage)| (stage, documents(seed, split, i, stage.mix.clone())))
+    };
+    let share = spec.tokenizer_documents / spec.base.len().max(1);
+    let texts: Vec<String> = stages(Split::Train)
+        .flat_map(|(_, docs)| docs.take(share))
+        .flat_map(plain_texts)
+        .collect();
     let extra = worked(seed, Split::Train, spec.sft.clone())
         .take(spec.tokenizer_documents / 8)
         .map(|w| join(w.prompt.into_iter().chain(w.completion)));
@@ -58,18 +112,28 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
         spec.tokenizer_documents / 8,
     );
     train_tokenizer(
-        texts.chain(extra).chain(budget),
+        texts.into_iter().chain(extra).chain(budget),
         spec.vocab_size,
         &dir.join("tokenizer"),
     )?;
+    if let Some(model) = &spec.model {
+        let initial = dir.join("initial");
+        write_initial_model(&initial, seed, spec.vocab_size, model)?;
+        for name in TOKENIZER_FILES {
+            std::fs::copy(dir.join("tokenizer").join(name), initial.join(name))?;
+        }
+    }
     lines(
         &dir.join("base.jsonl"),
-        documents(seed, Split::Train, spec.base.clone()).take(spec.base_documents),
+        stages(Split::Train).flat_map(|(stage, docs)| docs.take(stage.documents)),
     )?;
-    lines(
-        &dir.join("base-valid.jsonl"),
-        documents(seed, Split::Valid, spec.base.clone()).take(spec.eval_questions),
-    )?;
+    // The last stage is what the model is meant to know at the end.
+    if let Some((_, docs)) = stages(Split::Valid).next_back() {
+        lines(
+            &dir.join("base-valid.jsonl"),
+            docs.take(spec.eval_questions),
+        )?;
+    }
     lines(
         &dir.join("sft.jsonl"),
         worked(seed, Split::Train, spec.sft.clone()).take(spec.sft_examples),

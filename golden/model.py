@@ -108,15 +108,22 @@ def logits_of(model, tokens: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0].float()
 
 
-def greedy(model, prompt: list[int]) -> list[int] | None:
-    """The next tokens, or None if two were almost equally likely at some step."""
-    tokens = list(prompt)
+def greedy(model, prompt: list[int], cached: bool = False) -> list[int] | None:
+    """The next tokens, or None if two were almost equally likely at some step. The whole sequence is computed again for each
+    token, unless `cached`."""
+    tokens, cache, new = list(prompt), None, list(prompt)
     for _ in range(GREEDY):
-        last = logits_of(model, tokens)[-1]
+        if cached:
+            with torch.no_grad():
+                out = model(input_ids=torch.tensor([new]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            last, cache = out.logits[0, -1].float(), out.past_key_values
+        else:
+            last = logits_of(model, tokens)[-1]
         top = torch.topk(last, 2).values
         if top[0] - top[1] < 1e-4:
             return None
-        tokens.append(int(last.argmax()))
+        new = [int(last.argmax())]
+        tokens += new
     return tokens[len(prompt) :]
 
 
@@ -153,16 +160,16 @@ def with_a_good_seed(case_of) -> None:
     raise SystemExit("no seed gives varied tokens")
 
 
+def family_case(name: str, seed: int, cached: bool = False):
+    model = base_model(name, seed)
+    prompt = prompt_of(seed)
+    case = dict(config=config_of(model), seed=seed, prompt=prompt, greedy=greedy(model, prompt, cached))
+    return name, case, logits_of(model, prompt)
+
+
 def families() -> None:
     for name in FAMILIES:
-
-        def case_of(seed: int):
-            model = base_model(name, seed)
-            prompt = prompt_of(seed)
-            case = dict(config=config_of(model), seed=seed, prompt=prompt, greedy=greedy(model, prompt))
-            return name, case, logits_of(model, prompt)
-
-        with_a_good_seed(case_of)
+        with_a_good_seed(lambda seed: family_case(name, seed))
 
 
 def adapters() -> None:

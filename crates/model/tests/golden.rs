@@ -1,6 +1,7 @@
 //! The reference forward pass against transformers and PEFT (`golden/model.py`): every family, on f32 weights.
 
-use edgethink_model::{Adapter, Config, Model, reference};
+use edgethink_model::reference::ForwardError;
+use edgethink_model::{Adapter, Config, Model, Tensor, reference};
 use edgethink_testkit::{Golden, Tol, assert_close, golden, tiny_model_of, write_peft};
 
 /// Relative to the largest logit. Both sides compute in f32; measured differences are below 1.2e-6.
@@ -145,4 +146,43 @@ fn small_mistakes_are_seen() {
             model.config
         );
     }
+}
+
+#[test]
+fn what_cannot_be_computed_is_an_error() {
+    let case = golden("model/peft_lora");
+    let mut model = load(&case);
+    let forward = |model: &Model, tokens: &[u32]| reference::forward(model, tokens, None);
+    let outside = forward(&model, &[1, 160]).unwrap_err();
+    assert!(matches!(
+        outside,
+        ForwardError::Token {
+            index: 1,
+            id: 160,
+            vocab_size: 160
+        }
+    ));
+    assert_eq!(forward(&model, &[]).unwrap().logits.len(), 0);
+
+    let dir = tempfile::tempdir().unwrap();
+    write_peft(dir.path(), &model.config, &case.case["adapter"], 1);
+    let mut adapter = Adapter::load(dir.path(), &model.config).unwrap();
+    adapter.layers.pop();
+    let other_base = reference::forward(&model, &[1], Some((&adapter, 0))).unwrap_err();
+    assert!(matches!(
+        other_base,
+        ForwardError::AdapterLayers {
+            found: 1,
+            expected: 2
+        }
+    ));
+
+    let mut values = model.weights.embed_tokens.to_f32();
+    values[64] = f32::NAN;
+    model.weights.embed_tokens = Tensor::from_f32(vec![160, 64], &values).unwrap();
+    let damaged = forward(&model, &[0, 1, 0]).unwrap_err();
+    assert!(
+        matches!(damaged, ForwardError::NonFinite { .. }),
+        "{damaged}"
+    );
 }

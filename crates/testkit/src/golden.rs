@@ -23,8 +23,15 @@ pub fn golden_dir() -> PathBuf {
 /// # Panics
 /// If a file is missing or damaged.
 pub fn golden(name: &str) -> Golden {
-    let path = golden_dir().join(format!("{name}.json"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    golden_at(&golden_dir().join(format!("{name}.json")))
+}
+
+/// Loads a case by the path of its JSON file.
+///
+/// # Panics
+/// If a file is missing or damaged.
+pub fn golden_at(path: &Path) -> Golden {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let case = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let tensors =
         safetensors::open(&path.with_extension("safetensors")).unwrap_or_else(|e| panic!("{e:?}"));

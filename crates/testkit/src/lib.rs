@@ -11,7 +11,7 @@ mod tokenizer;
 
 pub use close::{Report, Tol, assert_close, compare};
 pub use formula::{formula, formula_into};
-pub use golden::{Golden, golden, golden_dir};
+pub use golden::{Golden, golden, golden_at, golden_dir};
 pub use models::{
     Extras, qwen25_half_billion, tiny_config, tiny_model, tiny_model_of, write_random_model,
 };

@@ -318,3 +318,6 @@ pub(crate) fn invalid(
         expected,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,3 +226,80 @@ fn generation_json(generation: &GenerationConfig) -> Map<String, Value> {
 fn pretty(map: Map<String, Value>) -> String {
     format!("{:#}\n", Value::Object(map))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Bytes;
+    use crate::hf::safetensors::open;
+
+    #[test]
+    fn tensors_are_read_back_aligned() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let odd = Tensor::bf16_from_f32(vec![3], &[1.0, 2.0, 3.0]).unwrap();
+        let wide = Tensor::from_f32(vec![1, 2], &[0.5, -0.5]).unwrap();
+        let empty = Tensor::from_f32(vec![0, 4], &[]).unwrap();
+        let tensors = [("a", &odd), ("b", &wide), ("\u{e9}\"", &odd), ("e", &empty)];
+        save_tensors(
+            &path,
+            tensors.map(|(name, tensor)| (name.to_owned(), tensor)),
+        )
+        .unwrap();
+        let read = open(&path).unwrap();
+        assert_eq!(read.len(), 4);
+        for (name, tensor) in tensors {
+            let got = &read[name];
+            assert_eq!((got.dtype, &got.shape), (tensor.dtype, &tensor.shape));
+            assert_eq!(got.to_f32(), tensor.to_f32());
+            assert!(
+                got.storage().is_mapped(),
+                "{name} needed no copy for its alignment"
+            );
+        }
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_atomic(&path, |file| file.write_all(b"old")).unwrap();
+        let failed = write_atomic(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("the disk is full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "the disk is full");
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "no part is left behind"
+        );
+    }
+
+    #[test]
+    fn block_formats_and_equal_names_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.safetensors");
+        let blocks = Tensor::new(Dtype::Q8_0, vec![1, 32], Bytes::copy_of(&[0; 34])).unwrap();
+        let error = save_tensors(&path, [("q".to_owned(), &blocks)]).unwrap_err();
+        assert!(matches!(
+            error,
+            LoadError::Safetensors {
+                source: SafetensorsError::Dtype { .. },
+                ..
+            }
+        ));
+        let one = Tensor::from_f32(vec![1], &[1.0]).unwrap();
+        let twice = [("a".to_owned(), &one), ("a".to_owned(), &one)];
+        let error = save_tensors(&path, twice).unwrap_err();
+        assert!(matches!(
+            error,
+            LoadError::Safetensors {
+                source: SafetensorsError::Twice { .. },
+                ..
+            }
+        ));
+        assert!(!path.exists());
+    }
+}

@@ -1,7 +1,7 @@
 //! The functions and filters that transformers gives to chat templates: `raise_exception`, `strftime_now`, `tojson`.
 
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind, State};
+use minijinja::{Environment, Error, ErrorKind, Output, State, escape_formatter};
 
 use super::clock;
 
@@ -22,6 +22,18 @@ pub(super) fn install(environment: &mut Environment<'static>) {
         clock::strftime_now(&format)
     });
     environment.add_filter("tojson", to_json);
+    environment.set_formatter(as_python);
+}
+
+/// Prints `None`, `True` and `False` as Python does.
+fn as_python(out: &mut Output<'_>, state: &mut State, value: &Value) -> Result<(), Error> {
+    match value.kind() {
+        ValueKind::None => out.write_str("None")?,
+        ValueKind::Bool if value.is_true() => out.write_str("True")?,
+        ValueKind::Bool => out.write_str("False")?,
+        _ => escape_formatter(out, state, value)?,
+    }
+    Ok(())
 }
 
 /// The message of `raise_exception`, if that is what stopped the template.
@@ -34,7 +46,8 @@ pub(super) fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(end) = rest[start..].find("%}").map(|n| start + n + 2) else {
+        // The end of a tag is looked for behind its beginning: `{%}` has none.
+        let Some(end) = rest[start + 2..].find("%}").map(|n| start + n + 4) else {
             break;
         };
         let tag = &rest[start + 2..end - 2];

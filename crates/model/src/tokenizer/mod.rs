@@ -2,9 +2,11 @@
 
 mod detokenizer;
 
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
 use thiserror::Error;
 
 pub use detokenizer::Detokenizer;
@@ -35,9 +37,14 @@ impl Tokenizer {
     /// # Errors
     /// If it is no tokenizer.
     pub fn from_json(text: &[u8]) -> Result<Self, TokenizerError> {
-        tokenizers::Tokenizer::from_bytes(text)
-            .map_err(TokenizerError)?
-            .try_into()
+        // The library panics on some damaged files (an `unwrap` while it reads decoders), so the JSON is checked first,
+        // and what still panics is an error too.
+        let text = std::str::from_utf8(text).map_err(|e| TokenizerError(Box::new(e)))?;
+        serde_json::from_str::<IgnoredAny>(text).map_err(|e| TokenizerError(Box::new(e)))?;
+        match catch_unwind(|| tokenizers::Tokenizer::from_bytes(text)) {
+            Ok(tokenizer) => tokenizer.map_err(TokenizerError)?.try_into(),
+            Err(_) => Err(TokenizerError("the file is damaged".into())),
+        }
     }
 
     /// Token ids of `text`. Special tokens that are written out in the text become their ids; `add_special` adds those

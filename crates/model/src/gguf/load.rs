@@ -40,16 +40,7 @@ pub fn load(path: &Path) -> Result<Model, LoadError> {
     })?;
     let vocabulary = tokenizer::read(&gguf.metadata, config.vocab_size).map_err(gguf_error)?;
     let (tokenizer, special) = match vocabulary {
-        Some(v) => {
-            let tokenizer = crate::Tokenizer::from_json(v.tokenizer_json.as_bytes());
-            (
-                Some(tokenizer.map_err(|source| LoadError::Tokenizer {
-                    path: here(),
-                    source,
-                })?),
-                v.special,
-            )
-        }
+        Some(v) => (Some(v.tokenizer), v.special),
         None => (None, Map::new()),
     };
     let template = match gguf

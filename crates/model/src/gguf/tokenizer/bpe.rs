@@ -5,8 +5,9 @@
 //! tokens would be plausible and wrong.
 
 use serde_json::{Value as Json, json};
+use tokenizers::models::bpe::BPE;
 
-use super::{Tokens, post_processor, unsupported, vocabulary};
+use super::{Parts, Tokens, build, post_processor, unsupported, vocabulary};
 use crate::gguf::error::GgufError;
 use crate::gguf::value::Metadata;
 
@@ -67,8 +68,8 @@ fn pre(name: &str) -> Option<Pre> {
     }
 }
 
-/// The tokenizer.json, without the parts that are common to all models.
-pub(super) fn tokenizer(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
+/// The parts of the tokenizer.
+pub(super) fn parts(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Parts, GgufError> {
     let name = meta.text("tokenizer.ggml.pre")?;
     let Some(pre) = name.and_then(pre) else {
         let name = name.unwrap_or("absent");
@@ -78,10 +79,10 @@ pub(super) fn tokenizer(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Json
     };
     let key = "tokenizer.ggml.merges";
     let merges = Metadata::need(key, meta.texts(key)?)?;
-    let merges: Vec<Json> = merges
-        .iter()
-        .map(|merge| split_merge(merge))
-        .collect::<Result<_, _>>()?;
+    let merges = merges.iter().map(|merge| split_merge(merge));
+    let model = BPE::builder()
+        .vocab_and_merges(vocabulary(tokens), merges.collect::<Result<_, _>>()?)
+        .ignore_merges(pre.ignore_merges);
     let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": use_regex });
     let pre_tokenizer = match pre.cut {
         Cut::Pattern(pattern) => json!({ "type": "Sequence", "pretokenizers": [
@@ -94,24 +95,27 @@ pub(super) fn tokenizer(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Json
             byte_level(true),
         ] }),
     };
-    Ok(json!({
-        "normalizer": if pre.nfc { json!({ "type": "NFC" }) } else { Json::Null },
-        "pre_tokenizer": pre_tokenizer,
-        "post_processor": post_processor(meta, tokens, pre.add_bos)?,
-        "decoder": byte_level(true),
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
-            "fuse_unk": false, "byte_fallback": false, "ignore_merges": pre.ignore_merges,
-            "vocab": vocabulary(tokens), "merges": merges,
+    Ok(Parts {
+        model: build(model)?,
+        normalizer: if pre.nfc {
+            json!({ "type": "NFC" })
+        } else {
+            Json::Null
         },
-    }))
+        pre_tokenizer,
+        post_processor: post_processor(meta, tokens, pre.add_bos)?,
+        decoder: byte_level(true),
+    })
 }
 
 /// A merge is two tokens around a space; the first is not empty.
-fn split_merge(merge: &str) -> Result<Json, GgufError> {
+fn split_merge(merge: &str) -> Result<(String, String), GgufError> {
     let first = merge.chars().next().map_or(0, char::len_utf8);
     match merge[first..].find(' ') {
-        Some(at) => Ok(json!([&merge[..first + at], &merge[first + at + 1..]])),
+        Some(at) => Ok((
+            merge[..first + at].to_owned(),
+            merge[first + at + 1..].to_owned(),
+        )),
         None => Err(unsupported(format!(
             "the merge {merge:?} is not two tokens with a space between"
         ))),

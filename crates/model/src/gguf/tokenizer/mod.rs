@@ -1,4 +1,4 @@
-//! The tokenizer inside a GGUF file, rebuilt as the text of a `tokenizer.json`.
+//! The tokenizer inside a GGUF file, rebuilt as a tokenizer of the `tokenizers` library.
 //!
 //! `tokenizer.ggml.model` says how it works: `gpt2` is byte-level BPE (see `bpe`), `llama` is SentencePiece BPE (see `spm`). The
 //! vocabulary is `tokenizer.ggml.tokens`, with a type per token: control tokens and user-defined ones are matched in the text before
@@ -9,16 +9,22 @@ mod spm;
 
 use std::collections::HashMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value as Json, json};
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+};
 
 use super::error::GgufError;
 use super::value::{Metadata, Value};
+use crate::Tokenizer;
 
 /// What the file says about text.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
-    /// The text of a tokenizer.json.
-    pub(super) tokenizer_json: String,
+    /// Text to tokens and back.
+    pub(super) tokenizer: Tokenizer,
     /// Texts of the special tokens, for the chat template.
     pub(super) special: Map<String, Json>,
 }
@@ -68,20 +74,25 @@ pub(super) fn read(
     Ok(None)
 }
 
+/// What a kind of tokenizer is made of. The small parts are in the form of tokenizer.json; the model, which is large, is not.
+struct Parts {
+    model: BPE,
+    normalizer: Json,
+    pre_tokenizer: Json,
+    post_processor: Option<Json>,
+    decoder: Json,
+}
+
 fn rebuild(meta: &Metadata<'_>, model: &str, tokens: &Tokens<'_>) -> Result<Vocabulary, GgufError> {
-    let mut json = match model {
-        "gpt2" => bpe::tokenizer(meta, tokens)?,
-        "llama" => spm::tokenizer(meta, tokens)?,
+    let parts = match model {
+        "gpt2" => bpe::parts(meta, tokens)?,
+        "llama" => spm::parts(meta, tokens)?,
         other => {
             return Err(unsupported(format!(
                 "tokenizer.ggml.model is {other:?}; supported are gpt2 and llama"
             )));
         }
     };
-    json["version"] = json!("1.0");
-    json["truncation"] = Json::Null;
-    json["padding"] = Json::Null;
-    json["added_tokens"] = added_tokens(tokens);
     let mut special = Map::new();
     for (name, key) in [
         ("bos_token", "tokenizer.ggml.bos_token_id"),
@@ -93,10 +104,26 @@ fn rebuild(meta: &Metadata<'_>, model: &str, tokens: &Tokens<'_>) -> Result<Voca
             special.insert(name.to_owned(), json!(text));
         }
     }
-    Ok(Vocabulary {
-        tokenizer_json: json.to_string(),
-        special,
-    })
+    let tokenizer = assemble(parts, tokens)?;
+    Ok(Vocabulary { tokenizer, special })
+}
+
+fn assemble(parts: Parts, tokens: &Tokens<'_>) -> Result<Tokenizer, GgufError> {
+    let failed = |error: tokenizers::Error| unsupported(error.to_string());
+    let mut tokenizer = tokenizers::Tokenizer::new(parts.model);
+    let normalizer: Option<NormalizerWrapper> = part(parts.normalizer)?;
+    tokenizer.with_normalizer(normalizer).map_err(failed)?;
+    tokenizer.with_pre_tokenizer(part::<PreTokenizerWrapper>(parts.pre_tokenizer)?);
+    let post_processor = parts.post_processor.unwrap_or(Json::Null);
+    tokenizer.with_post_processor(part::<PostProcessorWrapper>(post_processor)?);
+    tokenizer.with_decoder(part::<DecoderWrapper>(parts.decoder)?);
+    tokenizer.add_tokens(added_tokens(tokens)).map_err(failed)?;
+    Tokenizer::try_from(tokenizer).map_err(|error| unsupported(error.to_string()))
+}
+
+/// A part of the library from its form in tokenizer.json; nothing for null.
+fn part<T: DeserializeOwned>(json: Json) -> Result<Option<T>, GgufError> {
+    serde_json::from_value(json).map_err(|error| unsupported(error.to_string()))
 }
 
 fn tokens<'a>(meta: &'a Metadata<'a>, vocab_size: usize) -> Result<Tokens<'a>, GgufError> {
@@ -151,18 +178,18 @@ fn token_type(value: &Value<'_>) -> Result<TokenType, GgufError> {
 }
 
 /// Control and user-defined tokens, matched in the text before the model sees it; control tokens are special.
-fn added_tokens(tokens: &Tokens<'_>) -> Json {
-    let added = tokens.texts.iter().zip(&tokens.types).enumerate().filter_map(|(id, (text, kind))| {
-        let special = match kind {
-            TokenType::Control | TokenType::Unknown => true,
-            TokenType::UserDefined => false,
-            _ => return None,
-        };
-        let flags = json!({ "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": special });
-        Some(flags)
-    });
-    Json::Array(added.collect())
+fn added_tokens(tokens: &Tokens<'_>) -> Vec<AddedToken> {
+    let added = tokens.texts.iter().zip(&tokens.types);
+    added
+        .filter_map(|(text, kind)| {
+            let special = match kind {
+                TokenType::Control | TokenType::Unknown => true,
+                TokenType::UserDefined => false,
+                _ => return None,
+            };
+            Some(AddedToken::from(*text, special).normalized(false))
+        })
+        .collect()
 }
 
 /// The text of a special token named by a key; the id must be in the vocabulary.
@@ -184,15 +211,19 @@ fn special_token<'a>(
 }
 
 /// Token to id, without the unused ones: what the model of the tokenizer may produce.
-fn vocabulary(tokens: &Tokens<'_>) -> Map<String, Json> {
-    let used = tokens
-        .texts
-        .iter()
-        .zip(&tokens.types)
-        .enumerate()
+fn vocabulary(tokens: &Tokens<'_>) -> Vocab {
+    let used = (0u32..)
+        .zip(tokens.texts.iter().zip(&tokens.types))
         .filter(|(_, (_, kind))| **kind != TokenType::Unused);
-    used.map(|(id, (text, _))| ((*text).to_owned(), json!(id)))
+    used.map(|(id, (text, _))| ((*text).to_owned(), id))
         .collect()
+}
+
+/// The model of a tokenizer.
+fn build(builder: tokenizers::models::bpe::BpeBuilder) -> Result<BPE, GgufError> {
+    builder
+        .build()
+        .map_err(|error| unsupported(error.to_string()))
 }
 
 /// A template that puts BOS before and EOS after a text when the file says so; `defaults` are for absent keys.

@@ -6,16 +6,19 @@
 use std::collections::HashMap;
 
 use serde_json::{Value as Json, json};
+use tokenizers::models::bpe::{BPE, Merges};
 
-use super::{TokenType, Tokens, post_processor, special_token, unsupported, vocabulary};
+use super::{
+    Parts, TokenType, Tokens, build, post_processor, special_token, unsupported, vocabulary,
+};
 use crate::gguf::error::GgufError;
 use crate::gguf::value::Metadata;
 
 /// Longest token that may be cut, in bytes; SentencePiece's own limit is far below.
 const MAX_TOKEN: usize = 1024;
 
-/// The tokenizer.json, without the parts that are common to all models.
-pub(super) fn tokenizer(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Json, GgufError> {
+/// The parts of the tokenizer.
+pub(super) fn parts(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Parts, GgufError> {
     let scores = scores(meta, tokens)?;
     let prefix = meta
         .boolean("tokenizer.ggml.add_space_prefix")?
@@ -40,17 +43,20 @@ pub(super) fn tokenizer(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Json
         normalizers.insert(0, json!({ "type": "Prepend", "prepend": "▁" }));
         decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
     }
-    Ok(json!({
-        "normalizer": { "type": "Sequence", "normalizers": normalizers },
-        "pre_tokenizer": null,
-        "post_processor": post_processor(meta, tokens, true)?,
-        "decoder": { "type": "Sequence", "decoders": decoders },
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": unknown.or_else(by_type), "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-            "vocab": vocabulary(tokens), "merges": merges(tokens, &scores)?,
-        },
-    }))
+    let mut model = BPE::builder()
+        .vocab_and_merges(vocabulary(tokens), merges(tokens, &scores)?)
+        .fuse_unk(true)
+        .byte_fallback(true);
+    if let Some(unknown) = unknown.or_else(by_type) {
+        model = model.unk_token(unknown.to_owned());
+    }
+    Ok(Parts {
+        model: build(model)?,
+        normalizer: json!({ "type": "Sequence", "normalizers": normalizers }),
+        pre_tokenizer: Json::Null,
+        post_processor: post_processor(meta, tokens, true)?,
+        decoder: json!({ "type": "Sequence", "decoders": decoders }),
+    })
 }
 
 fn scores(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Vec<f64>, GgufError> {
@@ -70,7 +76,7 @@ fn scores(meta: &Metadata<'_>, tokens: &Tokens<'_>) -> Result<Vec<f64>, GgufErro
 
 /// Merges in the order of transformers' `generate_merges`: by score, then by the lengths of the two parts, all descending, and
 /// otherwise by the ids of the parts.
-fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Result<Vec<Json>, GgufError> {
+fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Result<Merges, GgufError> {
     let normal = |id: &usize| tokens.types[*id] == TokenType::Normal;
     let ids: HashMap<&str, usize> = (0..tokens.texts.len())
         .filter(normal)
@@ -106,8 +112,9 @@ fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Result<Vec<Json>, GgufError> {
             .then(chars[b.1].cmp(&chars[a.1]))
             .then(chars[b.2].cmp(&chars[a.2]))
     });
-    Ok(merges
-        .into_iter()
-        .map(|(_, left, right)| json!([tokens.texts[left], tokens.texts[right]]))
+    let text = |id: usize| tokens.texts[id].to_owned();
+    let texts = merges.into_iter();
+    Ok(texts
+        .map(|(_, left, right)| (text(left), text(right)))
         .collect())
 }

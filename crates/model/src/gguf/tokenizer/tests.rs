@@ -30,14 +30,14 @@ fn file(change: &[(&str, Entry<'_>)], drop: &[&str]) -> Vec<u8> {
     bytes
 }
 
-fn build(bytes: &[u8]) -> Result<Option<Vocabulary>, GgufError> {
+fn load(bytes: &[u8]) -> Result<Option<Vocabulary>, GgufError> {
     read(&Gguf::parse(bytes).expect("well-formed").metadata, 4)
 }
 
 #[test]
 fn a_small_bpe_works() {
-    let v = build(&file(&[], &[])).expect("supported").expect("there");
-    let tokenizer = crate::Tokenizer::from_json(v.tokenizer_json.as_bytes()).expect("a tokenizer");
+    let v = load(&file(&[], &[])).expect("supported").expect("there");
+    let tokenizer = v.tokenizer;
     assert_eq!(
         tokenizer.encode("abba<|end|>", true).expect("text"),
         [2, 1, 0, 3]
@@ -52,10 +52,10 @@ fn bos_is_added_when_the_file_says_so() {
         ("tokenizer.ggml.add_bos_token", Entry::Bool(true)),
         ("tokenizer.ggml.bos_token_id", Entry::U32(3)),
     ];
-    let v = build(&file(&change, &[]))
+    let v = load(&file(&change, &[]))
         .expect("supported")
         .expect("there");
-    let tokenizer = crate::Tokenizer::from_json(v.tokenizer_json.as_bytes()).expect("a tokenizer");
+    let tokenizer = v.tokenizer;
     assert_eq!(tokenizer.encode("a", true).expect("text"), [3, 0]);
     assert_eq!(tokenizer.encode("a", false).expect("text"), [0]);
 }
@@ -63,12 +63,12 @@ fn bos_is_added_when_the_file_says_so() {
 #[test]
 fn a_file_without_tokenizer_is_fine() {
     assert!(
-        build(&file(&[], &["tokenizer.ggml.model"]))
+        load(&file(&[], &["tokenizer.ggml.model"]))
             .expect("fine")
             .is_none()
     );
     let none = [("tokenizer.ggml.model", Entry::String("none"))];
-    assert!(build(&file(&none, &[])).expect("fine").is_none());
+    assert!(load(&file(&none, &[])).expect("fine").is_none());
 }
 
 #[test]
@@ -104,17 +104,17 @@ fn what_is_not_supported_is_named() {
         ),
     ];
     for (key, entry, needle) in cases {
-        let message = build(&file(&[(key, entry)], &[]))
+        let message = load(&file(&[(key, entry)], &[]))
             .expect_err(needle)
             .to_string();
         assert!(message.contains(needle), "{needle}: {message}");
     }
     assert!(matches!(
-        build(&file(&[], &["tokenizer.ggml.merges"])),
+        load(&file(&[], &["tokenizer.ggml.merges"])),
         Err(GgufError::MissingKey { .. })
     ));
     assert!(
-        build(&file(&[], &["tokenizer.ggml.pre"]))
+        load(&file(&[], &["tokenizer.ggml.pre"]))
             .expect_err("absent")
             .to_string()
             .contains("absent")

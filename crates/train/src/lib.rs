@@ -1,1 +1,29 @@
 //! Training: full training and LoRA SFT with the prompt mask, on a tensor library.
+//!
+//! [`base`] trains every parameter of a network, from scratch or from an existing model; [`sft`] trains a LoRA
+//! adapter on a frozen base. Both read a recipe ([`BaseRecipe`], [`SftRecipe`]), tell a [`Progress`] what happens, and
+//! write what Hugging Face tools read. Only this crate knows the tensor library, and none of its types leave it.
+
+mod base;
+mod base_model;
+mod data;
+mod error;
+#[cfg(test)]
+mod golden;
+mod gradient;
+mod net;
+mod ops;
+mod optimizer;
+mod params;
+mod recipe;
+mod run;
+mod sft;
+
+pub use base::{Summary, base};
+pub use error::TrainError;
+pub use recipe::{
+    BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe, OptimizerRecipe, Overlong,
+    RunRecipe, Schedule, SftRecipe,
+};
+pub use run::{Event, Progress, Silent};
+pub use sft::sft;

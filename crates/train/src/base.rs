@@ -1,0 +1,150 @@
+//! `train base`: every parameter of a network, from scratch or from an existing model.
+
+use std::borrow::Cow;
+
+use edgethink_model::{Dtype, SaveOptions, Stored};
+use half::bf16;
+
+use crate::{
+    base_model,
+    data::{Encoder, Encoding},
+    error::TrainError,
+    params::Param,
+    recipe::{BaseRecipe, FloatType, LossOn},
+    run::{self, Event, Job, Progress},
+};
+
+/// A finished training.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// Smoothed training loss at the end, nats per learnt token.
+    pub loss: f64,
+    /// Seconds of this run.
+    pub seconds: f64,
+}
+
+/// Trains a network as the recipe says and writes a Hugging Face model directory.
+///
+/// # Errors
+/// [`TrainError`]; [`TrainError::Stopped`] if `progress` asked to stop: the same call goes on from the checkpoint.
+pub fn base(recipe: &BaseRecipe, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
+    with_threads(recipe.run.threads, || {
+        let start = base_model::load(&recipe.model, recipe.seed)?;
+        let encoder = Encoder {
+            tokenizer: &start.text.tokenizer,
+            template: start.text.template.as_ref(),
+            eos: &start.text.eos,
+            encoding: Encoding::new(&recipe.data, LossOn::All, None),
+        };
+        let train = encoder.load(&recipe.data.train)?;
+        let valid = match recipe.data.valid.as_slice() {
+            [] => None,
+            files => Some(encoder.load(files)?),
+        };
+        let outcome = run::run(
+            Job {
+                output_dir: &recipe.output_dir,
+                seed: recipe.seed,
+                resolved: serde_json::json!(recipe),
+                shuffle: recipe.data.shuffle,
+                optimizer: &recipe.optimizer,
+                run: &recipe.run,
+                spec: &start.spec,
+                base: start.params,
+                adapter: None,
+                train,
+                valid,
+            },
+            progress,
+        )?;
+        let dir = &recipe.output_dir;
+        edgethink_model::save(
+            dir,
+            &start.config,
+            outcome
+                .params
+                .iter()
+                .map(|p| (p.name.clone(), Saved::new(p, recipe.run.save_dtype))),
+            &SaveOptions::default(),
+        )?;
+        base_model::copy_text_files(&start.text.dir, dir)?;
+        finish(&outcome, dir, progress)
+    })
+}
+
+pub(crate) fn finish(
+    outcome: &run::Outcome,
+    dir: &std::path::Path,
+    progress: &mut dyn Progress,
+) -> Result<Summary, TrainError> {
+    progress.event(&Event::Finished {
+        path: dir.to_owned(),
+        loss: outcome.loss,
+        seconds: outcome.seconds,
+    });
+    Ok(Summary {
+        steps: outcome.steps,
+        loss: outcome.loss,
+        seconds: outcome.seconds,
+    })
+}
+
+/// Runs `f` on a pool of `threads` threads; 0 is one per core.
+pub(crate) fn with_threads<R: Send>(
+    threads: usize,
+    f: impl FnOnce() -> Result<R, TrainError>,
+) -> Result<R, TrainError> {
+    // The closure borrows the caller's progress, which need not be Send, so it stays on this thread: the global
+    // pool does the parallel parts. Its size can be set once in a process.
+    if threads > 0 {
+        let built = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+        if built.is_err() && rayon::current_num_threads() != threads {
+            return Err(TrainError::Threads {
+                asked: threads,
+                found: rayon::current_num_threads(),
+            });
+        }
+    }
+    f()
+}
+
+/// A parameter as a file holds it.
+pub(crate) struct Saved<'a> {
+    param: &'a Param,
+    dtype: FloatType,
+}
+
+impl<'a> Saved<'a> {
+    pub(crate) fn new(param: &'a Param, dtype: FloatType) -> Self {
+        Self { param, dtype }
+    }
+}
+
+impl Stored for Saved<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            FloatType::F32 => Dtype::F32,
+            FloatType::Bf16 => Dtype::BF16,
+        }
+    }
+    fn shape(&self) -> &[usize] {
+        &self.param.shape
+    }
+    fn bytes(&self) -> Cow<'_, [u8]> {
+        match self.dtype {
+            FloatType::F32 => Cow::Borrowed(bytemuck::cast_slice(&self.param.values)),
+            FloatType::Bf16 => {
+                let rounded = self
+                    .param
+                    .values
+                    .iter()
+                    .map(|&v| bf16::from_f32(v).to_le_bytes());
+                Cow::Owned(rounded.flatten().collect())
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What can go wrong in a training, each with its remedy.
+
+use std::path::PathBuf;
+
+/// An error of a training run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A file could not be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The recipe is refused.
+    #[error("recipe {} is refused:\n  - {}", path.display(), problems.join("\n  - "))]
+    Recipe {
+        /// The recipe.
+        path: PathBuf,
+        /// Every problem found.
+        problems: Vec<String>,
+    },
+    /// A data file of a kind that is not read.
+    #[error("{} is neither .jsonl nor .parquet; convert it to one of them", path.display())]
+    DataFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A row that cannot be used.
+    #[error("{} row {row}: {problem}", path.display())]
+    DataRow {
+        /// The file.
+        path: PathBuf,
+        /// Its line (JSONL) or row (parquet), from 1.
+        row: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No token to learn from.
+    #[error(
+        "no token of {files:?} can be learnt ({dropped} examples were left out as too long; raise [data] max_length or set overlong = \"truncate\")"
+    )]
+    NoTargets {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// Examples left out.
+        dropped: usize,
+    },
+    /// The model could not be loaded or saved.
+    #[error("cannot load or save the model")]
+    Model(#[from] edgethink_model::LoadError),
+    /// The network's config is refused.
+    #[error("{} is refused", path.display())]
+    Config {
+        /// The config file.
+        path: PathBuf,
+        /// Why.
+        source: edgethink_model::ConfigError,
+    },
+    /// The tokenizer is refused.
+    #[error("{} is refused", path.display())]
+    Tokenizer {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// Why.
+        source: edgethink_model::TokenizerError,
+    },
+    /// The chat template is refused.
+    #[error("{} is refused", path.display())]
+    Template {
+        /// Where it is written.
+        path: PathBuf,
+        /// Why.
+        source: edgethink_model::TemplateError,
+    },
+    /// Parts of the model that do not fit together or are missing.
+    #[error("{}: {problem}", path.display())]
+    Unfit {
+        /// The model or tokenizer directory.
+        path: PathBuf,
+        /// What does not fit, and the remedy.
+        problem: String,
+    },
+    /// Training went wrong: the loss is no number or rises without end, or gradients are not finite.
+    #[error("training diverged at step {step}: {problem}; the last good checkpoint is in {}", output_dir.display())]
+    Diverged {
+        /// Optimizer step.
+        step: u64,
+        /// What was seen, and what to try.
+        problem: String,
+        /// Where the checkpoints are.
+        output_dir: PathBuf,
+    },
+    /// A checkpoint that does not belong to this recipe, or is damaged.
+    #[error("cannot resume from {}: {problem}", path.display())]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong, and the remedy.
+        problem: String,
+    },
+    /// The run was stopped by its user; the state is saved.
+    #[error("stopped at step {step}; the same command goes on from {}", checkpoint.display())]
+    Stopped {
+        /// Optimizer steps made.
+        step: u64,
+        /// The checkpoint just written.
+        checkpoint: PathBuf,
+    },
+    /// The thread pool has another size already.
+    #[error(
+        "[run] threads is {asked}, but this process already works with {found} threads; set it to 0"
+    )]
+    Threads {
+        /// Threads of the recipe.
+        asked: usize,
+        /// Threads of the pool.
+        found: usize,
+    },
+    /// The system gave no threads.
+    #[error("cannot start the threads of the training")]
+    Pool {
+        /// Why.
+        source: rayon::ThreadPoolBuildError,
+    },
+    #[cfg(feature = "parquet")]
+    /// A parquet file that cannot be read.
+    #[error("{} is damaged or compressed in a way that is not read; write it with snappy", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+}

@@ -1,0 +1,440 @@
+//! Losses, gradients and optimizer steps against torch, transformers and PEFT (`golden/train.py`), and the
+//! properties that no golden file can show: packing, micro-batches, checkpointing, the mask.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use edgethink_model::{
+    Config, GenerationConfig, Model, Source, Tensor, Weights, hf::safetensors, reference,
+};
+use serde_json::Value;
+
+use crate::{
+    base_model,
+    data::Dataset,
+    gradient::{self, AdapterSide, Leaves, Pass},
+    net::{Slots, Spec},
+    optimizer::{self, AdamW},
+    params::{Param, decays},
+    recipe::{LoraRecipe, OptimizerRecipe, Schedule},
+    run::{Batcher, LoraLayout},
+    sft,
+};
+
+struct Golden {
+    tensors: BTreeMap<String, Tensor>,
+    values: Value,
+    config: Config,
+    spec: Spec,
+    slots: Slots,
+    params: Vec<Param>,
+    all: Dataset,
+    completion: Dataset,
+    masked: Dataset,
+}
+
+fn golden(family: &str) -> Golden {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/train");
+    let json: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("golden.json")).unwrap()).unwrap();
+    let tensors = safetensors::open(&dir.join(format!("{family}.safetensors"))).unwrap();
+    let config = Config::from_json(&json[family]["config"].to_string()).unwrap();
+    let spec = base_model::spec(&config);
+    let params = spec
+        .tensors()
+        .into_iter()
+        .map(|(name, shape)| Param {
+            values: tensors[&format!("param.{name}")].to_f32(),
+            decay: decays(&name, &shape),
+            name,
+            shape,
+        })
+        .collect();
+    let slots = spec.numbered_slots();
+    let invocation: Vec<u32> = serde_json::from_value(json["invocation"].clone()).unwrap();
+    let set = |completion: bool, masked: bool| {
+        let mut set = Dataset::default();
+        for doc in json["docs"].as_array().unwrap() {
+            let tokens: Vec<u32> = serde_json::from_value(doc["tokens"].clone()).unwrap();
+            let from = doc["completion_from"].as_u64().unwrap() as usize;
+            let start = tokens.windows(2).rposition(|w| w == invocation).unwrap();
+            let learnt: Vec<bool> = (0..tokens.len())
+                .map(|i| !completion || i >= from)
+                .collect();
+            set.push(&tokens, &learnt, if masked { start } else { 0 });
+        }
+        set
+    };
+    Golden {
+        values: json[family].clone(),
+        all: set(false, false),
+        completion: set(true, false),
+        masked: set(true, true),
+        tensors,
+        config,
+        spec,
+        slots,
+        params,
+    }
+}
+
+impl Golden {
+    fn pass<'a>(&'a self, adapter: Option<&'a LoraLayout>, checkpointing: bool) -> Pass<'a> {
+        Pass {
+            spec: &self.spec,
+            slots: &self.slots,
+            checkpointing,
+            adapter: adapter.map(|l| AdapterSide {
+                slots: &l.slots,
+                scale: l.scale,
+                dropout: None,
+            }),
+        }
+    }
+
+    fn number(&self, name: &str) -> f64 {
+        self.values[name].as_f64().unwrap()
+    }
+
+    fn adapter(&self) -> (Vec<Param>, LoraLayout) {
+        let recipe = LoraRecipe {
+            r: 4,
+            alpha: 6.0,
+            dropout: 0.0,
+            targets: crate::net::LINEARS
+                .iter()
+                .map(|l| l.rsplit('.').next().unwrap().to_owned())
+                .collect(),
+            masked: true,
+            invocation: None,
+            rslora: false,
+        };
+        let (mut params, layout) = sft::init(&self.spec, &recipe, 0);
+        for p in &mut params {
+            p.values = self.tensors[&format!("lora.{}", p.name)].to_f32();
+        }
+        (params, layout)
+    }
+}
+
+/// Loss and gradients of a set, in micro-batches of at most `limit` tokens.
+fn run(
+    pass: &Pass<'_>,
+    leaves: &Leaves,
+    sizes: &[Param],
+    set: &Dataset,
+    limit: usize,
+) -> (f64, Vec<Vec<f32>>) {
+    let batcher = Batcher::new(pass.spec, 64);
+    let mut sums: Vec<Vec<f32>> = sizes.iter().map(|p| vec![0.0; p.values.len()]).collect();
+    let examples: Vec<usize> = (0..set.examples.len()).collect();
+    let loss = set
+        .micro_batches(&examples, limit)
+        .into_iter()
+        .map(|micro| {
+            gradient::accumulate(
+                pass,
+                leaves,
+                &batcher.batch(set, &examples[micro]),
+                &mut sums,
+            )
+        })
+        .sum();
+    (loss, sums)
+}
+
+/// Every value within `share` of the tensor's largest one: f32 sums in another order.
+fn assert_close(name: &str, got: &[f32], want: &[f32], share: f32) {
+    assert_eq!(got.len(), want.len(), "{name}");
+    let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!(
+            (g - w).abs() <= share * largest + 1e-7,
+            "{name}[{i}]: {g} is not {w}"
+        );
+    }
+}
+
+#[test]
+fn logits_losses_and_gradients_are_torchs() {
+    for family in ["qwen2", "qwen3"] {
+        let g = golden(family);
+        let leaves = Leaves::base(&g.params, false);
+        let pass = g.pass(None, false);
+        let first = Batcher::new(&g.spec, 64).batch(&g.all, &[0]);
+        let logits = gradient::logits(&pass, &leaves, &first);
+        assert_close("logits", &logits, &g.tensors["logits"].to_f32(), 1e-5);
+        let (loss, grads) = run(&pass, &leaves, &g.params, &g.all, 1000);
+        assert!((loss - g.number("loss_all")).abs() <= 1e-4, "{loss}");
+        for (p, grad) in g.params.iter().zip(&grads) {
+            assert_close(
+                &p.name,
+                grad,
+                &g.tensors[&format!("grad.{}", p.name)].to_f32(),
+                1e-4,
+            );
+        }
+        let (loss, _) = run(&pass, &leaves, &g.params, &g.completion, 1000);
+        assert!((loss - g.number("loss_completion")).abs() <= 1e-4, "{loss}");
+    }
+}
+
+#[test]
+fn adapter_losses_and_gradients_are_pefts() {
+    for family in ["qwen2", "qwen3"] {
+        let g = golden(family);
+        let (adapter, layout) = g.adapter();
+        let leaves = Leaves::frozen(&g.params, false).with_adapter(&adapter, false);
+        for (kind, set) in [("plain", &g.completion), ("masked", &g.masked)] {
+            for checkpointing in [false, true] {
+                let pass = g.pass(Some(&layout), checkpointing);
+                let (loss, grads) = run(&pass, &leaves, &adapter, set, 1000);
+                let want = g.number(&format!("lora_{kind}_loss"));
+                assert!(
+                    (loss - want).abs() <= 1e-4,
+                    "{family} {kind}: {loss} is not {want}"
+                );
+                for (p, grad) in adapter.iter().zip(&grads) {
+                    let want = g.tensors[&format!("lora_grad_{kind}.{}", p.name)].to_f32();
+                    assert_close(&p.name, grad, &want, 2e-4);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packing_splitting_and_checkpointing_change_nothing() {
+    for family in ["qwen2", "qwen3"] {
+        let g = golden(family);
+        let leaves = Leaves::base(&g.params, false);
+        let (loss, whole) = run(&g.pass(None, false), &leaves, &g.params, &g.all, 1000);
+        for (limit, checkpointing) in [(1, false), (20, false), (1000, true), (1, true)] {
+            let pass = g.pass(None, checkpointing);
+            let (other, grads) = run(&pass, &leaves, &g.params, &g.all, limit);
+            assert!((loss - other).abs() <= 1e-4);
+            for ((p, a), b) in g.params.iter().zip(&whole).zip(&grads) {
+                assert_close(&p.name, b, a, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_steps_of_adamw_are_torchs() {
+    let g = golden("qwen2");
+    let mut params = g.params.clone();
+    let mut adamw = AdamW::new(&params);
+    let recipe = OptimizerRecipe {
+        lr: 1e-2,
+        betas: [0.9, 0.95],
+        eps: 1e-8,
+        weight_decay: 0.1,
+        schedule: Schedule::Constant,
+        warmup_ratio: 0.0,
+        min_lr_ratio: 0.0,
+        decay_ratio: 0.0,
+        max_grad_norm: 1.0,
+    };
+    let tokens: usize = g.all.examples.iter().map(|e| g.all.targets_of(e)).sum();
+    for step in 0..10 {
+        let leaves = Leaves::base(&params, false);
+        let (loss, grads) = run(&g.pass(None, false), &leaves, &params, &g.all, 1000);
+        let norm = optimizer::global_norm(&grads) / tokens as f64;
+        let want = g.values["adamw_losses"][step].as_f64().unwrap();
+        assert!(
+            (loss / tokens as f64 - want).abs() <= 2e-4 * want,
+            "step {step}: {loss} is not {want}"
+        );
+        let want = g.values["adamw_norms"][step].as_f64().unwrap();
+        assert!(
+            (norm - want).abs() <= 1e-3 * want,
+            "step {step}: norm {norm} is not {want}"
+        );
+        let clip = (recipe.max_grad_norm / (norm + 1e-6)).min(1.0);
+        adamw.step(
+            &recipe,
+            recipe.lr,
+            &mut params,
+            &grads,
+            (clip / tokens as f64) as f32,
+        );
+    }
+    for p in &params {
+        // Ten steps of at most 0.01; k_proj's bias has a gradient of rounding noise only (softmax ignores it).
+        let share = if p.name.ends_with("k_proj.bias") {
+            0.2
+        } else {
+            2e-3
+        };
+        assert_close(
+            &p.name,
+            &p.values,
+            &g.tensors[&format!("adamw.{}", p.name)].to_f32(),
+            share,
+        );
+    }
+}
+
+#[test]
+fn prompt_tokens_are_untouched_by_a_masked_adapter() {
+    let g = golden("qwen2");
+    let (adapter, layout) = g.adapter();
+    let base = Leaves::base(&g.params, false);
+    let both = Leaves::frozen(&g.params, false).with_adapter(&adapter, false);
+    let batch = Batcher::new(&g.spec, 64).batch(&g.masked, &[0, 1, 2]);
+    let plain = gradient::logits(&g.pass(None, false), &base, &batch);
+    let masked = gradient::logits(&g.pass(Some(&layout), false), &both, &batch);
+    let mut row = 0;
+    for e in &g.masked.examples {
+        for i in 0..e.len {
+            let at = row * g.spec.vocab..(row + 1) * g.spec.vocab;
+            let same = plain[at.clone()] == masked[at];
+            assert_eq!(
+                same,
+                i < e.adapter_from,
+                "token {i} of a document that starts its adapter at {}",
+                e.adapter_from
+            );
+            row += 1;
+        }
+    }
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    let g = golden("qwen3");
+    let pass = g.pass(None, false);
+    let (_, grads) = run(
+        &pass,
+        &Leaves::base(&g.params, false),
+        &g.params,
+        &g.all,
+        1000,
+    );
+    // The direction of each tensor's own gradient, where the slope is largest against rounding.
+    for (i, grad) in grads.iter().enumerate() {
+        let norm = grad
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let step = 2e-3;
+        let loss = |sign: f64| {
+            let mut params = g.params.clone();
+            for (v, d) in params[i].values.iter_mut().zip(grad) {
+                *v += (sign * step * f64::from(*d) / norm) as f32;
+            }
+            run(&pass, &Leaves::base(&params, false), &params, &g.all, 1000).0
+        };
+        let slope = (loss(1.0) - loss(-1.0)) / (2.0 * step);
+        assert!(
+            (slope - norm).abs() <= 0.01 * norm + 5e-3,
+            "{}: slope {slope}, gradient {norm}",
+            g.params[i].name
+        );
+    }
+}
+
+#[test]
+fn logits_are_those_of_the_reference_pass() {
+    let scaled = r#"{"rope_type":"llama3","factor":4.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
+        "original_max_position_embeddings":16}"#;
+    for (model_type, architecture, extra) in [
+        (
+            "llama",
+            "LlamaForCausalLM",
+            format!(r#","rope_scaling":{scaled}"#),
+        ),
+        (
+            "mistral",
+            "MistralForCausalLM",
+            r#","sliding_window":5"#.to_owned(),
+        ),
+        ("qwen2", "Qwen2ForCausalLM", String::new()),
+        ("qwen3", "Qwen3ForCausalLM", r#","head_dim":8"#.to_owned()),
+    ] {
+        let config = Config::from_json(&format!(
+            r#"{{"model_type":"{model_type}","architectures":["{architecture}"],"vocab_size":40,"hidden_size":16,
+            "intermediate_size":24,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,
+            "max_position_embeddings":64,"rms_norm_eps":1e-6,"rope_theta":10000.0,"hidden_act":"silu",
+            "tie_word_embeddings":false{extra}}}"#
+        ))
+        .unwrap();
+        let spec = base_model::spec(&config);
+        let params = crate::params::init(&spec, 0.3, 5);
+        let named = params
+            .iter()
+            .map(|p| {
+                (
+                    p.name.clone(),
+                    Tensor::from_f32(p.shape.clone(), &p.values).unwrap(),
+                )
+            })
+            .collect();
+        let weights = Weights::from_named(&config, named).unwrap();
+        let tokens: Vec<u32> = (0..25).map(|i| (i * 7 + 3) % 40).collect();
+        let model = Model::from_parts(
+            config,
+            weights,
+            None,
+            None,
+            GenerationConfig::default(),
+            Source::Memory,
+        )
+        .unwrap();
+        let want = reference::forward(&model, &tokens, None).unwrap().logits;
+        let mut set = Dataset::default();
+        set.push(&tokens, &vec![true; tokens.len()], 0);
+        let slots = spec.numbered_slots();
+        let pass = Pass {
+            spec: &spec,
+            slots: &slots,
+            checkpointing: false,
+            adapter: None,
+        };
+        let batch = Batcher::new(&spec, 64).batch(&set, &[0]);
+        let got = gradient::logits(&pass, &Leaves::base(&params, false), &batch);
+        assert_close(model_type, &got, &want, 1e-4);
+    }
+}
+
+#[test]
+fn long_documents_run_in_blocks_and_give_the_same() {
+    // 250 tokens are three blocks of query rows; the reference pass knows no blocks.
+    let g = golden("qwen2");
+    let named = g
+        .params
+        .iter()
+        .map(|p| {
+            (
+                p.name.clone(),
+                Tensor::from_f32(p.shape.clone(), &p.values).unwrap(),
+            )
+        })
+        .collect();
+    let mut config = g.config.clone();
+    config.max_position_embeddings = 512;
+    let weights = Weights::from_named(&config, named).unwrap();
+    let model = Model::from_parts(
+        config,
+        weights,
+        None,
+        None,
+        GenerationConfig::default(),
+        Source::Memory,
+    )
+    .unwrap();
+    let tokens: Vec<u32> = (0..250u32).map(|i| (i * i + 3 * i) % 40).collect();
+    let want = reference::forward(&model, &tokens, None).unwrap().logits;
+    let mut set = Dataset::default();
+    set.push(&tokens, &vec![true; tokens.len()], 0);
+    let batch = Batcher::new(&g.spec, 256).batch(&set, &[0]);
+    let leaves = Leaves::base(&g.params, false);
+    let pass = g.pass(None, false);
+    assert_close(
+        "long",
+        &gradient::logits(&pass, &leaves, &batch),
+        &want,
+        1e-4,
+    );
+}

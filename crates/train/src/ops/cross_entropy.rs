@@ -1,0 +1,169 @@
+//! The output head and the cross-entropy as one operation, in chunks of rows: no `[T, V]` logits are kept.
+//!
+//! For each token with weight `c` and target `t`: `loss += c (log sum_j e^{z_j} - z_t)`, `z = head h`. The gradient
+//! of the logits, `c (softmax(z) - onehot(t))`, is turned into `dh` and `dhead` at once, in the forward pass.
+//! Tokens of weight zero (the prompt of a fine-tuning example) are skipped altogether.
+
+use std::sync::Arc;
+
+use burn_autodiff::{
+    checkpoint::{base::Checkpointer, strategy::NoCheckpointing},
+    grads::Gradients,
+    ops::{Backward, Ops, OpsKind},
+};
+use burn_backend::tensor::FloatTensor;
+use burn_flex::{Flex, FlexTensor};
+use rayon::prelude::*;
+
+use super::{
+    Taped, dense,
+    linear::{matmul_nn, matmul_nt, matmul_tn},
+    rows_cols, simd, tensor, values,
+};
+
+/// Logits held at a time (16 MiB of f32).
+const CHUNK_LOGITS: usize = 4 << 20;
+/// Rows held at a time at most.
+const CHUNK_ROWS: usize = 1024;
+
+/// What each row of a micro-batch is to predict.
+#[derive(Debug)]
+pub(crate) struct Targets {
+    /// Target token of each row; anything where the weight is zero.
+    pub ids: Vec<u32>,
+    /// Weight of each row; zero means no loss.
+    pub weights: Vec<f32>,
+}
+
+/// The loss and, where wanted, its gradients.
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// Weighted sum of negative log-likelihoods, `[1]`.
+    pub loss: FlexTensor,
+    pub d_hidden: Option<FlexTensor>,
+    pub d_head: Option<FlexTensor>,
+}
+
+/// Computes the loss of `hidden [T, E]` under `head [V, E]`; `want` asks for the gradients of each.
+pub(crate) fn run(
+    hidden: &FlexTensor,
+    head: &FlexTensor,
+    targets: &Targets,
+    want: [bool; 2],
+) -> Output {
+    let (rows, e) = rows_cols(hidden);
+    let (vocab, _) = rows_cols(head);
+    let h = values(hidden);
+    let active: Vec<usize> = (0..rows).filter(|&i| targets.weights[i] != 0.0).collect();
+    let chunk_rows = (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS);
+
+    let mut loss = 0.0f64;
+    let mut d_hidden = vec![0.0; if want[0] { rows * e } else { 0 }];
+    let mut d_head: Option<FlexTensor> = None;
+    for chunk in active.chunks(chunk_rows) {
+        let mut gathered = Vec::with_capacity(chunk.len() * e);
+        for &row in chunk {
+            gathered.extend_from_slice(&h[row * e..(row + 1) * e]);
+        }
+        let gathered = tensor(gathered, &[chunk.len(), e]);
+        let mut logits = matmul_nt(&gathered, head);
+        let losses: Vec<f32> = logits
+            .storage_mut::<f32>()
+            .par_chunks_mut(vocab)
+            .zip(chunk.par_iter())
+            .with_min_len(32)
+            .map(|(z, &row)| {
+                let (target, weight) = (targets.ids[row] as usize, targets.weights[row]);
+                simd::vectorized(|| nll_and_gradient(z, target, weight))
+            })
+            .collect();
+        loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
+        if want[0] {
+            let dh = matmul_nn(&logits, head);
+            for (dh, &row) in values(&dh).chunks_exact(e).zip(chunk) {
+                d_hidden[row * e..(row + 1) * e].copy_from_slice(dh);
+            }
+        }
+        if want[1] {
+            let part = matmul_tn(&logits, &gathered);
+            d_head = Some(match d_head {
+                None => part,
+                Some(mut sum) => {
+                    simd::vectorized(|| {
+                        simd::add_assign(sum.storage_mut::<f32>(), values(&part));
+                    });
+                    sum
+                }
+            });
+        }
+    }
+    Output {
+        loss: tensor(vec![loss as f32], &[1]),
+        d_hidden: want[0].then(|| tensor(d_hidden, &[rows, e])),
+        d_head: want[1]
+            .then(|| d_head.unwrap_or_else(|| tensor(vec![0.0; vocab * e], &[vocab, e]))),
+    }
+}
+
+/// Turns one row of logits into the gradient of the weighted loss, and returns that loss.
+#[inline(always)]
+fn nll_and_gradient(z: &mut [f32], target: usize, weight: f32) -> f32 {
+    let max = simd::max(z);
+    let z_target = z[target];
+    for v in z.iter_mut() {
+        *v = simd::exp(*v - max);
+    }
+    let sum = simd::sum(z);
+    let factor = weight / sum;
+    for v in z.iter_mut() {
+        *v *= factor;
+    }
+    z[target] -= weight;
+    weight * (sum.ln() + max - z_target)
+}
+
+#[derive(Debug)]
+struct CrossEntropy;
+
+impl Backward<Flex, 2> for CrossEntropy {
+    type State = (Option<FlexTensor>, Option<FlexTensor>);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let upstream = dense(grads.consume::<Flex>(&ops.node));
+        let factor = values(&upstream)[0];
+        let (d_hidden, d_head) = ops.state;
+        let [h_node, w_node] = ops.parents;
+        for (node, grad) in [(h_node, d_hidden), (w_node, d_head)] {
+            if let (Some(node), Some(grad)) = (node, grad) {
+                grads.register::<Flex>(node.id, scaled(grad, factor));
+            }
+        }
+    }
+}
+
+fn scaled(mut t: FlexTensor, factor: f32) -> FlexTensor {
+    if factor != 1.0 {
+        t.storage_mut::<f32>().iter_mut().for_each(|v| *v *= factor);
+    }
+    t
+}
+
+/// The operation on the tape.
+pub(crate) fn taped(
+    hidden: FloatTensor<Taped>,
+    head: FloatTensor<Taped>,
+    targets: &Arc<Targets>,
+) -> FloatTensor<Taped> {
+    let nodes = [hidden.node(), head.node()];
+    let want = [hidden.is_tracked(), head.is_tracked()];
+    let (hidden, head) = (dense(hidden.into_primitive()), dense(head.into_primitive()));
+    let out = run(&hidden, &head, targets, want);
+    match CrossEntropy
+        .prepare::<NoCheckpointing>(nodes)
+        .compute_bound()
+        .stateful()
+    {
+        OpsKind::Tracked(prep) => prep.finish((out.d_hidden, out.d_head), out.loss),
+        OpsKind::UnTracked(prep) => prep.finish(out.loss),
+    }
+}

@@ -1,0 +1,120 @@
+//! Micro-batches of one step on several threads, with a sum that does not depend on their number.
+//!
+//! The micro-batches of a step go round a fixed number of lanes. Each lane adds up its own gradients on a tape of
+//! its own, in order; the lanes are added in order. A thread takes whole lanes, so small networks, whose matrix
+//! products are too short to share, use all cores. Large networks have one lane, as each needs memory for a
+//! gradient, and share the work inside the products.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use super::trainer::Batcher;
+use crate::{
+    data::Dataset,
+    error::TrainError,
+    gradient::{self, Leaves, Pass},
+    ops::simd,
+    params::Param,
+};
+
+/// Lanes of a small network.
+const LANES: usize = 4;
+/// Trained values up to which a network counts as small (64 MiB of gradients per lane).
+const SMALL: usize = 16 << 20;
+
+/// The lanes, their sums and the threads that work on them.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    sums: Vec<Vec<Vec<f32>>>,
+    pools: Vec<ThreadPool>,
+}
+
+impl Lanes {
+    /// Lanes for gradients of the size of `params`.
+    pub(crate) fn new(params: &[Param]) -> Result<Self, TrainError> {
+        let values: usize = params.iter().map(|p| p.values.len()).sum();
+        let lanes = if values <= SMALL { LANES } else { 1 };
+        let threads = rayon::current_num_threads();
+        let workers = threads.min(lanes);
+        let pools = (0..workers)
+            .map(|i| {
+                // The threads that do not divide evenly go to the first workers.
+                let share = threads / workers + usize::from(i < threads % workers);
+                ThreadPoolBuilder::new().num_threads(share).build()
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| TrainError::Pool { source })?;
+        let zeros = || params.iter().map(|p| vec![0.0; p.values.len()]).collect();
+        Ok(Self {
+            sums: (0..lanes).map(|_| zeros()).collect(),
+            pools,
+        })
+    }
+
+    /// The loss of `examples`, summed over learnt tokens, and its gradient.
+    pub(crate) fn accumulate(
+        &mut self,
+        pass: &Pass<'_>,
+        leaves: &Leaves,
+        batcher: &Batcher<'_>,
+        set: &Dataset,
+        examples: &[usize],
+        micro_batch_tokens: usize,
+    ) -> (f64, &[Vec<f32>]) {
+        let micros: Vec<&[usize]> = set
+            .micro_batches(examples, micro_batch_tokens)
+            .into_iter()
+            .map(|range| &examples[range])
+            .filter(|examples| {
+                examples
+                    .iter()
+                    .any(|&e| set.targets_of(&set.examples[e]) > 0)
+            })
+            .collect();
+        let count = self.sums.len();
+        let lanes: Vec<_> = self
+            .sums
+            .iter_mut()
+            .enumerate()
+            .map(|(lane, sums)| std::sync::Mutex::new((lane, sums, 0.0f64)))
+            .collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(lane) = lanes.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let mut lane = lane
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let (index, sums, loss) = &mut *lane;
+                sums.iter_mut().for_each(|s| s.fill(0.0));
+                let mine = micros.iter().skip(*index).step_by(count);
+                // A tape of its own: tapes that share a leaf wait for each other.
+                let leaves = leaves.fork();
+                for examples in mine {
+                    *loss +=
+                        gradient::accumulate(pass, &leaves, &batcher.batch(set, examples), sums);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for pool in &self.pools {
+                scope.spawn(|| pool.install(work));
+            }
+        });
+        let losses: Vec<f64> = lanes
+            .into_iter()
+            .map(|lane| {
+                lane.into_inner()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .2
+            })
+            .collect();
+        let (total, rest) = self.sums.split_at_mut(1);
+        for lane in rest {
+            for (sum, part) in total[0].iter_mut().zip(lane) {
+                simd::vectorized(|| simd::add_assign(sum, part));
+            }
+        }
+        (losses.iter().sum(), &total[0])
+    }
+}

@@ -1,0 +1,103 @@
+//! A training run: the loop, its checkpoints, its guard and its records.
+
+mod checkpoint;
+mod curve;
+mod guard;
+mod lanes;
+mod record;
+mod tensorboard;
+mod trainer;
+
+#[cfg(test)]
+pub(crate) use trainer::Batcher;
+pub(crate) use trainer::{Job, LoraLayout, Outcome, run};
+
+use std::path::PathBuf;
+
+/// What a run tells its caller as it goes.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The run begins, or goes on.
+    Started {
+        /// Values that are trained.
+        trainable: usize,
+        /// Values in all.
+        parameters: usize,
+        /// Examples of the training set.
+        examples: usize,
+        /// Examples left out as too long.
+        dropped: usize,
+        /// Examples cut to the longest length.
+        truncated: usize,
+        /// Optimizer steps of the whole run.
+        steps: u64,
+        /// Tokens of the whole run.
+        tokens: u64,
+        /// Steps that an earlier run has made, and its checkpoint.
+        resumed: Option<(u64, PathBuf)>,
+    },
+    /// An optimizer step was made.
+    Step {
+        /// Steps made.
+        step: u64,
+        /// Loss of the step, nats per learnt token.
+        loss: f64,
+        /// Tokens seen so far.
+        tokens: u64,
+        /// Tokens per second since the run began.
+        tokens_per_second: f64,
+        /// Seconds to go at this speed.
+        eta_seconds: f64,
+        /// Learning rate of the step.
+        learning_rate: f64,
+        /// Global gradient norm before clipping.
+        grad_norm: f64,
+    },
+    /// A step was left out: its gradient was not finite.
+    Skipped {
+        /// The step.
+        step: u64,
+    },
+    /// The validation loss, nats per learnt token.
+    Evaluated {
+        /// Steps made.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Steps made.
+        step: u64,
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// The result was written.
+    Finished {
+        /// Its directory.
+        path: PathBuf,
+        /// Mean loss of the last steps, nats per learnt token.
+        loss: f64,
+        /// Seconds of this run.
+        seconds: f64,
+    },
+}
+
+/// The caller's side of a run: it is told what happens, and may stop the run.
+pub trait Progress {
+    /// Called for each event, in order.
+    fn event(&mut self, event: &Event);
+    /// Asked before each optimizer step; `true` writes a checkpoint and ends the run.
+    fn stop(&mut self) -> bool {
+        false
+    }
+}
+
+/// A run that tells nobody.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn event(&mut self, _: &Event) {}
+}

@@ -1,0 +1,432 @@
+//! The training loop, for a whole network or an adapter.
+//!
+//! A step takes examples until `batch_tokens` are reached, adds the gradients of its micro-batches, divides by the
+//! number of learnt tokens of the whole step (so that no micro-batch split changes the gradient), clips, and lets
+//! AdamW move the parameters.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use serde_json::Value;
+
+use super::{Event, Progress, checkpoint, guard::Guard, lanes::Lanes, record};
+use crate::{
+    data::{Dataset, Order},
+    error::TrainError,
+    gradient::{self, AdapterSide, Leaves, Pass},
+    net::{MicroBatch, Slots, Spec},
+    ops::{AdapterRows, AttentionPlan, Targets},
+    optimizer::{self, AdamW},
+    params::Param,
+    recipe::{FloatType, OptimizerRecipe, RunRecipe},
+};
+
+/// Where an adapter's tensors stand, and how it acts.
+#[derive(Debug, Clone)]
+pub(crate) struct LoraLayout {
+    pub slots: Vec<[Option<(usize, usize)>; 7]>,
+    pub scale: f32,
+    pub dropout: f32,
+}
+
+/// A training to be run.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub output_dir: &'a Path,
+    pub seed: u64,
+    /// The recipe with all defaults, for the records and the resume check.
+    pub resolved: Value,
+    pub shuffle: bool,
+    pub optimizer: &'a OptimizerRecipe,
+    pub run: &'a RunRecipe,
+    pub spec: &'a Spec,
+    /// The network's parameters: trained, or frozen under an adapter.
+    pub base: Vec<Param>,
+    /// The adapter's parameters and layout.
+    pub adapter: Option<(Vec<Param>, LoraLayout)>,
+    pub train: Dataset,
+    pub valid: Option<Dataset>,
+}
+
+/// What a run leaves.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// The trained parameters.
+    pub params: Vec<Param>,
+    /// Smoothed training loss at the end.
+    pub loss: f64,
+    pub steps: u64,
+    pub seconds: f64,
+}
+
+/// Runs a job to its end, or until the caller stops it.
+///
+/// # Errors
+/// [`TrainError::Diverged`], [`TrainError::Stopped`], or a failure to read or write.
+pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, TrainError> {
+    let mut job = job;
+    let recipe = job.run;
+    let base = std::mem::take(&mut job.base);
+    let (frozen, mut params, layout) = match job.adapter.take() {
+        Some((adapter, layout)) => (base, adapter, Some(layout)),
+        None => (Vec::new(), base, None),
+    };
+    let job = job;
+    let slots = job.spec.numbered_slots();
+    let longest = [Some(&job.train), job.valid.as_ref()]
+        .into_iter()
+        .flatten()
+        .flat_map(|set| set.examples.iter().map(|e| e.len))
+        .max()
+        .unwrap_or(0);
+    let batcher = Batcher::new(job.spec, longest);
+
+    let mut adamw = AdamW::new(&params);
+    let mut order = Order::new(
+        &job.train,
+        job.seed,
+        job.shuffle,
+        recipe.epochs,
+        recipe.max_tokens,
+    );
+    let (total_steps, total_tokens) = order.totals(recipe.batch_tokens);
+    let mut at = Position::default();
+    let mut guard = Guard::new();
+    let mut resumed = None;
+    if let Some(path) = checkpoint::find(job.output_dir, &recipe.resume) {
+        let state = checkpoint::load(&path, &job.resolved, &mut params, &mut adamw)?;
+        guard = state.guard();
+        at = Position {
+            step: state.step,
+            cursor: state.cursor,
+            tokens: state.tokens,
+        };
+        resumed = Some((state.step, path));
+    }
+    let count = |list: &[Param]| list.iter().map(|p| p.values.len()).sum::<usize>();
+    progress.event(&Event::Started {
+        trainable: count(&params),
+        parameters: count(&params) + count(&frozen),
+        examples: job.train.examples.len(),
+        dropped: job.train.dropped,
+        truncated: job.train.truncated,
+        steps: total_steps,
+        tokens: total_tokens,
+        resumed,
+    });
+    record::write_provenance(job.output_dir, &job.resolved, job.seed)?;
+    let mut records = record::Records::open(job.output_dir, at.step)?;
+
+    let begun = Instant::now();
+    let tokens_before = at.tokens;
+    let bf16 = recipe.dtype == FloatType::Bf16;
+    let mut side = Side {
+        spec: job.spec,
+        slots: &slots,
+        layout: layout.as_ref(),
+        checkpointing: recipe.gradient_checkpointing,
+        bf16,
+        frozen: (!frozen.is_empty()).then(|| Leaves::frozen(&frozen, bf16)),
+    };
+    let mut lanes = Lanes::new(&params)?;
+    let mut window = Window::default();
+
+    while let Some(step) = order.step(at.cursor, recipe.batch_tokens) {
+        if progress.stop() {
+            let path = save(&job, recipe, &at, &params, &adamw, &guard)?;
+            records.draw()?;
+            progress.event(&Event::Saved {
+                step: at.step,
+                path: path.clone(),
+            });
+            return Err(TrainError::Stopped {
+                step: at.step,
+                checkpoint: path,
+            });
+        }
+        let step_begun = Instant::now();
+        let leaves = side.leaves(&params);
+        let pass = side.pass(job.seed, at.step, true);
+        let targets: usize = step
+            .examples
+            .iter()
+            .map(|&e| job.train.targets_of(&job.train.examples[e]))
+            .sum();
+        let (loss, sums) = lanes.accumulate(
+            &pass,
+            &leaves,
+            &batcher,
+            &job.train,
+            &step.examples,
+            recipe.micro_batch_tokens,
+        );
+        side.keep(leaves);
+        let per_token = 1.0 / targets.max(1) as f64;
+        let loss = loss * per_token;
+        let norm = optimizer::global_norm(sums) * per_token;
+        let lr = optimizer::learning_rate(job.optimizer, at.step, total_steps);
+        let apply = guard
+            .check(loss, norm, recipe.max_skipped)
+            .map_err(|problem| TrainError::Diverged {
+                step: at.step + 1,
+                problem,
+                output_dir: job.output_dir.to_owned(),
+            })?;
+        if apply {
+            let clip = (job.optimizer.max_grad_norm / (norm + 1e-6)).min(1.0);
+            adamw.step(
+                job.optimizer,
+                lr,
+                &mut params,
+                sums,
+                (per_token * clip) as f32,
+            );
+        } else {
+            progress.event(&Event::Skipped { step: at.step + 1 });
+        }
+        at = Position {
+            step: at.step + 1,
+            cursor: step.next,
+            tokens: at.tokens + step.tokens as u64,
+        };
+        let speed = (at.tokens - tokens_before) as f64 / begun.elapsed().as_secs_f64();
+        progress.event(&Event::Step {
+            step: at.step,
+            loss,
+            tokens: at.tokens,
+            tokens_per_second: speed,
+            eta_seconds: (total_tokens.saturating_sub(at.tokens)) as f64 / speed.max(1e-9),
+            learning_rate: lr,
+            grad_norm: norm,
+        });
+        if apply {
+            window.add(loss, norm, step_begun.elapsed().as_secs_f64());
+        }
+        let last = at.step == total_steps;
+        if (at.step % recipe.log_every == 0 || last) && window.steps > 0 {
+            let [loss, norm, seconds] = window.take();
+            let values = [
+                ("loss", loss),
+                ("grad_norm", norm),
+                ("learning_rate", lr),
+                ("num_tokens", at.tokens as f64),
+                ("epoch", order.epoch_at(at.cursor)),
+                ("step_time", seconds),
+                ("tokens_per_second", speed),
+                ("skipped_steps", guard.skipped as f64),
+            ];
+            records.note(at.step, &values)?;
+        }
+        if let Some(valid) = &job.valid
+            && (last || (recipe.eval_every > 0 && at.step % recipe.eval_every == 0))
+        {
+            let leaves = side.leaves(&params);
+            let pass = side.pass(job.seed, at.step, false);
+            let loss = evaluate(&pass, &leaves, &batcher, valid, recipe.micro_batch_tokens);
+            side.keep(leaves);
+            records.note(at.step, &[("eval_loss", loss)])?;
+            records.draw()?;
+            progress.event(&Event::Evaluated {
+                step: at.step,
+                loss,
+            });
+        }
+        if recipe.save_every > 0 && at.step % recipe.save_every == 0 && !last {
+            let path = save(&job, recipe, &at, &params, &adamw, &guard)?;
+            progress.event(&Event::Saved {
+                step: at.step,
+                path,
+            });
+        }
+    }
+    records.draw()?;
+    Ok(Outcome {
+        params,
+        loss: guard.smoothed,
+        steps: at.step,
+        seconds: begun.elapsed().as_secs_f64(),
+    })
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    step: u64,
+    cursor: u64,
+    tokens: u64,
+}
+
+fn save(
+    job: &Job<'_>,
+    recipe: &RunRecipe,
+    at: &Position,
+    params: &[Param],
+    adamw: &AdamW,
+    guard: &Guard,
+) -> Result<PathBuf, TrainError> {
+    let state = checkpoint::State::new(
+        at.step,
+        adamw.steps,
+        at.cursor,
+        at.tokens,
+        guard,
+        &job.resolved,
+    );
+    checkpoint::save(
+        job.output_dir,
+        &state,
+        params,
+        adamw,
+        recipe.save_total_limit,
+    )
+}
+
+/// Means over the steps since the last line of the log.
+#[derive(Debug, Default)]
+struct Window {
+    sums: [f64; 3],
+    steps: u64,
+}
+
+impl Window {
+    fn add(&mut self, loss: f64, norm: f64, seconds: f64) {
+        for (sum, value) in self.sums.iter_mut().zip([loss, norm, seconds]) {
+            *sum += value;
+        }
+        self.steps += 1;
+    }
+
+    fn take(&mut self) -> [f64; 3] {
+        let means = self.sums.map(|s| s / self.steps.max(1) as f64);
+        *self = Self::default();
+        means
+    }
+}
+
+/// What stays the same in all passes; it keeps the frozen base's tensors between steps.
+struct Side<'a> {
+    spec: &'a Spec,
+    slots: &'a Slots,
+    layout: Option<&'a LoraLayout>,
+    checkpointing: bool,
+    bf16: bool,
+    frozen: Option<Leaves>,
+}
+
+impl<'a> Side<'a> {
+    fn leaves(&mut self, params: &[Param]) -> Leaves {
+        match self.frozen.take() {
+            Some(leaves) => leaves.with_adapter(params, self.bf16),
+            None => Leaves::base(params, self.bf16),
+        }
+    }
+
+    fn keep(&mut self, leaves: Leaves) {
+        if self.layout.is_some() {
+            self.frozen = Some(leaves);
+        }
+    }
+
+    fn pass(&self, seed: u64, step: u64, training: bool) -> Pass<'a> {
+        Pass {
+            spec: self.spec,
+            slots: self.slots,
+            checkpointing: self.checkpointing,
+            adapter: self.layout.map(|l| AdapterSide {
+                slots: &l.slots,
+                scale: l.scale,
+                dropout: (training && l.dropout > 0.0).then(|| {
+                    (
+                        l.dropout,
+                        seed ^ (step + 1).wrapping_mul(0xD1B5_4A32_D192_ED03),
+                    )
+                }),
+            }),
+        }
+    }
+}
+
+/// Turns examples into micro-batches.
+#[derive(Debug)]
+pub(crate) struct Batcher<'a> {
+    spec: &'a Spec,
+    cos: Arc<[f32]>,
+    sin: Arc<[f32]>,
+}
+
+impl<'a> Batcher<'a> {
+    /// For examples of at most `longest` tokens.
+    pub(crate) fn new(spec: &'a Spec, longest: usize) -> Self {
+        let (cos, sin) = spec.rope_tables(longest);
+        Self { spec, cos, sin }
+    }
+
+    /// The micro-batch of `examples`, one document after the other.
+    pub(crate) fn batch(&self, set: &Dataset, examples: &[usize]) -> MicroBatch {
+        let mut ids = Vec::new();
+        let mut targets = Targets {
+            ids: Vec::new(),
+            weights: Vec::new(),
+        };
+        let mut bounds = vec![0];
+        let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
+        for &example in examples {
+            let e = &set.examples[example];
+            let (tokens, learnt) = (set.tokens_of(e), set.learnt_of(e));
+            let start = ids.len();
+            ids.extend_from_slice(tokens);
+            // Row i predicts token i + 1 of the same document; its last row predicts nothing.
+            for i in 0..e.len {
+                targets.ids.push(tokens.get(i + 1).copied().unwrap_or(0));
+                let learnt = learnt.get(i + 1).is_some_and(|&l| l);
+                targets.weights.push(if learnt { 1.0 } else { 0.0 });
+            }
+            if e.adapter_from < e.len {
+                ranges.push(start + e.adapter_from..start + e.len);
+            }
+            bounds.push(ids.len());
+        }
+        let total = ids.len();
+        MicroBatch {
+            ids: ids.into(),
+            attention: Arc::new(AttentionPlan {
+                heads: self.spec.heads,
+                kv_heads: self.spec.kv_heads,
+                head_dim: self.spec.head_dim,
+                bounds,
+                window: self.spec.window,
+                cos: Arc::clone(&self.cos),
+                sin: Arc::clone(&self.sin),
+            }),
+            targets: Arc::new(targets),
+            adapter_rows: Arc::new(AdapterRows { ranges, total }),
+        }
+    }
+}
+
+/// Loss of a whole data set, nats per learnt token.
+fn evaluate(
+    pass: &Pass<'_>,
+    leaves: &Leaves,
+    batcher: &Batcher<'_>,
+    set: &Dataset,
+    micro_batch_tokens: usize,
+) -> f64 {
+    let all: Vec<usize> = (0..set.examples.len()).collect();
+    let (mut loss, mut targets) = (0.0, 0);
+    for micro in set.micro_batches(&all, micro_batch_tokens) {
+        let examples = &all[micro];
+        let learnt: usize = examples
+            .iter()
+            .map(|&e| set.targets_of(&set.examples[e]))
+            .sum();
+        if learnt > 0 {
+            targets += learnt;
+            loss += gradient::evaluate(pass, leaves, &batcher.batch(set, examples));
+        }
+    }
+    loss / targets.max(1) as f64
+}

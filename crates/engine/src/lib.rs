@@ -8,7 +8,7 @@
 //! - [`engine`], [`step`](Engine::step): the owner's door, and the heart
 //! - [`request`]: what goes in and comes out
 //! - [`scheduler`], [`block_pool`], [`prefix_cache`], [`sequence`]: who computes what in which blocks; no tensors
-//! - `runner`, `batch`, `store`, `attention`, `linear`, `rows`, `kv`, `matrix`, `weights`, `adapters`: the forward pass
+//! - `runner`, `batch`, `store`, `attention`, `linear`, `rows`, `kv`, `matrix`, `packed`, `weights`, `adapters`: the forward pass
 //! - [`sampler`], [`rng`]: from logits to tokens
 //!
 //! Letters in shape comments: T token rows, E hidden, F ffn, H query heads, K kv heads, G = H/K, D head dim, V vocab, R rank.
@@ -24,6 +24,7 @@ mod kv;
 mod linear;
 mod matrix;
 pub mod options;
+mod packed;
 pub mod prefix_cache;
 pub mod request;
 pub mod rng;

@@ -7,6 +7,7 @@ use edgethink_pool::Pool;
 use crate::error::EngineError;
 use crate::matrix::{Hold, Matrix};
 use crate::options::WeightFormat;
+use crate::packed::{self, Item};
 
 /// All weights.
 #[derive(Debug)]
@@ -56,16 +57,42 @@ impl EngineWeights {
             WeightFormat::Q4 => Hold::Rounded(Bits::B4),
         };
         let weights = &model.weights;
-        let mut layers = Vec::with_capacity(weights.layers.len());
+        let mut items = Vec::new();
         for (index, layer) in weights.layers.iter().enumerate() {
-            let load = |linear: Linear| {
+            for (linear, tensor) in Linear::ALL.into_iter().zip(&layer.linears) {
                 let name = format!("model.layers.{index}.{}.weight", linear.hf_name());
-                Matrix::load(&name, &layer.linears[linear as usize], hold, pool)
-            };
-            let [q, k, v, o, gate, up, down] = Linear::ALL.map(load);
+                items.push(Item { name, tensor, hold });
+            }
+        }
+        let embedding = match &weights.lm_head {
+            Some(head) => {
+                items.push(Item {
+                    name: "lm_head.weight".to_owned(),
+                    tensor: head,
+                    hold,
+                });
+                Embedding::Table(weights.embed_tokens.clone())
+            }
+            None => {
+                // Embedding rows at 4 bits would hurt every token, so a tied head gets 8.
+                let eight = hold == Hold::Rounded(Bits::B4);
+                let hold = if eight { Hold::Rounded(Bits::B8) } else { hold };
+                let name = "model.embed_tokens.weight".to_owned();
+                items.push(Item {
+                    name,
+                    tensor: &weights.embed_tokens,
+                    hold,
+                });
+                Embedding::Tied
+            }
+        };
+        let mut matrices = packed::load(&items, pool)?.into_iter();
+        let mut next = || matrices.next().expect("one matrix per item");
+        let mut layers = Vec::with_capacity(weights.layers.len());
+        for layer in &weights.layers {
             let qk_norm = layer.q_norm.as_ref().zip(layer.k_norm.as_ref());
             layers.push(Layer {
-                linears: [q?, k?, v?, o?, gate?, up?, down?],
+                linears: std::array::from_fn(|_| next()),
                 biases: layer
                     .biases
                     .each_ref()
@@ -75,29 +102,7 @@ impl EngineWeights {
                 qk_norm: qk_norm.map(|(q, k)| (q.to_f32(), k.to_f32())),
             });
         }
-        let (embedding, lm_head) = match &weights.lm_head {
-            Some(head) => (
-                Embedding::Table(weights.embed_tokens.clone()),
-                Matrix::load("lm_head.weight", head, hold, pool)?,
-            ),
-            None => {
-                // Embedding rows at 4 bits would hurt every token, so a tied head gets 8.
-                let hold = if hold == Hold::Rounded(Bits::B4) {
-                    Hold::Rounded(Bits::B8)
-                } else {
-                    hold
-                };
-                (
-                    Embedding::Tied,
-                    Matrix::load(
-                        "model.embed_tokens.weight",
-                        &weights.embed_tokens,
-                        hold,
-                        pool,
-                    )?,
-                )
-            }
-        };
+        let lm_head = next();
         Ok(EngineWeights {
             embedding,
             layers,

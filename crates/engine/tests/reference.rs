@@ -11,8 +11,9 @@ use edgethink_model::{Config, Family, Linear, Model, Tensor, Weights, reference}
 use edgethink_testkit::{Tol, assert_close, tiny_config};
 use support::*;
 
-/// f32 weights and f16 KV: the halves have 11 bits, the rest is the order of f32 sums.
-const FLOAT: Tol = Tol::RelToMax(1e-3);
+/// f32 weights and f16 KV: keys and values are rounded by up to 2^-12 each, which random adapters amplify; 1.3e-3 was the worst of
+/// 22,400 logits, the same on every instruction set. Sums in another order are 1000 times smaller.
+const FLOAT: Tol = Tol::RelToMax(2e-3);
 
 #[test]
 fn every_family_on_every_instruction_set() {

@@ -1,0 +1,203 @@
+//! Loading of matrices: integers from the file, or floats rounded to integers, packed into one arena.
+//!
+//! A decode step reads every weight once, so the arena lies in large pages where the system has them: with small ones a processor in a
+//! virtual machine spends most of the step in page walks. The file is read through its handle, so its mapping does not become resident.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use edgethink_kernels::{
+    Bits, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages, pack_rows, quantize_weights,
+};
+use edgethink_model::quant::has_offsets;
+use edgethink_model::{Bytes, Tensor};
+use edgethink_pool::Pool;
+
+use crate::error::EngineError;
+use crate::matrix::{Hold, Matrix};
+
+/// Rows that one task converts; a multiple of the panel.
+const LOAD_ROWS: usize = 256;
+/// Alignment of the quants in bytes: a cache line, which is also the widest vector.
+const ALIGN: usize = 64;
+
+/// A tensor to be loaded.
+pub(crate) struct Item<'a> {
+    pub(crate) name: String,
+    pub(crate) tensor: &'a Tensor,
+    pub(crate) hold: Hold,
+}
+
+/// Panels of one matrix in the arena.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    arena: Arc<Arena>,
+    shape: PackedShape,
+    quants: Range<usize>,
+    scales: Range<usize>,
+    offsets: Option<Range<usize>>,
+}
+
+/// The integers, scales and offsets of all matrices.
+#[derive(Debug)]
+struct Arena {
+    quants: Vec<u8>,
+    halves: Vec<u16>,
+}
+
+impl Packed {
+    /// For the kernels.
+    pub(crate) fn view(&self) -> PackedRef<'_> {
+        let Arena { quants, halves } = &*self.arena;
+        let offsets = self.offsets.clone().map(|range| &halves[range]);
+        PackedRef::new(
+            self.shape,
+            &quants[self.quants.clone()],
+            &halves[self.scales.clone()],
+            offsets,
+        )
+    }
+
+    /// Sizes.
+    pub(crate) fn shape(&self) -> PackedShape {
+        self.shape
+    }
+
+    /// Bytes of quants, scales and offsets.
+    pub(crate) fn size_bytes(&self) -> usize {
+        self.quants.len() + 2 * (self.scales.len() + self.offsets.as_ref().map_or(0, Range::len))
+    }
+}
+
+/// A part of a matrix, converted by one task.
+struct Part<'a> {
+    item: &'a Item<'a>,
+    rows: Range<usize>,
+    target: PackedMut<'a>,
+    result: Result<(), EngineError>,
+}
+
+/// Loads all matrices, in order. Those that are held as stored floats stay on the file's mapping.
+pub(crate) fn load(items: &[Item<'_>], pool: &Pool) -> Result<Vec<Matrix>, EngineError> {
+    let shapes = items.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
+    let packed = || shapes.iter().flatten();
+    let mut quants = vec![0u8; packed().map(PackedShape::quant_bytes).sum::<usize>() + ALIGN];
+    let mut halves = vec![0u16; packed().map(half_count).sum()];
+    let _ = advise_huge_pages(&mut quants); // only speed depends on it
+    let _ = advise_huge_pages(&mut halves);
+    let skip = quants.as_ptr().align_offset(ALIGN).min(ALIGN);
+
+    let mut parts = Vec::new();
+    let (mut rest, mut rest_halves) = (&mut quants[skip..], halves.as_mut_slice());
+    for (item, shape) in items.iter().zip(&shapes) {
+        let Some(shape) = *shape else { continue };
+        let (mine, tail) = std::mem::take(&mut rest).split_at_mut(shape.quant_bytes());
+        let (scales, half_tail) =
+            std::mem::take(&mut rest_halves).split_at_mut(shape.scale_count());
+        let (offsets, half_tail) = half_tail.split_at_mut(half_count(&shape) - shape.scale_count());
+        (rest, rest_halves) = (tail, half_tail);
+        let mut target = PackedMut::new(shape, mine, scales, shape.has_offset.then_some(offsets));
+        for first in (0..shape.rows).step_by(LOAD_ROWS) {
+            let panels = (LOAD_ROWS / PANEL).min(target.shape().panels());
+            let (head, tail) = target.split_at_panel(panels);
+            target = tail;
+            parts.push(Part {
+                item,
+                rows: first..first + head.shape().rows,
+                target: head,
+                result: Ok(()),
+            });
+        }
+    }
+    pool.for_each_mut(&mut parts, |_, part| {
+        part.result = convert(part.item, part.rows.clone(), &mut part.target)
+    });
+    parts.into_iter().try_for_each(|part| part.result)?;
+
+    let arena = Arc::new(Arena { quants, halves });
+    let (mut at, mut half_at) = (skip, 0);
+    let matrix = |(item, shape): (&Item<'_>, Option<PackedShape>)| {
+        let Some(shape) = shape else {
+            return Matrix::Dense(item.tensor.clone());
+        };
+        let quants = at..at + shape.quant_bytes();
+        let scales = half_at..half_at + shape.scale_count();
+        let offsets = shape
+            .has_offset
+            .then(|| scales.end..scales.end + shape.scale_count());
+        (at, half_at) = (quants.end, half_at + half_count(&shape));
+        Matrix::Packed(Packed {
+            arena: Arc::clone(&arena),
+            shape,
+            quants,
+            scales,
+            offsets,
+        })
+    };
+    Ok(items.iter().zip(shapes).map(matrix).collect())
+}
+
+/// The packed shape of an item, `None` for floats in place.
+fn shape(item: &Item<'_>) -> Result<Option<PackedShape>, EngineError> {
+    let Item { name, tensor, hold } = item;
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let (bits, has_offset) = match (hold, tensor.dtype.code_bits()) {
+        (Hold::Rounded(bits), _) => (*bits, false),
+        (Hold::Stored, None) => return Ok(None),
+        (Hold::Stored, Some(4)) => (Bits::B4, has_offsets(tensor.dtype)),
+        (Hold::Stored, Some(_)) => (Bits::B8, has_offsets(tensor.dtype)),
+    };
+    if !cols.is_multiple_of(32) {
+        return Err(EngineError::Columns {
+            name: name.clone(),
+            cols,
+        });
+    }
+    Ok(Some(PackedShape {
+        rows,
+        cols,
+        bits,
+        has_offset,
+    }))
+}
+
+/// Scales and offsets.
+fn half_count(shape: &PackedShape) -> usize {
+    shape.scale_count() * if shape.has_offset { 2 } else { 1 }
+}
+
+/// Reads rows of the tensor and packs them.
+fn convert(
+    item: &Item<'_>,
+    rows: Range<usize>,
+    target: &mut PackedMut<'_>,
+) -> Result<(), EngineError> {
+    let Item { name, tensor, hold } = item;
+    let cols = tensor.cols();
+    let mut bytes = Vec::new();
+    let unreadable = |source| EngineError::Read {
+        name: name.clone(),
+        source: Arc::new(source),
+    };
+    tensor
+        .read_rows_into(rows.clone(), &mut bytes)
+        .map_err(unreadable)?;
+    let part = Tensor::new(tensor.dtype, vec![rows.len(), cols], Bytes::copy_of(&bytes))
+        .expect("whole rows of a valid tensor");
+    let mut codes = vec![0; rows.len() * cols];
+    let mut scales = vec![0.0; codes.len() / 32];
+    let mut offsets = vec![0.0; codes.len() / 32];
+    let damaged = |source| EngineError::Quantize {
+        name: name.clone(),
+        source,
+    };
+    match hold {
+        Hold::Stored => part.codes(0..rows.len(), &mut codes, &mut scales, &mut offsets),
+        Hold::Rounded(bits) => {
+            quantize_weights(*bits, cols, &part.to_f32(), &mut codes, &mut scales)
+                .map_err(damaged)?;
+        }
+    }
+    let offsets = target.shape().has_offset.then_some(offsets.as_slice());
+    pack_rows(target, 0, &codes, &scales, offsets).map_err(damaged)
+}

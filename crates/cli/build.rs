@@ -12,10 +12,11 @@ const MAX_BYTES: u64 = 16 << 20;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../models/pocket");
     println!("cargo::rerun-if-changed=build.rs");
+    // Cargo looks for a path that is not there at every build, so this also sees the model arrive.
+    println!("cargo::rerun-if-changed={}", root.display());
     let mut files = Vec::new();
     for part in ["base", "adapter"] {
         let dir = root.join(part);
-        println!("cargo::rerun-if-changed={}", dir.display());
         if dir.is_dir() {
             collect(&dir, part, &mut files)?;
         }

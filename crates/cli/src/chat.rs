@@ -58,12 +58,26 @@ pub(crate) fn run(args: &ChatArgs) -> Result<ExitCode> {
             ))
         );
     }
+    let say = |text: &str| {
+        if screen.live {
+            eprintln!("{}", screen.dim(text));
+        }
+    };
     while let Some(line) = input.next()? {
         match parse(&line) {
             Line::Say(text) => chat.say(&mut reasoner, text)?,
-            Line::Think(think) => chat.think = Some(think),
-            Line::Budget(budget) => chat.budget = budget,
-            Line::Clear => chat.messages.clear(),
+            Line::Think(think) => {
+                chat.think = Some(think);
+                say(if think == ThinkArg::On { "thinking on" } else { "thinking off" });
+            }
+            Line::Budget(budget) => {
+                chat.budget = budget;
+                say(&budget.map_or("no budget".to_owned(), |n| format!("at most {n} tokens")));
+            }
+            Line::Clear => {
+                chat.messages.clear();
+                say("forgotten");
+            }
             Line::Help => eprintln!("{HELP}"),
             Line::Exit => break,
             Line::Empty => {}

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use edgethink_engine::{Engine, EngineOptions, KvFormat, Sampling, WeightFormat};
-use edgethink_model::{Adapter, GenerationConfig, Model};
+use edgethink_model::{Adapter, GenerationConfig, LoadOptions, Model};
 use edgethink_reason::{Input, Query, Reasoner, Think, ThoughtFormat};
 
 use crate::args::model::{FormatArgs, KvArg, WeightsArg};
 use crate::args::{EngineArgs, ModelArgs, SamplingArgs, ThinkArg, ThinkingArgs};
 use crate::pocket;
+use crate::screen::Screen;
 
 /// Contexts beyond this are held only on request (`--kv-tokens`).
 const MAX_CONTEXT_TOKENS: usize = 32_768;
@@ -46,7 +47,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
         None if beside.join("adapter_config.json").is_file() => Some(text(&beside)?),
         None => None,
     };
-    let model = load_model(&base)?;
+    let model = load_model(&base, args.offline)?;
     let adapter = match adapter {
         None => None,
         Some(path) => {
@@ -62,8 +63,12 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
     })
 }
 
-fn load_model(path: &str) -> Result<Model> {
-    Model::load(path).with_context(|| format!("cannot load the model {path}"))
+fn load_model(path: &str, offline: bool) -> Result<Model> {
+    let options = LoadOptions {
+        offline,
+        progress: Screen::stderr().live,
+    };
+    Model::load_with(path, options).with_context(|| format!("cannot load the model {path}"))
 }
 
 fn text(path: &Path) -> Result<String> {

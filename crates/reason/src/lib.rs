@@ -14,6 +14,7 @@ pub mod answer;
 pub mod budget;
 pub mod error;
 pub mod event;
+mod job;
 pub mod prompt;
 pub mod query;
 pub mod reasoner;

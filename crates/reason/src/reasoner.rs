@@ -11,16 +11,17 @@ use edgethink_engine::{
     AdapterId, AdapterSpan, Engine, Event as EngineEvent, FinishReason as EngineFinish, Request,
     RequestError, RequestId,
 };
-use edgethink_model::tokenizer::{Detokenizer, Tokenizer};
+use edgethink_model::tokenizer::Tokenizer;
 use edgethink_model::{Adapter, Model};
 
-use crate::answer::{AdapterUse, Answer, FinishReason, Timings, TokenLogprob, Usage};
+use crate::answer::{Answer, FinishReason, TokenLogprob, Usage};
 use crate::budget::{BudgetPlan, DEFAULT_CLOSING};
 use crate::error::ReasonError;
 use crate::event::{Event, QueryId};
+use crate::job::{Job, emit};
 use crate::prompt::{encode, place_adapter, tag_token, template_can_think};
 use crate::query::{Input, Query, Think};
-use crate::split::{Part, Tags};
+use crate::split::Tags;
 use crate::stream::{Kind, Piece, Stream, StreamRules};
 
 /// How the model writes its thoughts.
@@ -53,21 +54,6 @@ pub struct Reasoner {
     close_token: Option<u32>,
     jobs: BTreeMap<RequestId, Job>,
     next_query: u64,
-}
-
-/// A query in flight.
-#[derive(Debug)]
-struct Job {
-    query: QueryId,
-    streams: Vec<Stream>,
-    detokenizers: Vec<Detokenizer>,
-    ignore_eos: bool,
-    adapter: AdapterUse,
-    usage: Usage,
-    submitted: Instant,
-    prefilled: Option<Instant>,
-    first_token: Option<Instant>,
-    last_token: Option<Instant>,
 }
 
 /// A token as the engine gave it.
@@ -217,7 +203,7 @@ impl Reasoner {
     pub fn step(&mut self) -> Result<Vec<(QueryId, Event)>, ReasonError> {
         let mut out = Vec::new();
         for event in self.engine.step()? {
-            let request = request_of(&event);
+            let request = event.request();
             // Events of a query that was dropped after an error are of no interest.
             let Some(mut job) = self.jobs.remove(&request) else {
                 continue;
@@ -473,94 +459,6 @@ impl Reasoner {
             context,
             left: context.saturating_sub(prompt),
             needed,
-        }
-    }
-}
-
-/// The request that an event belongs to.
-fn request_of(event: &EngineEvent) -> RequestId {
-    match event {
-        EngineEvent::Prefilled { request, .. }
-        | EngineEvent::Hidden { request, .. }
-        | EngineEvent::Token { request, .. }
-        | EngineEvent::Finished { request, .. }
-        | EngineEvent::Failed { request, .. } => *request,
-    }
-}
-
-/// Turns what the stream found into events.
-fn emit(stream: &mut Stream, index: usize, ended: Option<usize>, out: &mut Vec<Event>) {
-    let mut ended = ended;
-    for part in stream.take() {
-        match part {
-            Part::Reasoning(text) => out.push(Event::Reasoning {
-                stream: index,
-                text,
-            }),
-            Part::Content(text) => {
-                if let Some(tokens) = ended.take() {
-                    out.push(Event::ThoughtEnded {
-                        stream: index,
-                        tokens,
-                        forced: stream.forced(),
-                    });
-                }
-                out.push(Event::Content {
-                    stream: index,
-                    text,
-                });
-            }
-        }
-    }
-    if let Some(tokens) = ended {
-        out.push(Event::ThoughtEnded {
-            stream: index,
-            tokens,
-            forced: stream.forced(),
-        });
-    }
-}
-
-impl Job {
-    fn into_answer(self) -> Answer {
-        let now = Instant::now();
-        let ms = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64() * 1e3;
-        let rate = |count: usize, ms: f64| {
-            if count > 0 && ms > 0.0 {
-                count as f64 * 1e3 / ms
-            } else {
-                0.0
-            }
-        };
-        let n = self.streams.len();
-        let choices: Vec<_> = self
-            .streams
-            .into_iter()
-            .enumerate()
-            .map(|(i, stream)| stream.into_choice(i))
-            .collect();
-        let mut usage = self.usage;
-        usage.completion_tokens = choices.iter().map(|choice| choice.token_ids.len()).sum();
-        usage.reasoning_tokens = choices.iter().map(|choice| choice.reasoning_tokens).sum();
-        let decode = match (self.first_token, self.last_token) {
-            (Some(first), Some(last)) => {
-                rate(usage.completion_tokens.saturating_sub(n), ms(first, last))
-            }
-            _ => 0.0,
-        };
-        let fresh = usage.prompt_tokens - usage.cached_tokens.min(usage.prompt_tokens);
-        Answer {
-            usage,
-            timings: Timings {
-                ttft_ms: self.first_token.map_or(0.0, |at| ms(self.submitted, at)),
-                prefill_tps: self
-                    .prefilled
-                    .map_or(0.0, |at| rate(fresh, ms(self.submitted, at))),
-                decode_tps: decode,
-                total_ms: ms(self.submitted, now),
-            },
-            adapter: self.adapter,
-            choices,
         }
     }
 }

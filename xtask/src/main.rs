@@ -11,6 +11,9 @@ mod tree;
 
 use std::process::ExitCode;
 
+/// Looks at the tree and says what is wrong, one line each.
+type Check = fn(&tree::Tree) -> Vec<String>;
+
 fn main() -> ExitCode {
     let tree = match tree::Tree::open() {
         Ok(tree) => tree,
@@ -19,7 +22,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let checks: [(&str, fn(&tree::Tree) -> Vec<String>); 3] = [
+    let checks: [(&str, Check); 3] = [
         (
             "imports follow the table in ARCHITECTURE.md",
             imports::check,

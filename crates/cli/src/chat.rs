@@ -68,7 +68,11 @@ pub(crate) fn run(args: &ChatArgs) -> Result<ExitCode> {
             Line::Say(text) => chat.say(&mut reasoner, text)?,
             Line::Think(think) => {
                 chat.think = Some(think);
-                say(if think == ThinkArg::On { "thinking on" } else { "thinking off" });
+                say(if think == ThinkArg::On {
+                    "thinking on"
+                } else {
+                    "thinking off"
+                });
             }
             Line::Budget(budget) => {
                 chat.budget = budget;

@@ -1,3 +1,5 @@
+//! Reading `config.json`: real files of each family, and what is refused.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -8,7 +8,7 @@
 //! Tokens for the closing phrase and for the answer are reserved inside the limit, so an answer always comes. A budget that
 //! is smaller than the closing phrase and the least reserve (0 and 1 are) ends the thought at once and is exceeded by
 //! exactly those tokens: an answer of zero tokens is no answer. Paper §4, hard token limit; the wording is ours.
-//! Called by [`crate::stream`].
+//! Called by `stream`.
 
 use crate::split::{Place, Tags};
 

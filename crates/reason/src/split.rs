@@ -3,7 +3,7 @@
 //! The tags may arrive as one special token (then [`ThoughtSplitter::open`] and [`ThoughtSplitter::close`] are called) or as
 //! plain text cut at any byte. Text that could be the start of a tag is held back until the next piece decides it.
 //! White space around the tags is dropped: `<think>\nA\n</think>\n\nB` gives the thought `A` and the answer `B`.
-//! Called by [`crate::stream`] once per token.
+//! Called by `stream` once per token.
 
 /// The texts that open and close a thought.
 #[derive(Debug, Clone, PartialEq, Eq)]

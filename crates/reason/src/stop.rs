@@ -1,7 +1,7 @@
 //! Stop strings: ends the answer at the first of them, over any token borders.
 //!
 //! No part of a stop string is ever given out: text that could be the beginning of one is held back until the next piece
-//! decides it. Stop strings look at the answer, not at the thought. Called by [`crate::stream`].
+//! decides it. Stop strings look at the answer, not at the thought. Called by `stream`.
 
 use crate::split::partial;
 

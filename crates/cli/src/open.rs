@@ -142,6 +142,7 @@ pub(crate) fn engine_options(
         kv: match format.kv {
             KvArg::Int8 => KvFormat::Int8,
             KvArg::F16 => KvFormat::F16,
+            KvArg::F32 => KvFormat::F32,
         },
         kv_tokens,
         max_sequences: sequences.max(1),

@@ -63,7 +63,7 @@ fn check(out: &Path, name: &str) -> Result<f64, Box<dyn Error>> {
     let model = Model::load(dir.to_str().ok_or("the path is not UTF-8")?)?;
     let options = EngineOptions {
         weights: WeightFormat::Stored,
-        kv: KvFormat::F16,
+        kv: KvFormat::F32,
         kv_tokens: 1024,
         ..EngineOptions::for_model(&config)
     };

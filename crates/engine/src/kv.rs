@@ -34,6 +34,10 @@ enum LayerKv {
         k: Vec<u16>,
         v: Vec<u16>,
     },
+    F32 {
+        k: Vec<f32>,
+        v: Vec<f32>,
+    },
 }
 
 /// One kv head of a layer, to be written by one task.
@@ -48,6 +52,10 @@ pub(crate) enum HeadMut<'a> {
     F16 {
         k: &'a mut [u16],
         v: &'a mut [u16],
+    },
+    F32 {
+        k: &'a mut [f32],
+        v: &'a mut [f32],
     },
 }
 
@@ -73,6 +81,10 @@ impl KvStore {
                 k: vec![0; values],
                 v: vec![0; values],
             },
+            KvFormat::F32 => LayerKv::F32 {
+                k: vec![0.0; values],
+                v: vec![0.0; values],
+            },
         };
         KvStore {
             layers: (0..layers).map(layer).collect(),
@@ -88,6 +100,7 @@ impl KvStore {
         let per_head = match self.format {
             KvFormat::Int8 => 2 * (self.head_dim + size_of::<f32>()),
             KvFormat::F16 => 2 * 2 * self.head_dim,
+            KvFormat::F32 => 2 * 4 * self.head_dim,
         };
         self.layers.len() * self.heads * per_head
     }
@@ -121,6 +134,11 @@ impl KvStore {
                 .zip(v.chunks_exact_mut(values))
                 .map(|(k, v)| HeadMut::F16 { k, v })
                 .collect(),
+            LayerKv::F32 { k, v } => k
+                .chunks_exact_mut(values)
+                .zip(v.chunks_exact_mut(values))
+                .map(|(k, v)| HeadMut::F32 { k, v })
+                .collect(),
         }
     }
 
@@ -151,6 +169,10 @@ impl KvStore {
                 k: &k[values.clone()],
                 v: &v[values],
             },
+            LayerKv::F32 { k, v } => KvRef::F32 {
+                k: &k[values.clone()],
+                v: &v[values],
+            },
         }
     }
 
@@ -176,6 +198,10 @@ impl KvStore {
                         v_scale.copy_within(range, to);
                     }
                     LayerKv::F16 { k, v } => {
+                        k.copy_within(values.clone(), to * d);
+                        v.copy_within(values, to * d);
+                    }
+                    LayerKv::F32 { k, v } => {
                         k.copy_within(values.clone(), to * d);
                         v.copy_within(values, to * d);
                     }
@@ -222,6 +248,16 @@ impl HeadMut<'_> {
                 }
                 finite
             }
+            HeadMut::F32 { k, v } => {
+                let mut finite = true;
+                for (target, source) in [(&mut k[range.clone()], key), (&mut v[range], value)] {
+                    for (target, &x) in target.iter_mut().zip(source) {
+                        finite &= x.is_finite();
+                        *target = if x.is_finite() { x } else { 0.0 };
+                    }
+                }
+                finite
+            }
         }
     }
 }
@@ -233,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_copy_takes_the_tokens_of_every_layer_and_no_more() {
-        for format in [KvFormat::Int8, KvFormat::F16] {
+        for format in [KvFormat::Int8, KvFormat::F16, KvFormat::F32] {
             let mut store = KvStore::new(2, 3, 4, 2, format);
             let mut pool = BlockPool::new(2);
             let (from, to) = (pool.alloc().expect("free"), pool.alloc().expect("free"));

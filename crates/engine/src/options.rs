@@ -24,6 +24,8 @@ pub enum KvFormat {
     Int8,
     /// Half precision.
     F16,
+    /// Not rounded at all: for comparisons, at four times the memory of int8.
+    F32,
 }
 
 /// Settings that hold for the life of an engine.

@@ -232,7 +232,7 @@ fn nan_weights_fail_the_request_with_the_place() {
     for linear in 0..7 {
         for value in [f32::NAN, f32::INFINITY] {
             let model = damaged(&model, 1, linear, value);
-            for kv in [KvFormat::Int8, KvFormat::F16] {
+            for kv in [KvFormat::Int8, KvFormat::F16, KvFormat::F32] {
                 let mut engine = engine(&model, &EngineOptions { kv, ..options() });
                 let answer = run_one(&mut engine, &Request::greedy(prompt(1, 40), 4));
                 let error = answer.error.expect("NaN is an error");

@@ -42,6 +42,13 @@ pub enum KvRef<'a> {
         /// Values.
         v: &'a [u16],
     },
+    /// f32, without rounding.
+    F32 {
+        /// Keys.
+        k: &'a [f32],
+        /// Values.
+        v: &'a [f32],
+    },
 }
 
 /// One block of the cache for one kv head.
@@ -218,6 +225,7 @@ pub fn attend_block(
             (k.len(), v.len())
         }
         KvRef::F16 { k, v } => (k.len(), v.len()),
+        KvRef::F32 { k, v } => (k.len(), v.len()),
     };
     assert!(
         k >= tokens * d && v >= tokens * d,
@@ -302,6 +310,10 @@ fn load(
         KvRef::F16 { k, v } => {
             dispatch!(isa, quantize::widen_f16(&k[range.clone()], keys));
             dispatch!(isa, quantize::widen_f16(&v[range], values));
+        }
+        KvRef::F32 { k, v } => {
+            keys[..range.len()].copy_from_slice(&k[range.clone()]);
+            values[..range.len()].copy_from_slice(&v[range]);
         }
     }
 }

@@ -11,9 +11,23 @@ use support::{Hard, Random, assert_near, assert_same, isas};
 
 const BLOCK: usize = 32;
 
-/// A cache of one kv head in both formats.
+/// How the cache is read.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Int8,
+    F16,
+    F32,
+}
+
+impl Format {
+    const ALL: [Self; 3] = [Self::Int8, Self::F16, Self::F32];
+}
+
+/// A cache of one kv head in every format.
 struct Cache {
     d: usize,
+    k32: Vec<f32>,
+    v32: Vec<f32>,
     k8: Vec<i8>,
     v8: Vec<i8>,
     k_scale: Vec<f32>,
@@ -52,49 +66,58 @@ impl Cache {
             v8,
             k_scale,
             v_scale,
+            k32: k,
+            v32: v,
         }
     }
 
-    fn block(&self, first: usize, tokens: usize, int8: bool) -> KvBlock<'_> {
+    fn block(&self, first: usize, tokens: usize, format: Format) -> KvBlock<'_> {
         let (range, at) = (
             first..first + tokens,
             first * self.d..(first + tokens) * self.d,
         );
-        let kv = if int8 {
-            KvRef::Int8 {
+        let kv = match format {
+            Format::Int8 => KvRef::Int8 {
                 k: &self.k8[at.clone()],
                 v: &self.v8[at],
                 k_scale: &self.k_scale[range.clone()],
                 v_scale: &self.v_scale[range],
-            }
-        } else {
-            KvRef::F16 {
+            },
+            Format::F16 => KvRef::F16 {
                 k: &self.k16[at.clone()],
                 v: &self.v16[at],
-            }
+            },
+            Format::F32 => KvRef::F32 {
+                k: &self.k32[at.clone()],
+                v: &self.v32[at],
+            },
         };
         KvBlock { kv, tokens, first }
     }
 
-    fn values(&self, int8: bool) -> (Vec<f64>, Vec<f64>) {
-        let wide = |q: &[i8], scales: &[f32]| {
+    fn values(&self, format: Format) -> (Vec<f64>, Vec<f64>) {
+        let bytes = |q: &[i8], scales: &[f32]| {
             q.iter()
                 .enumerate()
                 .map(|(i, &q)| f64::from(q) * f64::from(scales[i / self.d]))
                 .collect()
         };
         let halves = |h: &[u16]| h.iter().map(|&h| f16::from_bits(h).to_f64()).collect();
-        if int8 {
-            (wide(&self.k8, &self.k_scale), wide(&self.v8, &self.v_scale))
-        } else {
-            (halves(&self.k16), halves(&self.v16))
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect();
+        match format {
+            Format::Int8 => (
+                bytes(&self.k8, &self.k_scale),
+                bytes(&self.v8, &self.v_scale),
+            ),
+            Format::F16 => (halves(&self.k16), halves(&self.v16)),
+            Format::F32 => (wide(&self.k32), wide(&self.v32)),
         }
     }
 }
 
 struct Case<'a> {
     cache: &'a Cache,
-    int8: bool,
+    format: Format,
     q: &'a [f32],
     positions: &'a [u32],
     window: Option<u32>,
@@ -113,7 +136,7 @@ impl Case<'_> {
         for first in (0..tokens).step_by(BLOCK) {
             let block = self
                 .cache
-                .block(first, BLOCK.min(tokens - first), self.int8);
+                .block(first, BLOCK.min(tokens - first), self.format);
             attend_block(isa, block, causal, &mut state);
         }
         let mut out = vec![f32::NAN; self.q.len()];
@@ -123,7 +146,7 @@ impl Case<'_> {
     /// The result and Σ weight · |value|.
     fn reference(&self) -> (Vec<f64>, Vec<f64>) {
         let d = self.cache.d;
-        let (k, v) = self.cache.values(self.int8);
+        let (k, v) = self.cache.values(self.format);
         let (mut out, mut scale) = (vec![], vec![]);
         for (q, &position) in self.q.chunks_exact(d).zip(self.positions) {
             let position = position as usize;
@@ -172,7 +195,7 @@ fn attention_is_near_f64() {
             (16, 4, Hard::Denormal),
         ] {
             let cache = Cache::random(&mut random, 100, d, hard);
-            for int8 in [true, false] {
+            for format in Format::ALL {
                 for window in [None, Some(1), Some(40)] {
                     let q = random.normals(rows * d);
                     let mut positions: Vec<u32> =
@@ -180,13 +203,13 @@ fn attention_is_near_f64() {
                     positions[0] = 99;
                     let case = Case {
                         cache: &cache,
-                        int8,
+                        format,
                         q: &q,
                         positions: &positions,
                         window,
                     };
                     let what = format!(
-                        "{isa} D = {d}, {rows} rows, {hard:?}, int8 {int8}, window {window:?}"
+                        "{isa} D = {d}, {rows} rows, {hard:?}, {format:?}, window {window:?}"
                     );
                     let got = case.run(isa, 100).expect("finite");
                     let (want, scale) = case.reference();
@@ -204,7 +227,7 @@ fn chunked_equals_whole_and_a_batch_its_members() {
     let (d, tokens, group) = (64, 77, 3);
     let cache = Cache::random(&mut random, tokens, d, Hard::Normal);
     for isa in isas() {
-        for int8 in [true, false] {
+        for format in Format::ALL {
             let q = random.normals(tokens * group * d);
             let positions: Vec<u32> = (0..tokens * group)
                 .map(|row| (row / group) as u32)
@@ -213,7 +236,7 @@ fn chunked_equals_whole_and_a_batch_its_members() {
                 let (q, positions) = (&q[rows.start * d..rows.end * d], &positions[rows]);
                 Case {
                     cache: &cache,
-                    int8,
+                    format,
                     q,
                     positions,
                     window: None,
@@ -232,7 +255,7 @@ fn chunked_equals_whole_and_a_batch_its_members() {
                 assert_same(
                     &chunked,
                     &whole,
-                    &format!("{isa} int8 {int8} in chunks of {chunk}"),
+                    &format!("{isa} {format:?} in chunks of {chunk}"),
                 );
             }
         }
@@ -247,7 +270,7 @@ fn widths_with_fused_multiply_add_agree_exactly() {
     let positions: Vec<u32> = (50..70).collect();
     let case = Case {
         cache: &cache,
-        int8: true,
+        format: Format::Int8,
         q: &q,
         positions: &positions,
         window: Some(30),
@@ -280,7 +303,7 @@ fn non_finite_queries_keys_and_values_are_found() {
                 }
                 let case = Case {
                     cache: &cache,
-                    int8: false,
+                    format: Format::F16,
                     q: &q,
                     positions: &positions,
                     window,
@@ -311,7 +334,7 @@ fn tokens_that_are_not_seen_do_not_matter() {
         let seen = |cache: &Cache| {
             Case {
                 cache,
-                int8: true,
+                format: Format::Int8,
                 q: &q,
                 positions: &positions,
                 window: None,

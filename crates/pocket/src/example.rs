@@ -3,6 +3,7 @@
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::drill;
 use crate::easy::{self, Easy};
 use crate::facts::RELATIONS;
 use crate::problem::{Problem, ProblemSpec};
@@ -163,8 +164,11 @@ pub struct BaseMix {
     /// Pairs of words in other orders, for the first texts of a training.
     #[serde(default)]
     pub pairs: f64,
-    /// Worked solutions as plain text.
+    /// Worked solutions of hard problems.
     pub worked: f64,
+    /// Thoughts about easy questions.
+    #[serde(default)]
+    pub worked_easy: f64,
     /// Problems with their statements looked up in another order: what teaches a small model to find things.
     pub reading: f64,
     /// Lines of arithmetic.
@@ -221,6 +225,7 @@ impl BaseMix {
             self.repeat,
             self.pairs,
             self.worked,
+            self.worked_easy,
             self.reading,
             self.drill,
             self.facts,
@@ -369,31 +374,20 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
             mix.reading,
             mix.repeat,
             mix.pairs,
+            mix.worked_easy,
         ],
     ) {
         0 => {
             let problem = mix.hard.draw(rng, split);
             let thought = thought::write_within(rng, &problem, mix.concise, mix.max_chars);
-            let (text, answer) = (problem.text(), problem.answer());
-            // The tags occur in text, so that their embeddings mean something before an adapter uses them.
-            if rng.random_bool(0.5) {
-                Document::Worked {
-                    prompt: format!("Problem: {text}\n"),
-                    completion: format!(
-                        "<think>\n{thought}\n</think>\n\n**Final answer:** {answer}"
-                    ),
-                }
-            } else {
-                Document::Worked {
-                    prompt: format!("Problem: {text}\nSolution:\n"),
-                    completion: format!("{thought}\nAnswer: {answer}"),
-                }
-            }
+            solution(rng, &problem.text(), &thought, &problem.answer().to_string())
         }
-        1 => Document::Worked {
-            prompt: "Numbers:\n".to_owned(),
-            completion: drill(rng),
-        },
+        8 => {
+            let easy = Easy::draw(rng, split);
+            let thought = easy::think(rng, &easy, mix.concise);
+            solution(rng, &easy.question, &thought, &easy.answer)
+        }
+        1 => worked_document(drill::draw(rng)),
         2 => Document::Worked {
             prompt: "Facts:\n".to_owned(),
             completion: prose(rng),
@@ -411,10 +405,8 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
         7 => worked_document(warmup::pairs(rng)),
         5 => {
             let problem = mix.hard.draw(rng, split);
-            Document::Worked {
-                prompt: format!("Problem: {}\nReading:\n", problem.text()),
-                completion: thought::reading(rng, &problem),
-            }
+            let (asked, found) = thought::reading(rng, &problem);
+            framed(rng, &problem.text(), &asked, found)
         }
         _ => {
             let problem = mix.hard.draw(rng, split);
@@ -434,46 +426,46 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
     }
 }
 
-fn worked_document((prompt, completion): (String, String)) -> Document {
-    Document::Worked { prompt, completion }
+/// A worked solution in one of three frames. The tags occur in text, so that their embeddings mean something before an adapter uses them; a
+/// chat answer shows its work only if it is asked to.
+fn solution<R: Rng>(rng: &mut R, text: &str, thought: &str, answer: &str) -> Document {
+    match rng.random_range(0..3) {
+        0 => Document::Worked {
+            prompt: format!("Problem: {text}\n"),
+            completion: format!("<think>\n{thought}\n</think>\n\n**Final answer:** {answer}"),
+        },
+        1 => Document::Worked {
+            prompt: format!("Problem: {text}\nSolution:\n"),
+            completion: format!("{thought}\nAnswer: {answer}"),
+        },
+        _ => Document::Chat {
+            messages: vec![
+                Message::new("user", format!("{text}\nShow your work.")),
+                Message::new("assistant", format!("{thought}\n\n**Final answer:** {answer}")),
+            ],
+        },
+    }
 }
 
-/// Lines of arithmetic with the numbers that word problems use.
-fn drill<R: Rng>(rng: &mut R) -> String {
-    let mut lines = Vec::new();
-    for _ in 0..rng.random_range(8..=16) {
-        // As in word problems: mostly small, now and then three digits.
-        let a: u32 = match weighted(rng, &[0.55, 0.3, 0.15]) {
-            0 => rng.random_range(2..=60),
-            1 => rng.random_range(2..=120),
-            _ => rng.random_range(100..=400),
-        };
-        let b: u32 = match weighted(rng, &[0.65, 0.29, 0.06]) {
-            0 => rng.random_range(2..=9),
-            1 => rng.random_range(10..=40),
-            _ => rng.random_range(50..=120),
-        };
-        lines.push(match weighted(rng, &[0.35, 0.3, 0.12, 0.1, 0.13]) {
-            0 => format!("{a} + {b} = {}.", a + b),
-            1 => {
-                let (a, b) = (a.max(b) + 1, a.min(b));
-                format!("{a} - {b} = {}.", a - b)
-            }
-            2 => {
-                let a = a.min(120);
-                format!("{a} * 2 = {}.", a * 2)
-            }
-            3 => {
-                let a = rng.random_range(2..=40);
-                format!("{a} * 3 = {}.", a * 3)
-            }
-            _ => {
-                let a = a.min(240) / 2 + 1;
-                format!("{} / 2 = {a}.", a * 2)
-            }
-        });
+/// What is found in a problem, asked for in a text or in a chat.
+fn framed<R: Rng>(rng: &mut R, text: &str, asked: &str, found: String) -> Document {
+    if rng.random_bool(0.5) {
+        Document::Worked {
+            prompt: format!("Problem: {text}\n{asked}"),
+            completion: found,
+        }
+    } else {
+        Document::Chat {
+            messages: vec![
+                Message::new("user", format!("{text}\n{}", asked.trim_end())),
+                Message::new("assistant", found),
+            ],
+        }
     }
-    lines.join(" ")
+}
+
+fn worked_document((prompt, completion): (String, String)) -> Document {
+    Document::Worked { prompt, completion }
 }
 
 fn prose<R: Rng>(rng: &mut R) -> String {

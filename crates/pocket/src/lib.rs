@@ -7,6 +7,7 @@
 //! - [`check`]: is an answer right?
 
 pub mod check;
+mod drill;
 mod easy;
 mod error;
 mod example;

@@ -14,7 +14,7 @@ const MAX_VALUE: u32 = 999;
 /// One line of the solution.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
-    /// The word for the quantity found here: "Anna", "red", "together".
+    /// The word for the quantity found here: "Anna", "red", "together", "difference".
     pub label: String,
     /// The word for the quantity it leans on.
     pub from: String,
@@ -24,8 +24,6 @@ pub(crate) struct Step {
     pub second: Option<(String, u32, bool)>,
     /// The calculation with its result: "14 + 5 = 19".
     pub calc: String,
-    /// The conclusion as a sentence: "Anna has 14 + 5 = 19 apples."
-    pub so: String,
     /// The value found.
     pub value: u32,
     /// "+", "-", "*" or "/".
@@ -124,7 +122,11 @@ impl Problem {
             let (from, prev) = chain[i].clone();
             let asked = structure.asked && i == last;
             let label = if asked {
-                "together".to_owned()
+                match op {
+                    Op::Minus(_) => "difference",
+                    _ => "together",
+                }
+                .to_owned()
             } else {
                 next()?.to_owned()
             };
@@ -205,21 +207,12 @@ impl Problem {
                 statements.push(statement.clone());
             }
             let calc = format!("{prev} {sign} {right} = {value}");
-            let so = if asked {
-                format!("The answer is {calc}.")
-            } else {
-                fill(
-                    scenario.so,
-                    &[("{x}", &*ph(&label)), ("{c}", &*calc), ("{u}", unit)],
-                )
-            };
             steps.push(Step {
                 label: label.clone(),
                 from,
                 statement,
                 second,
                 calc,
-                so,
                 value,
                 sign,
                 operands: (prev, right),

@@ -30,8 +30,6 @@ pub(crate) struct Scenario {
     pub ask_minus: &'static [&'static str],
     /// A statement about something else, with `{v}` for what it is about.
     pub aside: &'static [&'static str],
-    /// The conclusion of a step; `{c}` is the calculation.
-    pub so: &'static str,
 }
 
 /// First names; one token each.
@@ -90,7 +88,6 @@ const PEOPLE: Scenario = Scenario {
         "{x} owns {n} {v}.",
         "{x} lost {n} {v}.",
     ],
-    so: "{x} has {c} {u}.",
 };
 
 const BOXES: Scenario = Scenario {
@@ -128,7 +125,6 @@ const BOXES: Scenario = Scenario {
     ask_plus: &["How many {u} do {y} and {z} hold together?"],
     ask_minus: &["How many more {u} does {y} hold than {z}?"],
     aside: &["{x} holds {n} {a} {v}.", "There are {n} {v} in {x}."],
-    so: "{x} holds {c} {u}.",
 };
 
 const PRICES: Scenario = Scenario {
@@ -160,7 +156,6 @@ const PRICES: Scenario = Scenario {
         "There are {n} {a} {v} in the shop.",
         "The shop sold {n} {v}.",
     ],
-    so: "{x} costs {c} {u}.",
 };
 
 const MONTHS: Scenario = Scenario {
@@ -202,7 +197,6 @@ const MONTHS: Scenario = Scenario {
         "There are {n} {a} {v} in the shop.",
         "{x} the shop sold {n} {v}.",
     ],
-    so: "{x} it sold {c} {u}.",
 };
 
 /// One short sentence for each relation: what the first texts of a training are made of.
@@ -223,7 +217,6 @@ const FIRST: Scenario = Scenario {
     ask_plus: &["How many {u} do {y} and {z} have together?"],
     ask_minus: &["How many more {u} does {y} have than {z}?"],
     aside: &["{x} has {n} {v}."],
-    so: "{x} has {c} {u}.",
 };
 
 /// Kept for the shifted evaluation set: its sentences are never trained on.
@@ -250,7 +243,6 @@ const RACES: Scenario = Scenario {
     ask_plus: &["How many {u} are there with {y} and {z} together?"],
     ask_minus: &["What is the difference between {y} and {z}?"],
     aside: &["There are {n} {a} {v} with {x}.", "{n} {v} are with {x}."],
-    so: "{x} has {c} {u}.",
 };
 
 /// What problems are about, besides people.

@@ -110,47 +110,40 @@ fn write<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
     parts.join("\n")
 }
 
-/// The statements of a problem looked up in other orders: what each quantity leans on, what is done to it, and now and then its whole line.
-pub(crate) fn reading<R: Rng>(rng: &mut R, problem: &Problem) -> String {
-    let mut stated: Vec<&Step> = problem
+/// Words of a problem in any order as the prompt, and what the problem says about each as what is learnt: its equation, now and then its
+/// sentence, and the plan of the whole.
+pub(crate) fn reading<R: Rng>(rng: &mut R, problem: &Problem) -> (String, String) {
+    // Word, equation, sentence.
+    let mut facts: Vec<(&str, String, &str)> = problem
         .steps
         .iter()
-        .filter(|s| !s.statement.is_empty())
+        .map(|s| (&*s.label, equation(s), &*s.statement))
         .collect();
-    let mut text = "From:".to_owned();
-    stated.shuffle(rng);
-    for step in &stated {
-        text.push_str(&format!(" {} {}.", step.label, step.from));
-    }
-    text.push_str("\nAgain:");
-    stated.shuffle(rng);
-    for step in &stated {
-        text.push_str(&format!(" {} {}.", step.label, step.from));
-    }
-    text.push_str("\nSigns:");
-    stated.shuffle(rng);
-    for step in &stated {
-        let right = step
-            .second
-            .as_ref()
-            .map_or_else(|| step.operands.1.to_string(), |(word, _, _)| word.clone());
-        text.push_str(&format!(" {} {} {right}.", step.label, step.sign));
-    }
-    text.push_str("\nGiven:");
-    text.push_str(&format!(" {} {}.", problem.start.0, problem.start.1));
+    facts.push((&problem.start.0, start_equation(problem), &problem.start.2));
     for (word, value, given) in problem.steps.iter().filter_map(|s| s.second.as_ref()) {
         if *given {
-            text.push_str(&format!(" {word} {value}."));
+            facts.push((word, format!("{word} = {value}"), ""));
         }
     }
-    if rng.random_bool(0.3) {
-        text.push_str("\nLines:");
-        stated.shuffle(rng);
-        for step in stated.iter().take(3) {
-            text.push_str(&format!(" {}: {}", step.label, step.statement));
-        }
+    facts.shuffle(rng);
+    let words: Vec<&str> = facts.iter().map(|f| f.0).collect();
+    let list = words.join(" ");
+    let mut found = Vec::new();
+    if rng.random_bool(0.25) {
+        facts.retain(|f| !f.2.is_empty());
+        facts.truncate(4);
+        let list: Vec<&str> = facts.iter().map(|f| f.0).collect();
+        let lines: Vec<String> = facts.iter().map(|f| format!("{}: {}", f.0, f.2)).collect();
+        return (format!("Lines: {}.\n", list.join(" ")), lines.join(" "));
     }
-    text
+    for (_, equation, _) in &facts {
+        found.push(format!("{equation}."));
+    }
+    let mut text = found.join(" ");
+    if rng.random_bool(0.6) {
+        text = format!("{text}\n{}", short_plan(problem));
+    }
+    (format!("Read: {list}.\n"), text)
 }
 
 const OPENERS: &[&str] = &[
@@ -213,29 +206,44 @@ fn long_plan(problem: &Problem) -> String {
     plan
 }
 
-/// "Tom 14. Anna 14 + 5 = 19. Ben 19 + Cara 7 = 26."
+/// "Tom = 14. Anna = Tom + 5 = 14 + 5 = 19. Ben = Anna + Cara 7 = 19 + 7 = 26."
 fn short_steps(problem: &Problem) -> String {
-    let mut text = format!("{} {}.", problem.start.0, problem.start.1);
+    let mut text = format!("{}.", start_equation(problem));
     for step in &problem.steps {
-        text.push_str(&format!(" {} {}.", step.label, short_calc(step)));
+        text.push_str(&format!(" {}.", solved(step)));
     }
     text
 }
 
-fn short_calc(step: &Step) -> String {
-    match &step.second {
-        Some((word, value, _)) => format!(
-            "{} {} {word} {value} = {}",
-            step.operands.0, step.sign, step.value
-        ),
-        None => step.calc.clone(),
-    }
+/// "Tom = 14"
+fn start_equation(problem: &Problem) -> String {
+    format!("{} = {}", problem.start.0, problem.start.1)
+}
+
+/// What a statement says, as it is read: "Anna = Tom + 5", "Ben = Anna + Cara".
+fn equation(step: &Step) -> String {
+    let right = match &step.second {
+        Some((word, _, _)) => word.clone(),
+        None => step.operands.1.to_string(),
+    };
+    format!("{} = {} {} {right}", step.label, step.from, step.sign)
+}
+
+/// The equation with its numbers put in: "Anna = Tom + 5 = 14 + 5 = 19". The value of a second word follows it at once: "Anna + Cara 7".
+fn solved(step: &Step) -> String {
+    let second = match &step.second {
+        Some((_, value, _)) => format!(" {value}"),
+        None => String::new(),
+    };
+    format!("{}{second} = {}", equation(step), step.calc)
 }
 
 fn long_steps<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
     let mut text = format!(
-        "I start with {}. {} So {} is {}.",
-        problem.start.0, problem.start.2, problem.start.0, problem.start.1
+        "I start with {}. {} So {}.",
+        problem.start.0,
+        problem.start.2,
+        start_equation(problem)
     );
     for step in &problem.steps {
         if step.statement.is_empty() {
@@ -246,16 +254,12 @@ fn long_steps<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
         } else {
             text.push_str(&format!(" Next comes {}. {}", step.label, step.statement));
         }
-        if let Some((word, value, _)) = &step.second {
-            text.push_str(&format!(" Here {word} is {value}."));
-        }
-        text.push(' ');
-        text.push_str(&step.so);
+        text.push_str(&format!(" So {}.", solved(step)));
         if style.doubt > 0.0 && rng.random_bool(style.doubt) {
             text.push_str(&format!(
                 " {} {}. {}",
                 pick(rng, DOUBT),
-                step.calc,
+                solved(step),
                 pick(rng, SURE)
             ));
         }

@@ -12,6 +12,7 @@ fn base_mix() -> BaseMix {
         repeat: 0.05,
         pairs: 0.05,
         worked: 0.5,
+        worked_easy: 0.1,
         reading: 0.1,
         drill: 0.1,
         facts: 0.1,
@@ -32,26 +33,17 @@ fn sft_mix() -> SftMix {
     }
 }
 
-/// Every "a + b = c" of a text, with an optional word before b; the number of calculations seen.
+/// Every "a + b = c" of a text; the number of calculations seen.
 fn check_arithmetic(text: &str) -> usize {
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut seen = 0;
-    for (i, word) in words.iter().enumerate() {
-        if *word != "=" {
+    for w in words.windows(5).filter(|w| w[3] == "=") {
+        // In "Anna = Tom + 5 = 14 + 5 = 19" only the last part is a calculation.
+        let (Ok(left), Ok(right)) = (w[0].parse::<i64>(), w[2].parse::<i64>()) else {
             continue;
-        }
-        let right: i64 = words[i - 1].parse().expect("a number before =");
-        let at = if words[i - 2].len() == 1 && "+-*/".contains(words[i - 2]) {
-            i - 2
-        } else {
-            i - 3
         };
-        let left: i64 = words[at - 1].parse().expect("a number before the sign");
-        let result: i64 = words[i + 1]
-            .trim_end_matches('.')
-            .parse()
-            .expect("a number after =");
-        let want = match words[at] {
+        let result: i64 = w[4].trim_end_matches('.').parse().expect("a number");
+        let want = match w[1] {
             "+" => left + right,
             "-" => left - right,
             "*" => left * right,

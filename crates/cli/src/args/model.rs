@@ -35,6 +35,8 @@ pub(crate) enum KvArg {
     Int8,
     /// 16-bit floats
     F16,
+    /// 32-bit floats, for comparisons
+    F32,
 }
 
 /// Number formats.

@@ -67,13 +67,13 @@ pub fn adapter_of(layers: Vec<[Option<LoraPair>; 7]>) -> Adapter {
     }
 }
 
-/// One thread, f16 KV, room for 1,024 tokens.
+/// One thread, f32 KV, room for 1,024 tokens.
 pub fn options() -> EngineOptions {
     EngineOptions {
         threads: 1,
         isa: Isa::detect(),
         weights: WeightFormat::Stored,
-        kv: KvFormat::F16,
+        kv: KvFormat::F32,
         kv_tokens: 1024,
         max_batch_tokens: 64,
         max_sequences: 16,

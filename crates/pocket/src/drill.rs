@@ -1,0 +1,74 @@
+//! Arithmetic by itself: what is to be calculated stands in the prompt, so that every token of the completion follows from what is before it.
+
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use crate::scenario::NAMES;
+use crate::seed::{pick, weighted};
+
+/// The largest number that may occur.
+const MAX_VALUE: u32 = 999;
+
+/// "Numbers: 28 + 7. 90 / 2." with the results, or a chain "Tom = 14. Anna = Tom + 5." solved as thoughts do it.
+pub(crate) fn draw<R: Rng>(rng: &mut R) -> (String, String) {
+    if rng.random_bool(0.5) {
+        lines(rng)
+    } else {
+        chain(rng)
+    }
+}
+
+fn lines<R: Rng>(rng: &mut R) -> (String, String) {
+    let (mut asked, mut solved) = ("Numbers:".to_owned(), Vec::new());
+    for _ in 0..rng.random_range(6..=12) {
+        // As in word problems: mostly small, now and then three digits.
+        let a = match weighted(rng, &[0.55, 0.3, 0.15]) {
+            0 => rng.random_range(2..=60),
+            1 => rng.random_range(2..=120),
+            _ => rng.random_range(100..=400),
+        };
+        let (sign, b, value) = operation(rng, a);
+        asked.push_str(&format!(" {a} {sign} {b}."));
+        solved.push(format!("{a} {sign} {b} = {value}."));
+    }
+    (asked + "\n", solved.join(" "))
+}
+
+fn chain<R: Rng>(rng: &mut R) -> (String, String) {
+    let mut names = NAMES.to_vec();
+    names.shuffle(rng);
+    let mut value = rng.random_range(2..=60);
+    let (mut asked, mut solved) = (
+        format!("Chain: {} = {value}.", names[0]),
+        format!("{} = {value}.", names[0]),
+    );
+    for pair in names.windows(2).take(rng.random_range(3..=8)) {
+        let (from, name) = (pair[0], pair[1]);
+        let (sign, b, next) = operation(rng, value);
+        asked.push_str(&format!(" {name} = {from} {sign} {b}."));
+        solved.push_str(&format!(
+            " {name} = {from} {sign} {b} = {value} {sign} {b} = {next}."
+        ));
+        value = next;
+    }
+    (asked + "\n", solved)
+}
+
+/// Sign, right operand and result of a calculation with `a` that word problems could ask for.
+fn operation<R: Rng>(rng: &mut R, a: u32) -> (&'static str, u32, u32) {
+    loop {
+        let b = match weighted(rng, &[0.65, 0.29, 0.06]) {
+            0 => rng.random_range(2..=9),
+            1 => rng.random_range(10..=40),
+            _ => rng.random_range(50..=120),
+        };
+        match pick(rng, &["+", "+", "+", "-", "-", "-", "*", "*", "/"]) {
+            "+" if a + b <= MAX_VALUE => return ("+", b, a + b),
+            "-" if a >= b + 2 => return ("-", b, a - b),
+            "*" if a <= 40 && rng.random_bool(0.4) => return ("*", 3, a * 3),
+            "*" if a <= 120 => return ("*", 2, a * 2),
+            "/" if a >= 4 && a <= 240 && a.is_multiple_of(2) => return ("/", 2, a / 2),
+            _ => {}
+        }
+    }
+}

@@ -8,94 +8,29 @@
 //! from its own f32 result, and we may be that far away plus a tenth.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
-use edgethink_model::hf::safetensors;
-use edgethink_model::{Adapter, Model, reference};
+use edgethink_model::{Adapter, reference};
+use edgethink_testkit::{
+    LLAMA_CPP_MODELS, LlamaCppGolden, golden_dir, llama_cpp_golden, relative_error,
+};
 
-const MODELS: [&str; 10] = [
-    "qwen2-f32",
-    "qwen2-yarn",
-    "llama-f32",
-    "qwen3-f16",
-    "qwen2-q8_0",
-    "qwen2-q4_0",
-    "qwen2-q4_k",
-    "qwen2-q5_0",
-    "qwen2-q5_1",
-    "llama-q8_0",
-];
 /// Largest relative error where both sides compute in f32.
 const EXACT: f64 = 1e-5;
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../golden/gguf")
-        .join(name)
-}
-
-struct Golden {
-    model: Model,
-    prompt: Vec<u32>,
-    greedy: Vec<u32>,
-    tensors: safetensors::Tensors,
-}
-
-fn open(name: &str) -> Golden {
-    let path = golden(&format!("{name}.gguf"));
-    let model =
-        Model::load(path.to_str().expect("utf-8")).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-    let tensors = safetensors::open(&golden(&format!("{name}.safetensors"))).expect("golden file");
-    let tokens = |name: &str| tensors[name].to_f32().iter().map(|&t| t as u32).collect();
-    Golden {
-        model,
-        prompt: tokens("prompt"),
-        greedy: tokens("greedy"),
-        tensors,
-    }
-}
-
-/// |got - want| / |want| over all elements; infinite if anything is NaN.
-fn relative_error(got: &[f32], want: &[f32]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let square = |x: f64| x * x;
-    let error: f64 = got
-        .iter()
-        .zip(want)
-        .map(|(&g, &w)| square(f64::from(g) - f64::from(w)))
-        .sum();
-    let norm: f64 = want.iter().map(|&w| square(f64::from(w))).sum();
-    let relative = (error / norm).sqrt();
-    if relative.is_finite() {
-        relative
-    } else {
-        f64::INFINITY
-    }
-}
-
 #[test]
 fn logits_agree() {
-    for name in MODELS {
-        let Golden {
-            model,
-            prompt,
-            tensors,
-            ..
-        } = open(name);
-        let got = reference::forward(&model, &prompt, None)
+    for name in LLAMA_CPP_MODELS {
+        let golden = llama_cpp_golden(name);
+        let got = reference::forward(&golden.model, &golden.prompt, None)
             .expect("tokens of the vocabulary")
             .logits;
-        let stored = tensors["logits"].to_f32();
-        let exact = tensors
-            .get("exact_logits")
-            .map_or_else(|| stored.clone(), |t| t.to_f32());
-        let error = relative_error(&got, &exact);
+        let error = relative_error(&got, &golden.exact);
         assert!(
             error <= EXACT,
             "{name}: relative error {error} with weights in f32"
         );
-        let rounding = relative_error(&stored, &exact);
-        let error = relative_error(&got, &stored);
+        let rounding = golden.rounding();
+        let error = relative_error(&got, &golden.logits);
         assert!(
             error <= rounding * 1.1 + EXACT,
             "{name}: relative error {error}, llama.cpp's own rounding {rounding}"
@@ -110,13 +45,14 @@ fn logits_agree() {
 /// The prompts were chosen so that no decision is close (the smallest margin is in the files).
 #[test]
 fn the_same_64_greedy_tokens() {
-    for name in MODELS {
-        let Golden {
+    for name in LLAMA_CPP_MODELS {
+        let LlamaCppGolden {
             model,
             prompt,
             greedy,
             tensors,
-        } = open(name);
+            ..
+        } = llama_cpp_golden(name);
         assert_eq!(greedy.len(), 64);
         let got = reference::greedy(&model, &prompt, None, greedy.len())
             .expect("tokens of the vocabulary");
@@ -131,13 +67,14 @@ fn the_same_64_greedy_tokens() {
 
 #[test]
 fn a_gguf_adapter_agrees() {
-    let Golden {
+    let LlamaCppGolden {
         model,
         prompt,
         tensors,
         ..
-    } = open("llama-f32");
-    let adapter = Adapter::load(golden("llama-lora.gguf"), &model.config).expect("valid");
+    } = llama_cpp_golden("llama-f32");
+    let path = golden_dir().join("gguf/llama-lora.gguf");
+    let adapter = Adapter::load(path, &model.config).expect("valid");
     assert_eq!((adapter.matched, adapter.rank_max), (8, 4));
     let got =
         reference::forward(&model, &prompt, Some((&adapter, 0))).expect("tokens of the vocabulary");
@@ -151,16 +88,16 @@ fn a_gguf_adapter_agrees() {
 #[test]
 fn tokenizers_agree() {
     type Record = (BTreeMap<String, Vec<u32>>, Vec<u32>);
-    let text = std::fs::read_to_string(golden("tokens.json")).expect("golden file");
+    let text = std::fs::read_to_string(golden_dir().join("gguf/tokens.json")).expect("golden file");
     let json: serde_json::Value = serde_json::from_str(&text).expect("json");
     let ids = |v: &serde_json::Value| serde_json::from_value::<Vec<u32>>(v.clone()).expect("ids");
-    for name in MODELS {
+    for name in LLAMA_CPP_MODELS {
         let texts = json[name]["texts"].as_object().expect("texts");
         let record: Record = (
             texts.iter().map(|(t, v)| (t.clone(), ids(v))).collect(),
             ids(&json[name]["hello"]),
         );
-        let model = open(name).model;
+        let model = llama_cpp_golden(name).model;
         let tokenizer = model.tokenizer.as_ref().expect("a tokenizer");
         for (text, want) in &record.0 {
             let got = tokenizer.encode(text, false).expect("text");
@@ -178,7 +115,7 @@ fn tokenizers_agree() {
 
 #[test]
 fn metadata_become_config_template_and_ends() {
-    let Golden { model, .. } = open("qwen2-q8_0");
+    let model = llama_cpp_golden("qwen2-q8_0").model;
     let c = &model.config;
     assert_eq!(
         (
@@ -215,7 +152,7 @@ fn metadata_become_config_template_and_ends() {
         model.generation.eos_token_ids,
         [id("<|im_end|>"), id("<|endoftext|>")]
     );
-    let llama = open("llama-f32").model.config;
+    let llama = &llama_cpp_golden("llama-f32").model.config;
     assert!(!llama.attention_bias && !llama.tie_word_embeddings && llama.rope_scaling.is_some());
-    assert!(open("qwen3-f16").model.config.qk_norm);
+    assert!(llama_cpp_golden("qwen3-f16").model.config.qk_norm);
 }

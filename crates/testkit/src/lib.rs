@@ -5,6 +5,7 @@
 mod close;
 mod formula;
 mod golden;
+mod llama_cpp;
 mod models;
 mod peft;
 mod tokenizer;
@@ -12,6 +13,7 @@ mod tokenizer;
 pub use close::{Report, Tol, assert_close, compare};
 pub use formula::{formula, formula_into};
 pub use golden::{Golden, golden, golden_at, golden_dir};
+pub use llama_cpp::{LLAMA_CPP_MODELS, LlamaCppGolden, llama_cpp_golden, relative_error};
 pub use models::{
     Extras, qwen25_half_billion, tiny_config, tiny_model, tiny_model_of, write_random_model,
 };

@@ -269,6 +269,9 @@ pub enum Event {
         token: TokenId,
         /// Its log-probability in nats under the model, before bias, penalties and temperature.
         logprob: f32,
+        /// Its log-probability under the distribution that it was drawn from, after all of these; 0 if it was forced or drawn at
+        /// temperature 0.
+        drawn_logprob: f32,
         /// The most likely tokens and their log-probabilities, best first, as many as were asked for.
         top: Vec<(TokenId, f32)>,
         /// Whether the caller forced it.

@@ -22,6 +22,9 @@ pub struct Choice {
     pub token: TokenId,
     /// Its log-probability under the unchanged logits, nats.
     pub logprob: f32,
+    /// Its log-probability under the distribution that it was drawn from, after bias, penalties, temperature and filters; 0 for the
+    /// most likely token at temperature 0 and for a given token.
+    pub drawn_logprob: f32,
     /// The best tokens under the unchanged logits, best first.
     pub top: Vec<(TokenId, f32)>,
 }
@@ -79,12 +82,12 @@ pub fn choose(
     if changed {
         change(logits, sampling, seen);
     }
-    let token = if sampling.temperature == 0.0 {
+    let (token, drawn_logprob) = if sampling.temperature == 0.0 {
         let token = argmax(logits);
         if logits[token] == f32::NEG_INFINITY {
             return Err(ChoiceError::NothingLeft);
         }
-        token
+        (token, 0.0)
     } else {
         draw(logits, sampling, uniform)?
     };
@@ -92,6 +95,7 @@ pub fn choose(
     Ok(Choice {
         token: token as TokenId,
         logprob: logprob - total,
+        drawn_logprob,
         top,
     })
 }
@@ -108,6 +112,7 @@ pub fn score(isa: Isa, logits: &[f32], token: TokenId, top: usize) -> Result<Cho
     Ok(Choice {
         token,
         logprob: logits[token as usize] - total,
+        drawn_logprob: 0.0,
         top: best(logits, top, total),
     })
 }
@@ -172,8 +177,8 @@ fn keep_best(tokens: &mut Vec<(TokenId, f32)>, count: usize) {
     tokens.sort_unstable_by(rank);
 }
 
-/// Temperature, filters and the draw.
-fn draw(logits: &[f32], sampling: &Sampling, uniform: f64) -> Result<usize, ChoiceError> {
+/// Temperature, filters and the draw: the token and its log-probability under what is left.
+fn draw(logits: &[f32], sampling: &Sampling, uniform: f64) -> Result<(usize, f32), ChoiceError> {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     if most == f32::NEG_INFINITY {
         return Err(ChoiceError::NothingLeft);
@@ -207,14 +212,15 @@ fn draw(logits: &[f32], sampling: &Sampling, uniform: f64) -> Result<usize, Choi
         .sum();
     let wanted = uniform * mass;
     let mut sum = 0.0;
-    for &(token, relative) in &candidates {
+    let found = candidates.iter().find(|&&(_, relative)| {
         sum += f64::from(relative).exp();
-        if wanted < sum {
-            return Ok(token as usize);
-        }
-    }
-    // Rounding only: the last candidate's interval ends at the mass.
-    Ok(candidates.last().ok_or(ChoiceError::NothingLeft)?.0 as usize)
+        wanted < sum
+    });
+    // Without one, by rounding only, it is the last: its interval ends at the mass.
+    let &(token, relative) = found
+        .or(candidates.last())
+        .ok_or(ChoiceError::NothingLeft)?;
+    Ok((token as usize, relative - mass.ln() as f32))
 }
 
 /// top-k, top-p and min-p on candidates, which come out sorted.

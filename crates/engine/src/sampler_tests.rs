@@ -215,3 +215,31 @@ proptest! {
         prop_assert_eq!(order[at].0, token);
     }
 }
+
+#[test]
+fn the_drawn_log_probability_is_that_of_the_changed_distribution() {
+    let seen = Occurrences::default();
+    for temperature in [0.5f32, 0.8, 1.0, 2.0] {
+        let sampling = Sampling::temperature(temperature);
+        let all = softmax(&LOGITS, f64::from(temperature));
+        let two = Sampling {
+            top_k: 2,
+            ..sampling.clone()
+        };
+        let mut best = all.clone();
+        best.sort_by(f64::total_cmp);
+        let kept = best[best.len() - 1] + best[best.len() - 2];
+        for uniform in [0.0, 0.3, 0.6, 0.9, 0.999] {
+            let draw = |sampling: &Sampling| {
+                choose(ISA, &mut LOGITS.to_vec(), sampling, &seen, uniform, 0)
+                    .expect("finite logits")
+            };
+            let choice = draw(&sampling);
+            let want = all[choice.token as usize].ln();
+            assert!((f64::from(choice.drawn_logprob) - want).abs() < 1e-6);
+            let choice = draw(&two);
+            let want = (all[choice.token as usize] / kept).ln();
+            assert!((f64::from(choice.drawn_logprob) - want).abs() < 1e-6);
+        }
+    }
+}

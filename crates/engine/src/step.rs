@@ -334,6 +334,7 @@ impl Engine {
         let Choice {
             token,
             logprob,
+            drawn_logprob,
             top,
         } = choice;
         let ends = active.ends(job.stream, token, forced);
@@ -342,6 +343,7 @@ impl Engine {
             stream: job.stream,
             token,
             logprob,
+            drawn_logprob,
             top,
             forced,
         });

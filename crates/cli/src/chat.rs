@@ -15,7 +15,7 @@ use crate::open::{self, Need};
 use crate::screen::Screen;
 
 const HELP: &str = "/think on|off    think before answering, or not
-/budget N|off    hard limit on the tokens of one answer
+/budget N|off    limit on the tokens of one answer
 /clear           forget the conversation
 /help            this list
 /exit            leave (Ctrl-D does too)
@@ -54,7 +54,8 @@ pub(crate) fn run(args: &ChatArgs) -> Result<ExitCode> {
         eprintln!(
             "{}",
             screen.dim(&format!(
-                "{name}, thinking {think}. /help shows the commands."
+                "{name}, thinking {think}, {}. /help shows the commands.",
+                chat.limit(&reasoner)
             ))
         );
     }
@@ -76,7 +77,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<ExitCode> {
             }
             Line::Budget(budget) => {
                 chat.budget = budget;
-                say(&budget.map_or("no budget".to_owned(), |n| format!("at most {n} tokens")));
+                say(&chat.limit(&reasoner));
             }
             Line::Clear => {
                 chat.messages.clear();
@@ -107,6 +108,23 @@ impl Chat<'_> {
             })
     }
 
+    /// The budget in words.
+    fn limit(&self, reasoner: &Reasoner) -> String {
+        let soft = self.budget;
+        let named = soft.filter(|_| reasoner.format().budget_line.is_some());
+        match (self.budget, named) {
+            (None, None) => "no budget".to_owned(),
+            (None, Some(soft)) => format!("{soft} tokens named in the prompt"),
+            (Some(hard), None) => format!("at most {hard} tokens"),
+            (Some(hard), Some(soft)) if hard == soft => {
+                format!("at most {hard} tokens, named in the prompt")
+            }
+            (Some(hard), Some(soft)) => {
+                format!("at most {hard} tokens, {soft} named in the prompt")
+            }
+        }
+    }
+
     /// One turn. An error is shown and takes the turn back; the conversation goes on.
     fn say(&mut self, reasoner: &mut Reasoner, text: String) -> Result<()> {
         self.messages.push(Message::new("user", text));
@@ -130,6 +148,7 @@ impl Chat<'_> {
             Think::Off
         };
         query.budget = self.budget;
+        query.named_budget = self.budget;
         match ask::stream(reasoner, &query, &self.args.display) {
             Ok(answer) => {
                 let Some(choice) = answer.choices.into_iter().next() else {

@@ -13,7 +13,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use edgethink_model::Message;
 use edgethink_pocket::check;
-use edgethink_reason::{Answer, Choice, Event, FinishReason, Input, Query, QueryId, Reasoner};
+use edgethink_reason::{
+    Answer, Choice, Event, FinishReason, Input, Query, QueryId, Reasoner, ThoughtEnd,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -68,7 +70,9 @@ struct Sample<'a> {
     completion_tokens: usize,
     reasoning_tokens: usize,
     finish_reason: &'static str,
+    thought_closed: Option<&'static str>,
     budget_forced: bool,
+    continued: usize,
     #[serde(flatten)]
     other: &'a Map<String, Value>,
 }
@@ -92,6 +96,8 @@ struct Summary {
     unfinished_share: f64,
     /// Share of answers that the budget forced.
     forced_share: f64,
+    /// Share of answers whose thought was cut because it repeated itself.
+    loop_share: f64,
     seconds: f64,
     tokens_per_second: f64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -120,6 +126,7 @@ struct Tally {
     length: usize,
     unfinished: usize,
     forced: usize,
+    loops: usize,
     by: BTreeMap<String, Group>,
 }
 
@@ -285,7 +292,9 @@ fn sample<'a>(
         completion_tokens: choice.token_ids.len(),
         reasoning_tokens: choice.reasoning_tokens,
         finish_reason: choice.finish_reason.as_str(),
+        thought_closed: choice.thought_closed.map(ThoughtEnd::as_str),
         budget_forced: choice.budget_forced,
+        continued: choice.continued,
         other: &row.other,
     }
 }
@@ -329,6 +338,7 @@ impl Tally {
             self.length += usize::from(choice.finish_reason == FinishReason::Length);
             self.unfinished += usize::from(is_unfinished(choice));
             self.forced += usize::from(choice.budget_forced);
+            self.loops += usize::from(choice.thought_closed == Some(ThoughtEnd::Loop));
             if let Some(value) = group {
                 let name = value
                     .as_str()
@@ -368,6 +378,7 @@ impl Tally {
             length_share: self.length as f64 / samples,
             unfinished_share: self.unfinished as f64 / samples,
             forced_share: self.forced as f64 / samples,
+            loop_share: self.loops as f64 / samples,
             seconds,
             tokens_per_second: self.completion as f64 / seconds,
             by,
@@ -407,6 +418,7 @@ impl Summary {
             ("cut at a limit", percent(self.length_share)),
             ("thought unfinished", percent(self.unfinished_share)),
             ("forced by budget", percent(self.forced_share)),
+            ("cut as a loop", percent(self.loop_share)),
             (
                 "time",
                 format!(

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use edgethink_model::{Adapter, Linear, Model, Tensor};
+use edgethink_reason::ThoughtFormat;
 use serde::Serialize;
 
 use crate::args::InfoArgs;
@@ -65,6 +66,8 @@ struct AdapterInfo {
     invocation: Option<String>,
     invocation_tokens: Option<Vec<u32>>,
     hash: String,
+    /// How a budget is named in the prompt, if the adapter was trained so.
+    budget_line: Option<String>,
 }
 
 /// Runs the command.
@@ -117,7 +120,7 @@ impl Info {
             adapter: opened
                 .adapter
                 .as_ref()
-                .map(|adapter| adapter_info(model, adapter)),
+                .map(|adapter| adapter_info(model, adapter, &opened.format)),
         }
     }
 
@@ -229,7 +232,7 @@ impl AdapterInfo {
                 "plain: it runs from the first token, nothing is shared with the base".to_owned()
             }
         };
-        vec![
+        let mut lines = vec![
             ("adapter", self.name.clone()),
             ("", kind),
             (
@@ -246,7 +249,11 @@ impl AdapterInfo {
                 ),
             ),
             ("", format!("sha256 {}", self.hash)),
-        ]
+        ];
+        if let Some(line) = &self.budget_line {
+            lines.push(("", format!("a budget is named by {line:?}")));
+        }
+        lines
     }
 }
 
@@ -264,7 +271,7 @@ fn tokenizer(model: &Model) -> Option<TokenizerInfo> {
     })
 }
 
-fn adapter_info(model: &Model, adapter: &Adapter) -> AdapterInfo {
+fn adapter_info(model: &Model, adapter: &Adapter, format: &ThoughtFormat) -> AdapterInfo {
     let has = |linear: Linear| {
         adapter
             .layers
@@ -297,6 +304,7 @@ fn adapter_info(model: &Model, adapter: &Adapter) -> AdapterInfo {
         invocation: adapter.invocation.as_ref().map(decode),
         invocation_tokens: adapter.invocation.clone(),
         hash: adapter.hash.to_string(),
+        budget_line: format.budget_line.clone(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The JSON forms of results, for scripts. Field names are part of the program's interface.
 
-use edgethink_reason::{AdapterUse, Answer, Choice, TokenLogprob};
+use edgethink_reason::{AdapterUse, Answer, Choice, ThoughtEnd, TokenLogprob};
 use serde::Serialize;
 
 /// `ask --json`: one answer's fields on top; with several answers they are under `choices`.
@@ -11,6 +11,8 @@ pub(crate) struct AnswerJson {
     pub(crate) only: Option<ChoiceJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) choices: Option<Vec<ChoiceJson>>,
+    /// `null` if no budget was asked for.
+    pub(crate) budget: Option<BudgetJson>,
     pub(crate) usage: UsageJson,
     pub(crate) timings: TimingsJson,
     pub(crate) adapter: AdapterJson,
@@ -25,7 +27,25 @@ pub(crate) struct ChoiceJson {
     pub(crate) logprobs: Option<Vec<LogprobJson>>,
     pub(crate) finish_reason: &'static str,
     pub(crate) reasoning_tokens: usize,
+    /// Why the thought ended: `model`, `budget`, `loop` or `turn` (the model ended its turn inside it); `null` if it did not.
+    pub(crate) thought_closed: Option<&'static str>,
+    /// The budget forced the answer: it cut the thought, or began an answer that did not come.
     pub(crate) budget_forced: bool,
+    /// How often a thought that ended too early was made to go on.
+    pub(crate) continued: usize,
+}
+
+/// The limits that each answer ran under, in tokens of the response.
+#[derive(Debug, Serialize)]
+pub(crate) struct BudgetJson {
+    /// The hard limit asked for; `null` if a budget was only named.
+    pub(crate) tokens: Option<usize>,
+    /// The line that named a budget in the prompt; `null` if none was.
+    pub(crate) line: Option<String>,
+    /// An open thought was to be cut here; `null` without a hard limit or a thought.
+    pub(crate) thought_tokens: Option<usize>,
+    /// No response is longer: the budget within the context, with room for the least answer.
+    pub(crate) response_tokens: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,6 +105,12 @@ impl AnswerJson {
             model: model.to_owned(),
             choices: only.is_none().then_some(choices),
             only,
+            budget: answer.budget.map(|budget| BudgetJson {
+                tokens: budget.hard,
+                line: budget.line,
+                thought_tokens: budget.thought_tokens,
+                response_tokens: budget.response_tokens,
+            }),
             usage: UsageJson {
                 prompt_tokens: answer.usage.prompt_tokens,
                 cached_tokens: answer.usage.cached_tokens,
@@ -117,7 +143,9 @@ impl From<Choice> for ChoiceJson {
                 .map(|all| all.into_iter().map(LogprobJson::from).collect()),
             finish_reason: choice.finish_reason.as_str(),
             reasoning_tokens: choice.reasoning_tokens,
+            thought_closed: choice.thought_closed.map(ThoughtEnd::as_str),
             budget_forced: choice.budget_forced,
+            continued: choice.continued,
         }
     }
 }

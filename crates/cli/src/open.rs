@@ -24,6 +24,8 @@ pub(crate) struct Opened {
     pub(crate) name: String,
     pub(crate) model: Arc<Model>,
     pub(crate) adapter: Option<Adapter>,
+    /// How the adapter was taught to think, as the file beside it says.
+    pub(crate) format: ThoughtFormat,
 }
 
 /// Loads what the flags name; the shipped pocket model if they name nothing.
@@ -48,18 +50,20 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
         None => None,
     };
     let model = load_model(&base, args.offline)?;
-    let adapter = match adapter {
-        None => None,
+    let (adapter, format) = match adapter {
+        None => (None, ThoughtFormat::default()),
         Some(path) => {
-            let adapter = Adapter::load(&path, &model.config)
-                .with_context(|| format!("cannot use the adapter {path}"))?;
-            Some(adapter)
+            let unusable = || format!("cannot use the adapter {path}");
+            let adapter = Adapter::load(&path, &model.config).with_context(unusable)?;
+            let format = ThoughtFormat::beside(Path::new(&path)).with_context(unusable)?;
+            (Some(adapter), format)
         }
     };
     Ok(Opened {
         name,
         model: Arc::new(model),
         adapter,
+        format,
     })
 }
 
@@ -164,7 +168,7 @@ pub(crate) fn reasoner(
         .unwrap_or_else(|| need.tokens(model.config.max_position_embeddings));
     let options = engine_options(&model, args.threads, &args.format, kv_tokens, need.streams);
     let engine = Engine::new(Arc::clone(&model), options).context("cannot set the engine up")?;
-    let mut format = ThoughtFormat::default();
+    let mut format = opened.format;
     if let Some(phrase) = &thinking.answer_phrase {
         format.closing = phrase.replace("\\n", "\n");
     }
@@ -188,6 +192,7 @@ pub(crate) fn query(
         seed: sampling.seed,
         max_tokens: thinking.max_tokens,
         budget: thinking.budget,
+        named_budget: thinking.budget,
         answer_reserve: thinking.answer_reserve,
         ..Query::greedy(input, think)
     }

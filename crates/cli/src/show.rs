@@ -8,7 +8,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use edgethink_reason::{Answer, Choice, Event, FinishReason};
+use edgethink_reason::{Answer, Choice, Event, FinishReason, ThoughtEnd};
 
 use crate::args::ShowThought;
 use crate::screen::{LiveRegion, Screen, harmless, wrapped_tail};
@@ -44,21 +44,30 @@ struct StreamView {
 struct Folded {
     tokens: usize,
     seconds: f64,
-    forced: bool,
+    end: ThoughtEnd,
 }
 
 impl Folded {
     fn line(self) -> String {
+        if self.tokens == 0 && self.end == ThoughtEnd::Budget {
+            return "▸ the budget has no room for a thought".to_owned();
+        }
         let plural = if self.tokens == 1 { "" } else { "s" };
-        let cut = if self.forced {
-            ", cut by the budget"
-        } else {
-            ""
-        };
+        let cut = self.cut().map_or(String::new(), |why| format!(", {why}"));
         format!(
             "▸ thought for {} token{plural}, {:.1} s{cut}",
             self.tokens, self.seconds
         )
+    }
+
+    /// Why it did not end by itself.
+    fn cut(self) -> Option<&'static str> {
+        match self.end {
+            ThoughtEnd::Model => None,
+            ThoughtEnd::Budget => Some("cut by the budget"),
+            ThoughtEnd::Loop => Some("cut because it repeated itself"),
+            ThoughtEnd::Turn => Some("closed because the turn ended inside it"),
+        }
     }
 }
 
@@ -104,13 +113,13 @@ impl<W: Write> Show<W> {
             Event::ThoughtEnded {
                 stream,
                 tokens,
-                forced,
+                end,
             } => {
                 self.streams[*stream].thinking = false;
                 self.streams[*stream].thought = Some(Folded {
                     tokens: *tokens,
                     seconds: self.started.elapsed().as_secs_f64(),
-                    forced: *forced,
+                    end: *end,
                 });
                 if self.streams.len() > 1 {
                     return self.progress();
@@ -183,7 +192,12 @@ impl<W: Write> Show<W> {
             return Ok(());
         };
         match self.thought {
-            ShowThought::Full if folded.tokens > 0 => self.write("\n\n"),
+            ShowThought::Full if folded.tokens > 0 => {
+                let cut = folded.cut().map_or(String::new(), |why| {
+                    format!("\n{}", self.screen.dim(&format!("▸ {why}")))
+                });
+                self.write(&format!("{cut}\n\n"))
+            }
             ShowThought::Fold => {
                 let line = format!("{}\n\n", self.screen.dim(&folded.line()));
                 self.write(&line)
@@ -290,9 +304,29 @@ impl<W: Write> Show<W> {
 /// The line at the end: what it cost.
 pub(crate) fn cost_line(answer: &Answer) -> String {
     let usage = &answer.usage;
-    let mut line = format!("{} tokens", usage.completion_tokens);
+    let mut line = usage.completion_tokens.to_string();
+    let budget = answer.budget.as_ref();
+    if let Some(budget) = budget.filter(|budget| budget.hard.is_some()) {
+        let each = if answer.choices.len() > 1 {
+            format!("{} x ", answer.choices.len())
+        } else {
+            String::new()
+        };
+        line.push_str(&format!(" of {each}{}", budget.response_tokens));
+    }
+    line.push_str(" tokens");
     if usage.reasoning_tokens > 0 {
-        line.push_str(&format!(" ({} thought)", usage.reasoning_tokens));
+        line.push_str(&format!(" ({} thought", usage.reasoning_tokens));
+        let continued: usize = answer.choices.iter().map(|choice| choice.continued).sum();
+        match continued {
+            0 => {}
+            1 => line.push_str(", continued once"),
+            times => line.push_str(&format!(", continued {times} times")),
+        }
+        line.push(')');
+    }
+    if budget.is_some_and(|budget| budget.line.is_some()) {
+        line.push_str(", budget named");
     }
     if answer.timings.decode_tps > 0.0 {
         line.push_str(&format!(", {} tokens/s", rate(answer.timings.decode_tps)));

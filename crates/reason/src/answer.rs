@@ -22,6 +22,31 @@ impl FinishReason {
     }
 }
 
+/// Why a thought ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ThoughtEnd {
+    /// The model closed it.
+    Model,
+    /// The budget cut it.
+    Budget,
+    /// It repeated itself and was cut.
+    Loop,
+    /// The model ended its turn inside it; the budget promises an answer, so the thought was closed.
+    Turn,
+}
+
+impl ThoughtEnd {
+    /// One word, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Model => "model",
+            Self::Budget => "budget",
+            Self::Loop => "loop",
+            Self::Turn => "turn",
+        }
+    }
+}
+
 /// A token with the log-probability the model gave it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {
@@ -52,8 +77,25 @@ pub struct Choice {
     pub finish_reason: FinishReason,
     /// Tokens of the thought, without its tags.
     pub reasoning_tokens: usize,
-    /// The budget cut the thought and forced the answer.
+    /// Why the thought ended; `None` if there was none, or if it did not end.
+    pub thought_closed: Option<ThoughtEnd>,
+    /// The budget forced the answer: it cut the thought, or began an answer that did not come.
     pub budget_forced: bool,
+    /// How often the thought's end was replaced by a continuation.
+    pub continued: usize,
+}
+
+/// The limits that a query ran under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetUse {
+    /// The hard budget asked for.
+    pub hard: Option<usize>,
+    /// The line that named a budget in the prompt, as it was written.
+    pub line: Option<String>,
+    /// Tokens after which an open thought was to be cut; `None` without a hard budget or a thought.
+    pub thought_tokens: Option<usize>,
+    /// Tokens of a response at most: the budget, within the context and `max_tokens`, with room for the least answer.
+    pub response_tokens: usize,
 }
 
 /// Counts of tokens. `completion` includes `reasoning`.
@@ -103,6 +145,8 @@ pub enum AdapterUse {
 pub struct Answer {
     /// One per stream, in order.
     pub choices: Vec<Choice>,
+    /// The budget, if one was asked for.
+    pub budget: Option<BudgetUse>,
     /// Token counts.
     pub usage: Usage,
     /// Times and rates.

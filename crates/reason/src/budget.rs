@@ -7,13 +7,11 @@
 //!
 //! Tokens for the closing phrase and for the answer are reserved inside the limit, so an answer always comes. A budget that
 //! is smaller than the closing phrase and the least reserve (0 and 1 are) ends the thought at once and is exceeded by
-//! exactly those tokens: an answer of zero tokens is no answer. Paper §4, hard token limit; the wording is ours.
+//! exactly those tokens: an answer of zero tokens is no answer. An answer that is still blank when only the phrase and one
+//! token fit is begun with the phrase too. Paper §4, hard token limit; the wording is ours.
 //! Called by `stream`.
 
 use crate::split::{Place, Tags};
-
-/// What is written when a thought is cut. Differs per model: it should be what the model itself writes before its answer.
-pub const DEFAULT_CLOSING: &str = "\n</think>\n\n**Final answer:** ";
 
 /// The least number of tokens kept for the answer.
 pub const MIN_RESERVE_TOKENS: usize = 16;
@@ -25,6 +23,8 @@ pub const MAX_RESERVE_TOKENS: usize = 512;
 pub struct BudgetPlan {
     /// A thought still open after this many tokens is cut.
     pub thought_tokens: usize,
+    /// An answer still blank after this many tokens is begun with the closing phrase.
+    pub blank_tokens: usize,
     /// The response ends here at the latest.
     pub response_tokens: usize,
 }
@@ -43,44 +43,47 @@ impl BudgetPlan {
             .unwrap_or((limit / 8).clamp(MIN_RESERVE_TOKENS, MAX_RESERVE_TOKENS))
             .max(1);
         let least = room.min(closing.saturating_add(reserve.min(MIN_RESERVE_TOKENS)));
+        let response_tokens = limit.max(least);
         Some(Self {
             thought_tokens: limit.saturating_sub(closing.saturating_add(reserve)),
-            response_tokens: limit.max(least),
+            blank_tokens: response_tokens - closing - 1,
+            response_tokens,
         })
     }
 }
 
-/// The text that ends the thought from where the stream is, or `None` if no thought is open or may still open.
+/// The text that makes an answer come from where the stream is: the whole closing phrase, or what of it is still to come.
 ///
-/// `partial` bytes of the awaited tag are written already; the text goes on after them.
+/// `partial` bytes of the awaited tag are written already; the text goes on after them. In an answer it is the part behind the
+/// tag, or `None` if there is nothing but white space in it.
 pub(crate) fn closing_text(
     tags: &Tags,
     closing: &str,
     place: Place,
     partial: usize,
 ) -> Option<String> {
+    let after = closing
+        .split_once(tags.close.as_str())
+        .map_or("", |(_, after)| after);
     match place {
-        Place::Answer => None,
+        Place::Answer => (!after.trim().is_empty()).then(|| after.to_owned()),
         Place::Start => Some(format!("{}{closing}", &tags.open[partial..])),
         Place::Thought if partial == 0 => Some(closing.to_owned()),
-        Place::Thought => {
-            let after = closing
-                .split_once(tags.close.as_str())
-                .map_or("", |(_, after)| after);
-            Some(format!("{}{after}", &tags.close[partial..]))
-        }
+        Place::Thought => Some(format!("{}{after}", &tags.close[partial..])),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::DEFAULT_CLOSING;
 
     #[test]
     fn the_thought_the_phrase_and_the_answer_fit_in_the_budget() {
         for budget in [64, 100, 1000, 4000, 6000] {
             let plan = BudgetPlan::new(budget, 32_768, 9, None).expect("there is room");
             assert_eq!(plan.response_tokens, budget);
+            assert_eq!(plan.blank_tokens + 9 + 1, budget);
             let left = plan.response_tokens - plan.thought_tokens;
             assert!(left >= 9 + MIN_RESERVE_TOKENS, "{budget}: {left} left");
             assert!(plan.thought_tokens >= budget / 2, "{budget}: {plan:?}");
@@ -136,6 +139,10 @@ mod tests {
             close(Place::Start, 3),
             Some(format!("ink>{DEFAULT_CLOSING}"))
         );
-        assert_eq!(close(Place::Answer, 0), None);
+        assert_eq!(
+            close(Place::Answer, 0).as_deref(),
+            Some("\n\n**Final answer:** ")
+        );
+        assert_eq!(closing_text(&tags, "</think>\n\n", Place::Answer, 0), None);
     }
 }

@@ -4,6 +4,8 @@ use edgethink_engine::{EngineError, RequestError};
 use edgethink_model::template::TemplateError;
 use edgethink_model::tokenizer::TokenizerError;
 
+use crate::format::FormatError;
+
 /// A query that cannot be answered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -17,6 +19,23 @@ pub enum ReasonError {
     /// A stop string is empty.
     #[error("a stop string is empty; it would end every answer before its first character")]
     EmptyStop,
+    /// The continuation of a thought that is too short is empty.
+    #[error("the continuation of a short thought is empty; give a word such as \"Wait\"")]
+    EmptyContinuation,
+    /// A least length of the thought where the end of a thought cannot be taken back.
+    #[error("a least thought needs a model that writes {tag} as one token; this one does not")]
+    MinThinkTag {
+        /// The closing tag.
+        tag: String,
+    },
+    /// A continued thought is a prompt to the engine, and these penalties count the response only.
+    #[error(
+        "a least thought cannot be combined with a presence or frequency penalty; use a repetition penalty"
+    )]
+    MinThinkPenalty,
+    /// The model's thought format cannot be used.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// No messages, an empty text, or a text without tokens.
     #[error("the prompt is empty; give a question")]
     EmptyPrompt,

@@ -1,6 +1,6 @@
 //! What happens while a query runs, in the order in which it happens.
 
-use crate::answer::{Answer, FinishReason};
+use crate::answer::{Answer, FinishReason, ThoughtEnd};
 use crate::error::ReasonError;
 
 /// A query in flight, given out by [`crate::Reasoner::submit`].
@@ -24,14 +24,14 @@ pub enum Event {
         /// Its text, never empty.
         text: String,
     },
-    /// The thought ended: by itself, or cut by the budget.
+    /// The thought ended.
     ThoughtEnded {
         /// The stream.
         stream: usize,
         /// Tokens of the thought, without its tags.
         tokens: usize,
-        /// The budget cut it.
-        forced: bool,
+        /// Why.
+        end: ThoughtEnd,
     },
     /// More of the answer.
     Content {

@@ -2,21 +2,30 @@
 
 use std::time::Instant;
 
+use edgethink_engine::{Request, RequestId};
 use edgethink_model::tokenizer::Detokenizer;
 
-use crate::answer::{AdapterUse, Answer, Timings, Usage};
+use crate::answer::{AdapterUse, Answer, BudgetUse, ThoughtEnd, Timings, Usage};
 use crate::event::{Event, QueryId};
 use crate::split::Part;
 use crate::stream::Stream;
+
+/// Where a stream runs in the engine: the request, and the stream of it.
+pub(crate) type Handle = (RequestId, usize);
 
 /// A query in flight.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) query: QueryId,
+    /// What was given to the engine; a continued stream is a request of its own.
+    pub(crate) request: Request,
+    /// Per stream: where its tokens come from.
+    pub(crate) handles: Vec<Handle>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) detokenizers: Vec<Detokenizer>,
     pub(crate) ignore_eos: bool,
     pub(crate) adapter: AdapterUse,
+    pub(crate) budget: Option<BudgetUse>,
     pub(crate) usage: Usage,
     pub(crate) submitted: Instant,
     pub(crate) prefilled: Option<Instant>,
@@ -54,6 +63,7 @@ impl Job {
         };
         let fresh = usage.prompt_tokens - usage.cached_tokens.min(usage.prompt_tokens);
         Answer {
+            budget: self.budget,
             usage,
             timings: Timings {
                 ttft_ms: self.first_token.map_or(0.0, |at| ms(self.submitted, at)),
@@ -72,6 +82,7 @@ impl Job {
 /// Turns what the stream found into events.
 pub(crate) fn emit(stream: &mut Stream, index: usize, ended: Option<usize>, out: &mut Vec<Event>) {
     let mut ended = ended;
+    let end = stream.closed().unwrap_or(ThoughtEnd::Model);
     for part in stream.take() {
         match part {
             Part::Reasoning(text) => out.push(Event::Reasoning {
@@ -83,7 +94,7 @@ pub(crate) fn emit(stream: &mut Stream, index: usize, ended: Option<usize>, out:
                     out.push(Event::ThoughtEnded {
                         stream: index,
                         tokens,
-                        forced: stream.forced(),
+                        end,
                     });
                 }
                 out.push(Event::Content {
@@ -97,7 +108,7 @@ pub(crate) fn emit(stream: &mut Stream, index: usize, ended: Option<usize>, out:
         out.push(Event::ThoughtEnded {
             stream: index,
             tokens,
-            forced: stream.forced(),
+            end,
         });
     }
 }

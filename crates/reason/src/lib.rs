@@ -6,24 +6,32 @@
 //! - [`split`]: streamed text into thought and answer
 //! - [`stop`]: stop strings over token borders
 //! - [`budget`]: the hard limit that closes a thought and forces an answer
+//! - [`loops`]: sees a thought that repeats itself
+//! - [`mod@format`]: what an adapter says of itself: how its thoughts end, how a budget is named to it
 //! - [`event`], [`answer`]: what happens, and what comes back
 //!
-//! Nothing here prints, reads flags, or knows a file format.
+//! Nothing here prints or reads flags, and `edgethink.json` is the only file that is known.
 
 pub mod answer;
 pub mod budget;
 pub mod error;
 pub mod event;
+pub mod format;
 mod job;
+pub mod loops;
 pub mod prompt;
 pub mod query;
 pub mod reasoner;
 pub mod split;
 pub mod stop;
 mod stream;
+mod submit;
 
-pub use answer::{AdapterUse, Answer, Choice, FinishReason, Timings, TokenLogprob, Usage};
+pub use answer::{
+    AdapterUse, Answer, BudgetUse, Choice, FinishReason, ThoughtEnd, Timings, TokenLogprob, Usage,
+};
 pub use error::ReasonError;
 pub use event::{Event, QueryId};
-pub use query::{Input, Query, Think};
-pub use reasoner::{Reasoner, ThoughtFormat};
+pub use format::{FormatError, ThoughtFormat};
+pub use query::{Input, MinThink, Query, Think};
+pub use reasoner::Reasoner;

@@ -29,6 +29,23 @@ pub fn template_can_think(template: Option<&ChatTemplate>) -> bool {
     template.is_some_and(|template| template.source().contains(TEMPLATE_SWITCH))
 }
 
+/// `input` with `line` as the last line of its last user turn; the line that was written, if there is a place for it.
+///
+/// The line stands before the adapter's start, so the base encodes it, and everything up to it is shared with any other budget.
+pub fn name_budget(input: Input, line: Option<String>) -> (Input, Option<String>) {
+    match (input, line) {
+        (Input::Messages(mut messages), Some(line)) => {
+            let last = messages.iter_mut().rfind(|m| m.role == "user");
+            let written = last.map(|message| {
+                message.content = format!("{}\n{line}", message.content);
+                line
+            });
+            (Input::Messages(messages), written)
+        }
+        (input, _) => (input, None),
+    }
+}
+
 /// Renders and tokenizes `input`. The generation prompt is the end of it.
 ///
 /// # Errors
@@ -100,6 +117,28 @@ pub(crate) fn tag_token(tokenizer: &Tokenizer, tag: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edgethink_model::Message;
+
+    #[test]
+    fn a_budget_is_the_last_line_of_the_last_user_turn() {
+        let messages = ["system", "user", "assistant", "user", "tool"]
+            .map(|role| Message::new(role, format!("{role}'s")))
+            .to_vec();
+        let line = || Some("Use 5.".to_owned());
+        let (named, written) = name_budget(Input::Messages(messages.clone()), line());
+        assert_eq!(written, line());
+        let mut expected = messages.clone();
+        expected[3].content = "user's\nUse 5.".to_owned();
+        assert_eq!(named, Input::Messages(expected));
+        for input in [
+            Input::Messages(messages[..1].to_vec()),
+            Input::Raw("text".to_owned()),
+        ] {
+            assert_eq!(name_budget(input.clone(), line()), (input, None));
+        }
+        let unnamed = Input::Messages(messages);
+        assert_eq!(name_budget(unnamed.clone(), None), (unnamed, None));
+    }
 
     #[test]
     fn only_an_open_thought_at_the_very_end_counts() {

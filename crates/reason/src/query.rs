@@ -23,6 +23,36 @@ pub enum Input {
     Raw(String),
 }
 
+/// The least length of a thought (budget forcing of s1, arXiv 2501.19393, §3.1): while it is shorter, its end is taken back and
+/// replaced by a continuation.
+///
+/// Never goes past a budget: where the continuation would not fit, the thought ends. Needs a model whose closing tag is one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MinThink {
+    /// Tokens that a thought should have at least, without its tags.
+    pub tokens: usize,
+    /// What replaces the end.
+    pub continuation: String,
+    /// How often at most; after that the thought may end.
+    pub times: usize,
+}
+
+/// s1's continuation.
+pub const DEFAULT_CONTINUATION: &str = "Wait";
+/// As often as s1 tried it at most.
+pub const DEFAULT_CONTINUATIONS: usize = 6;
+
+impl MinThink {
+    /// At least `tokens`, with "Wait" up to six times.
+    pub fn new(tokens: usize) -> Self {
+        Self {
+            tokens,
+            continuation: DEFAULT_CONTINUATION.to_owned(),
+            times: DEFAULT_CONTINUATIONS,
+        }
+    }
+}
+
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Query {
@@ -40,8 +70,16 @@ pub struct Query {
     pub max_tokens: Option<usize>,
     /// Hard limit in tokens on the whole response, see [`crate::budget`]. 0 ends the thought at once.
     pub budget: Option<usize>,
+    /// The budget that the prompt names, in the line that the model was trained with ([`crate::ThoughtFormat::budget_line`]): the
+    /// last line of the last user turn. It limits nothing by itself. Not named if the model knows no line, if the prompt is
+    /// raw text, or with [`Think::Off`]; [`crate::BudgetUse::line`] says what was written.
+    pub named_budget: Option<usize>,
     /// Tokens of the budget that are kept for the answer; `None` for an eighth within bounds.
     pub answer_reserve: Option<usize>,
+    /// A thought that ends earlier goes on.
+    pub min_think: Option<MinThink>,
+    /// Close a thought that repeats itself, see [`crate::loops`].
+    pub stop_loops: bool,
     /// The answer ends before the first of these.
     pub stop: Vec<String>,
     /// Go on after the end-of-turn token.
@@ -61,10 +99,23 @@ impl Query {
             seed: 0,
             max_tokens: None,
             budget: None,
+            named_budget: None,
             answer_reserve: None,
+            min_think: None,
+            stop_loops: false,
             stop: Vec::new(),
             ignore_eos: false,
             top_logprobs: None,
+        }
+    }
+
+    /// The same with a budget that is both a hard limit and named in the prompt.
+    #[must_use]
+    pub fn with_budget(self, tokens: usize) -> Self {
+        Self {
+            budget: Some(tokens),
+            named_budget: Some(tokens),
+            ..self
         }
     }
 
@@ -78,6 +129,14 @@ impl Query {
         }
         if self.stop.iter().any(String::is_empty) {
             return Err(ReasonError::EmptyStop);
+        }
+        if let Some(min) = &self.min_think {
+            if min.continuation.trim().is_empty() {
+                return Err(ReasonError::EmptyContinuation);
+            }
+            if self.sampling.presence_penalty != 0.0 || self.sampling.frequency_penalty != 0.0 {
+                return Err(ReasonError::MinThinkPenalty);
+            }
         }
         match &self.input {
             Input::Messages(messages) if messages.is_empty() => Err(ReasonError::EmptyPrompt),

@@ -8,52 +8,35 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edgethink_engine::{
-    AdapterId, AdapterSpan, Engine, Event as EngineEvent, FinishReason as EngineFinish, Request,
-    RequestError, RequestId,
+    AdapterId, Engine, Event as EngineEvent, FinishReason as EngineFinish, Request, RequestError,
+    RequestId,
 };
 use edgethink_model::tokenizer::Tokenizer;
 use edgethink_model::{Adapter, Model};
 
-use crate::answer::{Answer, FinishReason, TokenLogprob, Usage};
-use crate::budget::{BudgetPlan, DEFAULT_CLOSING};
+use crate::answer::{Answer, FinishReason, TokenLogprob};
 use crate::error::ReasonError;
 use crate::event::{Event, QueryId};
+use crate::format::ThoughtFormat;
 use crate::job::{Job, emit};
-use crate::prompt::{encode, place_adapter, tag_token, template_can_think};
-use crate::query::{Input, Query, Think};
-use crate::split::Tags;
-use crate::stream::{Kind, Piece, Stream, StreamRules};
-
-/// How the model writes its thoughts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ThoughtFormat {
-    /// The thought's tags.
-    pub tags: Tags,
-    /// What is forced when the budget cuts a thought; should hold `tags.close`.
-    pub closing: String,
-}
-
-impl Default for ThoughtFormat {
-    fn default() -> Self {
-        Self {
-            tags: Tags::default(),
-            closing: DEFAULT_CLOSING.to_owned(),
-        }
-    }
-}
+use crate::prompt::{tag_token, template_can_think};
+use crate::query::{Query, Think};
+use crate::stream::{Kind, Piece};
 
 /// A model, its engine, perhaps an adapter, and the queries in flight.
 #[derive(Debug)]
 pub struct Reasoner {
-    model: Arc<Model>,
-    tokenizer: Tokenizer,
-    engine: Engine,
-    adapter: Option<(AdapterId, Adapter)>,
-    format: ThoughtFormat,
+    pub(crate) model: Arc<Model>,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) engine: Engine,
+    pub(crate) adapter: Option<(AdapterId, Adapter)>,
+    pub(crate) format: ThoughtFormat,
     open_token: Option<u32>,
-    close_token: Option<u32>,
-    jobs: BTreeMap<RequestId, Job>,
-    next_query: u64,
+    pub(crate) close_token: Option<u32>,
+    pub(crate) jobs: BTreeMap<QueryId, Job>,
+    /// Whose a request of the engine is: the query, and the stream of it that the request's first one is.
+    pub(crate) routes: BTreeMap<RequestId, (QueryId, usize)>,
+    pub(crate) next_query: u64,
 }
 
 /// A token as the engine gave it.
@@ -68,13 +51,14 @@ impl Reasoner {
     /// A reasoner on `engine`, which must run `model`; `adapter` is used by [`Think::On`].
     ///
     /// # Errors
-    /// A model without tokenizer, an adapter that the engine refuses.
+    /// A model without tokenizer, an adapter that the engine refuses, a format that closes no thought.
     pub fn new(
         model: Arc<Model>,
         mut engine: Engine,
         adapter: Option<Adapter>,
         format: ThoughtFormat,
     ) -> Result<Self, ReasonError> {
+        format.check()?;
         let tokenizer = model.tokenizer.clone().ok_or(ReasonError::NoTokenizer)?;
         let adapter = match adapter {
             Some(adapter) => Some((engine.load_adapter(&adapter)?, adapter)),
@@ -89,6 +73,7 @@ impl Reasoner {
             adapter,
             format,
             jobs: BTreeMap::new(),
+            routes: BTreeMap::new(),
             next_query: 0,
         })
     }
@@ -108,6 +93,11 @@ impl Reasoner {
         self.adapter.as_ref().map(|(_, adapter)| adapter)
     }
 
+    /// How its thoughts are written.
+    pub fn format(&self) -> &ThoughtFormat {
+        &self.format
+    }
+
     /// What the model does best on its own: thinks if it has an adapter, or a template with a switch for it.
     pub fn default_think(&self) -> Think {
         if self.adapter.is_some() || template_can_think(self.model.template.as_ref()) {
@@ -122,80 +112,6 @@ impl Reasoner {
         self.jobs.len()
     }
 
-    /// Takes a query; its events come from [`Reasoner::step`].
-    ///
-    /// # Errors
-    /// A query that can have no answer: see [`ReasonError`]. Queries in flight are not affected.
-    pub fn submit(&mut self, query: &Query) -> Result<QueryId, ReasonError> {
-        query.check()?;
-        let submitted = Instant::now();
-        let prompt = encode(&self.model, &query.input, query.think, &self.format.tags)?;
-        let split = !(matches!(query.input, Input::Raw(_)) && query.think == Think::Off);
-        let room = self.room(prompt.tokens.len(), 1)?;
-        let plan = match query.budget.filter(|_| query.think == Think::On) {
-            None => None,
-            Some(budget) => {
-                let budget = budget.min(query.max_tokens.unwrap_or(usize::MAX));
-                let closing = self.closing_tokens(prompt.inside_thought)?;
-                let plan = BudgetPlan::new(budget, room, closing, query.answer_reserve);
-                Some(plan.ok_or(self.no_room(prompt.tokens.len(), closing + 1))?)
-            }
-        };
-        // Without a thought the budget is a plain limit.
-        let limit = plan.map_or(query.budget.map_or(room, |budget| budget.max(1)), |plan| {
-            plan.response_tokens
-        });
-        let limit = limit.min(room).min(query.max_tokens.unwrap_or(usize::MAX));
-        let prompt_tokens = prompt.tokens.len();
-        let rules = StreamRules {
-            tags: split.then(|| self.format.tags.clone()),
-            inside: prompt.inside_thought && query.think == Think::On,
-            stops: query.stop.clone(),
-            budget: plan,
-            logprobs: query.top_logprobs.is_some(),
-        };
-        let (from, adapter) = place_adapter(self.adapter(), query.think, &prompt.tokens);
-        let span = match (from, &self.adapter) {
-            (Some(from), Some((id, _))) => Some(AdapterSpan { id: *id, from }),
-            _ => None,
-        };
-        let request = Request {
-            adapter: span,
-            n: query.n,
-            sampling: query.sampling.clone(),
-            // With a budget the end of the turn is judged here: inside a thought it must not end the answer.
-            ignore_eos: query.ignore_eos || plan.is_some(),
-            seed: query.seed,
-            top_logprobs: query.top_logprobs,
-            ..Request::greedy(prompt.tokens, limit)
-        };
-        let request = self.engine.submit(request)?;
-        let mut job = Job {
-            query: QueryId(self.next_query),
-            streams: (0..query.n).map(|_| Stream::new(&rules)).collect(),
-            detokenizers: (0..query.n)
-                .map(|_| self.tokenizer.detokenizer(true))
-                .collect(),
-            ignore_eos: query.ignore_eos,
-            adapter,
-            usage: Usage {
-                prompt_tokens,
-                ..Usage::default()
-            },
-            submitted,
-            prefilled: None,
-            first_token: None,
-            last_token: None,
-        };
-        self.next_query += 1;
-        for stream in 0..query.n {
-            self.force_if_due(request, &mut job, stream)?;
-        }
-        let query = job.query;
-        self.jobs.insert(request, job);
-        Ok(query)
-    }
-
     /// Does the next piece of work and returns what happened, in order.
     ///
     /// # Errors
@@ -205,21 +121,24 @@ impl Reasoner {
         for event in self.engine.step()? {
             let request = event.request();
             // Events of a query that was dropped after an error are of no interest.
-            let Some(mut job) = self.jobs.remove(&request) else {
+            let Some(&(query, first)) = self.routes.get(&request) else {
                 continue;
             };
-            let query = job.query;
+            let Some(mut job) = self.jobs.remove(&query) else {
+                continue;
+            };
             let mut events = Vec::new();
-            match self.event(request, &mut job, event, &mut events) {
+            match self.event(&mut job, first, event, &mut events) {
                 Ok(()) if job.streams.iter().all(|stream| stream.finished().is_some()) => {
+                    self.routes.retain(|_, (owner, _)| *owner != query);
                     events.push(Event::Answered(Box::new(job.into_answer())));
                 }
                 Ok(()) => {
-                    self.jobs.insert(request, job);
+                    self.jobs.insert(query, job);
                 }
                 Err(error) => {
-                    // After a failure of its own the engine does not know the request any more.
-                    let _ = self.engine.cancel(request);
+                    self.routes.retain(|_, (owner, _)| *owner != query);
+                    self.cancel_requests(&job);
                     events.push(Event::Failed(error));
                 }
             }
@@ -230,10 +149,16 @@ impl Reasoner {
 
     /// Ends a query; its streams finish as cancelled with what they have.
     pub fn cancel(&mut self, query: QueryId) {
-        let request = self.jobs.iter().find(|(_, job)| job.query == query);
-        if let Some((&request, _)) = request {
-            // A request that has just ended has nothing left to cancel.
-            let _ = self.engine.cancel(request);
+        if let Some(job) = self.jobs.remove(&query) {
+            self.cancel_requests(&job);
+            self.jobs.insert(query, job);
+        }
+    }
+
+    fn cancel_requests(&mut self, job: &Job) {
+        for &(request, stream) in &job.handles {
+            // A stream that has ended or failed is not known any more, and has nothing left to cancel.
+            let _ = self.engine.cancel_stream(request, stream);
         }
     }
 
@@ -268,20 +193,23 @@ impl Reasoner {
         }
     }
 
+    /// Takes an event of a request whose first stream is the query's stream `first`.
     fn event(
         &mut self,
-        request: RequestId,
         job: &mut Job,
+        first: usize,
         event: EngineEvent,
         out: &mut Vec<Event>,
     ) -> Result<(), ReasonError> {
         match event {
+            // A continued stream is encoded again; the query's own prompt is the first.
+            EngineEvent::Prefilled { .. } if job.prefilled.is_some() => Ok(()),
             EngineEvent::Prefilled {
                 prompt_tokens,
                 cached_tokens,
                 ..
             } => {
-                job.prefilled.get_or_insert_with(Instant::now);
+                job.prefilled = Some(Instant::now());
                 job.usage.cached_tokens = cached_tokens;
                 out.push(Event::Prefilled {
                     prompt_tokens,
@@ -290,6 +218,7 @@ impl Reasoner {
                 Ok(())
             }
             EngineEvent::Token {
+                request,
                 stream,
                 token,
                 logprob,
@@ -297,8 +226,11 @@ impl Reasoner {
                 forced,
                 ..
             } => {
-                if job.streams[stream].finished().is_some() {
-                    return Ok(()); // sampled before the stop string was known
+                let index = first + stream;
+                if job.streams[index].finished().is_some()
+                    || job.handles[index] != (request, stream)
+                {
+                    return Ok(()); // sampled before the stop string or the continuation was known
                 }
                 let drawn = Drawn {
                     token,
@@ -306,28 +238,59 @@ impl Reasoner {
                     top,
                     forced,
                 };
-                let ended = self.ends(job.ignore_eos, &drawn);
-                self.token(job, stream, &drawn, out)?;
-                if ended && job.streams[stream].must_answer() {
-                    job.streams[stream].use_up();
-                } else if ended || job.streams[stream].stopped() {
-                    // It may have ended with this very token.
-                    let _ = self.engine.cancel_stream(request, stream);
-                    return self.finish(job, stream, FinishReason::Stop, out);
-                }
-                self.force_if_due(request, job, stream)
+                self.drawn(job, index, &drawn, out)
             }
-            EngineEvent::Finished { stream, reason, .. } => {
+            EngineEvent::Finished {
+                request,
+                stream,
+                reason,
+            } => {
+                let index = first + stream;
+                if job.handles[index] != (request, stream) {
+                    return Ok(()); // it goes on as another request
+                }
                 let reason = match reason {
                     EngineFinish::Stop => FinishReason::Stop,
                     EngineFinish::Length | EngineFinish::Context => FinishReason::Length,
                     EngineFinish::Cancelled => FinishReason::Cancelled,
                 };
-                self.finish(job, stream, reason, out)
+                self.finish(job, index, reason, out)
             }
             EngineEvent::Failed { error, .. } => Err(error.into()),
             EngineEvent::Hidden { .. } => Ok(()),
         }
+    }
+
+    /// One token, and the rules that speak after it.
+    fn drawn(
+        &mut self,
+        job: &mut Job,
+        index: usize,
+        drawn: &Drawn,
+        out: &mut Vec<Event>,
+    ) -> Result<(), ReasonError> {
+        let ended = self.ends(job.ignore_eos, drawn);
+        let closes = Some(drawn.token) == self.close_token;
+        if !drawn.forced
+            && (ended || closes)
+            && let Some(continuation) = job.streams[index].wants_more()
+        {
+            return self.go_on(job, index, &continuation);
+        }
+        self.token(job, index, drawn, out)?;
+        if ended {
+            job.streams[index].end_turn();
+        }
+        if !job.streams[index].stopped() {
+            let forced = self.force_if_due(job, index)?;
+            if forced || !ended {
+                return Ok(());
+            }
+        }
+        let (request, stream) = job.handles[index];
+        // It may have ended with this very token.
+        let _ = self.engine.cancel_stream(request, stream);
+        self.finish(job, index, FinishReason::Stop, out)
     }
 
     fn token(
@@ -364,7 +327,6 @@ impl Reasoner {
                 token,
                 kind,
                 text: &text,
-                forced: drawn.forced,
             },
             logprob,
         );
@@ -412,53 +374,52 @@ impl Reasoner {
         Ok(())
     }
 
-    /// Forces the closing phrase if the budget of the stream is used up.
-    fn force_if_due(
+    /// Forces the closing phrase if a rule of the stream asks for it; returns whether it did.
+    pub(crate) fn force_if_due(
         &mut self,
-        request: RequestId,
         job: &mut Job,
         index: usize,
-    ) -> Result<(), ReasonError> {
-        if let Some(text) = job.streams[index].wants_closing(&self.format.closing) {
-            let tokens = self.tokenizer.encode(&text, false)?;
-            match self.engine.force(request, index, &tokens) {
-                // It has just ended by itself.
-                Err(RequestError::UnknownRequest { .. } | RequestError::UnknownStream { .. }) => {}
-                done => done?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Tokens that forcing an answer takes at most.
-    fn closing_tokens(&self, inside: bool) -> Result<usize, ReasonError> {
-        let open = if inside {
-            ""
-        } else {
-            self.format.tags.open.as_str()
+    ) -> Result<bool, ReasonError> {
+        let Some(text) = job.streams[index].wants_closing(&self.format.closing) else {
+            return Ok(false);
         };
-        Ok(self
-            .tokenizer
-            .encode(&format!("{open}{}", self.format.closing), false)?
-            .len())
-    }
-
-    /// Tokens of the context behind the prompt, at least `needed`.
-    fn room(&self, prompt: usize, needed: usize) -> Result<usize, ReasonError> {
-        let room = self.engine.context_tokens().saturating_sub(prompt);
-        if room < needed {
-            return Err(self.no_room(prompt, needed));
+        let tokens = self.tokenizer.encode(&text, false)?;
+        let (request, stream) = job.handles[index];
+        match self.engine.force(request, stream, &tokens) {
+            // It has just ended by itself.
+            Err(RequestError::UnknownRequest { .. } | RequestError::UnknownStream { .. }) => {}
+            done => done?,
         }
-        Ok(room)
+        Ok(true)
     }
 
-    fn no_room(&self, prompt: usize, needed: usize) -> ReasonError {
-        let context = self.engine.context_tokens();
-        ReasonError::NoRoom {
+    /// Takes the last token of a stream back and lets `continuation` follow instead.
+    ///
+    /// The engine cannot take a token back, so the stream goes on as a request of its own, whose prompt is all that stands; the
+    /// prefix cache has its KV. Its draws stay a function of (seed, stream, position).
+    fn go_on(
+        &mut self,
+        job: &mut Job,
+        index: usize,
+        continuation: &[u32],
+    ) -> Result<(), ReasonError> {
+        let (old, stream) = job.handles[index];
+        // It may have ended with this very token.
+        let _ = self.engine.cancel_stream(old, stream);
+        let kept = job.streams[index].token_ids();
+        let mut prompt = job.request.prompt.clone();
+        prompt.extend_from_slice(kept);
+        let request = self.engine.submit(Request {
             prompt,
-            context,
-            left: context.saturating_sub(prompt),
-            needed,
-        }
+            n: 1,
+            max_tokens: job.request.max_tokens - kept.len(),
+            // Far from the seeds of neighbouring queries; a single stream keeps its own.
+            seed: job.request.seed.wrapping_add((index as u64) << 32),
+            ..job.request.clone()
+        })?;
+        job.handles[index] = (request, 0);
+        self.routes.insert(request, (job.query, index));
+        self.engine.force(request, 0, continuation)?;
+        Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! The text side of one stream: from tokens to thought and answer, with its stop strings, its budget and its counts.
 //!
-//! Knows no engine. Each token goes through [`Stream::token`]; the text found is read with [`Stream::take`], and
-//! [`Stream::wants_closing`] tells when the budget's phrase has to be forced. Called by [`crate::Reasoner`].
+//! Knows no engine. Each token goes through [`Stream::token`]; the text found is read with [`Stream::take`],
+//! [`Stream::wants_closing`] tells when the closing phrase has to be forced, and [`Stream::wants_more`] when a thought ends too
+//! early. Called by [`crate::Reasoner`].
 
-use crate::answer::{Choice, FinishReason, TokenLogprob};
+use crate::answer::{Choice, FinishReason, ThoughtEnd, TokenLogprob};
 use crate::budget::{BudgetPlan, closing_text};
+use crate::loops::LoopDetector;
 use crate::split::{Part, Place, Tags, ThoughtSplitter};
 use crate::stop::StopMatcher;
 
@@ -30,8 +32,19 @@ pub(crate) struct Piece<'a> {
     pub(crate) kind: Kind,
     /// The text that became complete with it.
     pub(crate) text: &'a str,
-    /// The budget forced it: it is no thought of the model.
-    pub(crate) forced: bool,
+}
+
+/// The least thought, with its continuation as tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct LeastThought {
+    /// Tokens of the thought that are enough.
+    pub(crate) tokens: usize,
+    /// What replaces an end that comes too early.
+    pub(crate) continuation: Vec<u32>,
+    /// How often at most.
+    pub(crate) times: usize,
+    /// The stream must not be longer than this after a continuation.
+    pub(crate) limit: usize,
 }
 
 /// How the streams of one query read their tokens.
@@ -45,6 +58,10 @@ pub(crate) struct StreamRules {
     pub(crate) stops: Vec<String>,
     /// The hard limit, if one is set.
     pub(crate) budget: Option<BudgetPlan>,
+    /// The least thought, if one is set.
+    pub(crate) least: Option<LeastThought>,
+    /// A thought that repeats itself is closed.
+    pub(crate) stop_loops: bool,
     /// Log-probabilities are kept.
     pub(crate) logprobs: bool,
 }
@@ -56,6 +73,8 @@ pub(crate) struct Stream {
     tags: Tags,
     stop: StopMatcher,
     budget: Option<BudgetPlan>,
+    least: Option<LeastThought>,
+    loops: Option<LoopDetector>,
     token_ids: Vec<u32>,
     logprobs: Option<Vec<TokenLogprob>>,
     reasoning: String,
@@ -64,7 +83,17 @@ pub(crate) struct Stream {
     reasoning_tokens: usize,
     /// Tokens at the end that may belong to the closing tag: they are no part of the thought once it closes.
     tag_tokens: usize,
-    forced: bool,
+    /// The thought repeats itself.
+    looping: bool,
+    /// The model ended its turn.
+    turn_ended: bool,
+    /// The answer has more than white space.
+    visible: bool,
+    /// Why the closing phrase was forced, once it was.
+    forced: Option<ThoughtEnd>,
+    /// Why the thought ended.
+    closed: Option<ThoughtEnd>,
+    continued: usize,
     finished: Option<FinishReason>,
 }
 
@@ -79,6 +108,8 @@ impl Stream {
             tags,
             stop: StopMatcher::new(&rules.stops),
             budget: rules.budget,
+            least: rules.least.clone(),
+            loops: rules.stop_loops.then(LoopDetector::default),
             token_ids: Vec::new(),
             logprobs: rules.logprobs.then(Vec::new),
             reasoning: String::new(),
@@ -86,7 +117,12 @@ impl Stream {
             fresh: Vec::new(),
             reasoning_tokens: 0,
             tag_tokens: 0,
-            forced: false,
+            looping: false,
+            turn_ended: false,
+            visible: false,
+            forced: None,
+            closed: None,
+            continued: 0,
             finished: None,
         }
     }
@@ -97,12 +133,7 @@ impl Stream {
         piece: Piece<'_>,
         logprob: Option<TokenLogprob>,
     ) -> Option<usize> {
-        let Piece {
-            token,
-            kind,
-            text,
-            forced,
-        } = piece;
+        let Piece { token, kind, text } = piece;
         self.token_ids.push(token);
         if let (Some(all), Some(one)) = (&mut self.logprobs, logprob) {
             all.push(one);
@@ -126,26 +157,38 @@ impl Stream {
         let ended = if kind == Kind::End {
             None
         } else {
-            self.count(before, after, forced)
+            self.count(before, after)
         };
+        if after == Place::Thought
+            && self.forced.is_none()
+            && let Some(loops) = &mut self.loops
+        {
+            self.looping = loops.push(&self.token_ids);
+        }
+        self.give_out(parts);
+        ended
+    }
+
+    /// Gives out the parts that the splitter found; stop strings look at the answer only.
+    fn give_out(&mut self, parts: Vec<Part>) {
         for part in parts {
             match part {
                 Part::Reasoning(_) => self.fresh.push(part),
                 Part::Content(text) => {
+                    self.visible |= !text.trim().is_empty();
                     let shown = self.stop.push(&text);
                     self.show(shown);
                 }
             }
         }
-        ended
     }
 
-    /// Counts thought tokens; the tags' own tokens are not part of it.
-    fn count(&mut self, before: Place, after: Place, forced: bool) -> Option<usize> {
+    /// Counts thought tokens; the tags' own tokens are not part of it, nor is the forced closing phrase.
+    fn count(&mut self, before: Place, after: Place) -> Option<usize> {
         if before != Place::Thought {
             return None;
         }
-        if after == Place::Thought && forced {
+        if after == Place::Thought && self.forced.is_some() {
             return None;
         }
         if after == Place::Thought {
@@ -159,6 +202,7 @@ impl Stream {
         }
         self.reasoning_tokens -= self.tag_tokens;
         self.tag_tokens = 0;
+        self.closed = Some(self.forced.unwrap_or(ThoughtEnd::Model));
         Some(self.reasoning_tokens)
     }
 
@@ -180,42 +224,71 @@ impl Stream {
         parts
     }
 
-    /// The text to force now, if the budget's thought limit is reached with the thought still open. Given once.
+    /// The text to force now: the thought is over by a rule, or an answer that was promised does not come. Given once.
     pub(crate) fn wants_closing(&mut self, closing: &str) -> Option<String> {
-        let plan = self.budget?;
-        if self.forced || self.finished.is_some() || self.token_ids.len() < plan.thought_tokens {
+        if self.forced.is_some() || self.finished.is_some() {
             return None;
         }
         let splitter = self.splitter.as_ref()?;
+        let len = self.token_ids.len();
+        let due = |limit: fn(&BudgetPlan) -> usize| self.budget.is_some_and(|p| len >= limit(&p));
+        let why = if splitter.place() == Place::Answer {
+            let blank = !self.visible && (due(|p| p.blank_tokens) || self.promised_at_end());
+            blank.then_some(ThoughtEnd::Budget)?
+        } else if self.looping {
+            ThoughtEnd::Loop
+        } else if due(|p| p.thought_tokens) {
+            ThoughtEnd::Budget
+        } else if self.promised_at_end() {
+            ThoughtEnd::Turn
+        } else {
+            return None;
+        };
         let text = closing_text(
             &self.tags,
             closing,
             splitter.place(),
             splitter.partial_tag_bytes(),
         )?;
-        self.forced = true;
+        self.forced = Some(why);
         Some(text)
     }
 
-    /// The turn may not end yet: a budget promises an answer and the thought is still open.
-    pub(crate) fn must_answer(&self) -> bool {
-        let open = self
-            .splitter
-            .as_ref()
-            .is_some_and(|s| s.place() != Place::Answer);
-        open && !self.forced && self.budget.is_some()
+    /// The model ended its turn, but a budget promises an answer.
+    fn promised_at_end(&self) -> bool {
+        self.turn_ended && self.budget.is_some()
     }
 
-    /// The thought ends here, whatever is left of its budget.
-    pub(crate) fn use_up(&mut self) {
-        if let Some(plan) = &mut self.budget {
-            plan.thought_tokens = 0;
+    /// The model ended its turn with the last token.
+    pub(crate) fn end_turn(&mut self) {
+        self.turn_ended = true;
+    }
+
+    /// The tokens that go in the place of an end of the thought that comes now, if that is too early.
+    pub(crate) fn wants_more(&mut self) -> Option<Vec<u32>> {
+        let least = self.least.as_ref()?;
+        let inside = self.splitter.as_ref()?.place() == Place::Thought;
+        let after = self.token_ids.len() + least.continuation.len();
+        if !inside
+            || self.forced.is_some()
+            || self.reasoning_tokens >= least.tokens
+            || self.continued >= least.times
+            || after >= least.limit
+        {
+            return None;
         }
+        self.continued += 1;
+        Some(least.continuation.clone())
     }
 
-    /// The budget's phrase was forced.
-    pub(crate) fn forced(&self) -> bool {
-        self.forced
+    /// Its tokens so far.
+    pub(crate) fn token_ids(&self) -> &[u32] {
+        &self.token_ids
+    }
+
+    /// Why the thought ended.
+    pub(crate) fn closed(&self) -> Option<ThoughtEnd> {
+        self.closed
     }
 
     /// Thoughts are told apart from the answer.
@@ -248,15 +321,7 @@ impl Stream {
             }
             None => parts.push(Part::Content(rest.to_owned())),
         }
-        for part in parts {
-            match part {
-                Part::Reasoning(_) => self.fresh.push(part),
-                Part::Content(text) => {
-                    let shown = self.stop.push(&text);
-                    self.show(shown);
-                }
-            }
-        }
+        self.give_out(parts);
         let shown = self.stop.finish();
         self.show(shown);
         self.finished = Some(if self.stop.stopped() {
@@ -277,7 +342,9 @@ impl Stream {
             logprobs: self.logprobs,
             finish_reason: self.finished.unwrap_or(FinishReason::Cancelled),
             reasoning_tokens: self.reasoning_tokens,
-            budget_forced: self.forced,
+            thought_closed: self.closed,
+            budget_forced: self.forced.is_some_and(|why| why != ThoughtEnd::Loop),
+            continued: self.continued,
         }
     }
 }
@@ -285,7 +352,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::budget::DEFAULT_CLOSING;
+    use crate::format::DEFAULT_CLOSING;
 
     fn rules(stops: &[&str], budget: Option<BudgetPlan>) -> StreamRules {
         StreamRules {
@@ -293,17 +360,14 @@ mod tests {
             inside: false,
             stops: stops.iter().map(|s| (*s).to_owned()).collect(),
             budget,
+            least: None,
+            stop_loops: false,
             logprobs: false,
         }
     }
 
     fn piece(token: u32, kind: Kind, text: &str) -> Piece<'_> {
-        Piece {
-            token,
-            kind,
-            text,
-            forced: false,
-        }
+        Piece { token, kind, text }
     }
 
     /// Feeds texts as tokens 0, 1, ...; forces the closing phrase, as one token per character, when asked for.
@@ -423,5 +487,114 @@ mod tests {
             ("a", "b")
         );
         assert_eq!(choice.index, 3);
+    }
+
+    #[test]
+    fn a_thought_that_repeats_itself_is_closed() {
+        let mut tokens = vec!["<think>", "a"];
+        tokens.extend(["so ", "b "].repeat(60));
+        let rules = |stop_loops, budget| StreamRules {
+            stop_loops,
+            ..rules(&[], budget)
+        };
+        // The ids in `run` grow, so the same texts are no loop to it; here a token's id is its text's.
+        let run = |rules: &StreamRules| {
+            let mut stream = Stream::new(rules);
+            let mut closed_at = None;
+            for text in &tokens {
+                let id = u32::from(text.as_bytes()[0]);
+                stream.token(piece(id, Kind::Text, text), None);
+                if let Some(text) = stream.wants_closing(DEFAULT_CLOSING) {
+                    closed_at = Some(stream.token_ids.len());
+                    stream.token(piece(0, Kind::Text, &text), None);
+                    stream.token(piece(1, Kind::Text, "7"), None);
+                    break;
+                }
+            }
+            stream.finish("", FinishReason::Stop);
+            (closed_at, stream.into_choice(0))
+        };
+        let (at, choice) = run(&rules(true, None));
+        assert_eq!(at, Some(2 + crate::loops::MIN_LOOP_TOKENS));
+        assert_eq!(choice.text, "**Final answer:** 7");
+        assert_eq!(choice.thought_closed, Some(ThoughtEnd::Loop));
+        assert!(!choice.budget_forced);
+        let (at, choice) = run(&rules(false, None));
+        assert_eq!((at, choice.thought_closed), (None, None));
+        let plan = BudgetPlan::new(60, 1000, 9, None);
+        let (at, choice) = run(&rules(true, plan));
+        assert_eq!(
+            (at, choice.thought_closed, choice.budget_forced),
+            (Some(60 - 9 - 16), Some(ThoughtEnd::Budget), true),
+            "whichever comes first"
+        );
+    }
+
+    #[test]
+    fn an_early_end_is_replaced_so_often_and_never_past_the_limit() {
+        let rules = |tokens, times, limit| StreamRules {
+            least: Some(LeastThought {
+                tokens,
+                continuation: vec![70, 71],
+                times,
+                limit,
+            }),
+            ..rules(&[], None)
+        };
+        // A model that closes its thought after every token.
+        let run = |rules: &StreamRules| {
+            let mut stream = Stream::new(rules);
+            assert_eq!(stream.wants_more(), None, "no thought is open yet");
+            stream.token(piece(3, Kind::Open, ""), None);
+            loop {
+                stream.token(piece(5, Kind::Text, "x"), None);
+                let Some(more) = stream.wants_more() else {
+                    break;
+                };
+                for token in more {
+                    stream.token(piece(token, Kind::Text, "w"), None);
+                }
+            }
+            stream.token(piece(4, Kind::Close, ""), None);
+            stream.finish("", FinishReason::Stop);
+            let choice = stream.into_choice(0);
+            assert_eq!(choice.thought_closed, Some(ThoughtEnd::Model));
+            (choice.continued, choice.reasoning_tokens)
+        };
+        assert_eq!(run(&rules(0, 6, 100)), (0, 1), "long enough");
+        assert_eq!(run(&rules(7, 6, 100)), (2, 7), "until it is long enough");
+        assert_eq!(run(&rules(100, 3, 100)), (3, 10), "so often");
+        assert_eq!(run(&rules(100, 60, 11)), (3, 10), "the tag and 10 tokens");
+        assert_eq!(run(&rules(100, 60, 10)), (2, 7), "one less has no room");
+    }
+
+    #[test]
+    fn a_promised_answer_comes_though_the_model_writes_none() {
+        let plan = BudgetPlan::new(100, 1000, 9, None);
+        let after = |tokens: &[(Kind, &str)], ends: bool, budget| {
+            let mut stream = Stream::new(&rules(&[], budget));
+            for &(kind, text) in tokens {
+                stream.token(piece(0, kind, text), None);
+            }
+            if ends {
+                stream.end_turn();
+            }
+            stream.wants_closing(DEFAULT_CLOSING)
+        };
+        let thought = [(Kind::Open, ""), (Kind::Text, "a"), (Kind::Close, "")];
+        let phrase = Some("\n\n**Final answer:** ".to_owned());
+        assert_eq!(after(&thought, false, plan), None, "it may still come");
+        assert_eq!(after(&thought, true, plan), phrase);
+        assert_eq!(after(&thought, true, None), None, "nothing was promised");
+        assert_eq!(
+            after(&thought[..2], true, plan),
+            Some(DEFAULT_CLOSING.to_owned())
+        );
+        let mut blank = thought.to_vec();
+        blank.resize(90, (Kind::Text, "\n"));
+        assert_eq!(after(&blank[..89], false, plan), None);
+        assert_eq!(after(&blank, false, plan), phrase, "the last moment");
+        blank[50].1 = "7";
+        assert_eq!(after(&blank, false, plan), None, "there is an answer");
     }
 }

@@ -1,88 +1,16 @@
-//! From queries to answers on tiny random models: events, streams, budgets, stop strings, adapters, errors.
+//! From queries to answers on tiny random models: events, streams, stop strings, adapters, errors.
 //!
 //! A random model writes noise and never closes a thought by itself. Logit biases steer it where a test needs that.
 
+mod support;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use edgethink_engine::{Engine, EngineOptions, Sampling};
-use edgethink_model::{Adapter, Family, Message, Model};
-use edgethink_reason::{
-    AdapterUse, Answer, Event, FinishReason, Input, Query, ReasonError, Reasoner, Think,
-    ThoughtFormat,
-};
-use edgethink_testkit::{tiny_config, tiny_model, write_peft};
-use serde_json::json;
-
-fn load() -> Model {
-    let dir = tiny_model(Family::Qwen2, 7);
-    Model::load(dir.path().to_str().expect("a UTF-8 path")).expect("the tiny model")
-}
-
-fn reasoner(adapter: Option<Adapter>) -> Reasoner {
-    let model = Arc::new(load());
-    let options = EngineOptions {
-        threads: 1,
-        kv_tokens: 4096,
-        ..EngineOptions::for_model(&model.config)
-    };
-    let engine = Engine::new(Arc::clone(&model), options).expect("an engine");
-    Reasoner::new(model, engine, adapter, ThoughtFormat::default()).expect("a reasoner")
-}
-
-fn adapter(masked: bool) -> Adapter {
-    let model = load();
-    let tokenizer = model.tokenizer.expect("a tokenizer");
-    let invocation = tokenizer
-        .encode("<|im_start|>assistant\n", false)
-        .expect("tokens");
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut config = json!({"peft_type": "LORA", "r": 4, "lora_alpha": 64.0, "target_modules": ["q_proj", "v_proj", "o_proj", "up_proj"]});
-    if masked {
-        config["alora_invocation_tokens"] = json!(invocation);
-    }
-    write_peft(dir.path(), &tiny_config(Family::Qwen2), &config, 3);
-    Adapter::load(dir.path(), &tiny_config(Family::Qwen2)).expect("the adapter")
-}
-
-fn token(text: &str) -> u32 {
-    load()
-        .tokenizer
-        .and_then(|t| t.token_id(text))
-        .expect("a token")
-}
-
-fn chat(text: &str) -> Input {
-    Input::Messages(vec![Message::new("user", text)])
-}
-
-fn raw(text: &str) -> Input {
-    Input::Raw(text.to_owned())
-}
-
-/// A query that ends neither its turn nor its thought by itself.
-fn endless(input: Input, think: Think, max_tokens: usize) -> Query {
-    let ban = |text| (token(text), f32::NEG_INFINITY);
-    Query {
-        max_tokens: Some(max_tokens),
-        sampling: Sampling {
-            logit_bias: vec![
-                ban("<|im_end|>"),
-                ban("<|endoftext|>"),
-                ban("</think>"),
-                ban("<think>"),
-            ],
-            ..Sampling::temperature(1.0)
-        },
-        seed: 5,
-        ..Query::greedy(input, think)
-    }
-}
-
-fn ask(reasoner: &mut Reasoner, query: &Query) -> Answer {
-    reasoner.answer(query, |_| {}, || false).expect("an answer")
-}
+use edgethink_engine::Sampling;
+use edgethink_model::Message;
+use edgethink_reason::{AdapterUse, Event, FinishReason, Input, Query, ReasonError, Think};
+use support::{adapter, ask, chat, endless, load, raw, reasoner, token};
 
 #[test]
 fn events_add_up_to_the_answer() {
@@ -186,99 +114,6 @@ fn queries_side_by_side_give_what_they_give_alone() {
         let alone = ask(&mut reasoner(None), query);
         assert_eq!(answers[&id].choices, alone.choices);
     }
-}
-
-#[test]
-fn every_budget_gives_an_answer_within_its_limit() {
-    let mut reasoner = reasoner(None);
-    let tokenizer = load().tokenizer.expect("a tokenizer");
-    let closing = tokenizer
-        .encode("\n</think>\n\n**Final answer:** ", false)
-        .expect("tokens")
-        .len();
-    for budget in [0, 1, 2, 17, 50, 51, 64, 100, 300, usize::MAX] {
-        for input in [raw("hello <think>\n"), raw("hello <think>")] {
-            let query = Query {
-                budget: Some(budget),
-                max_tokens: None,
-                n: 2,
-                ..endless(input, Think::On, 1)
-            };
-            let answer = ask(&mut reasoner, &query);
-            for choice in &answer.choices {
-                assert!(choice.budget_forced, "{budget}");
-                assert!(
-                    choice.text.starts_with("**Final answer:**"),
-                    "{budget}: {:?}",
-                    choice.text
-                );
-                assert!(
-                    choice.text.len() > "**Final answer:** ".len(),
-                    "{budget}: {:?}",
-                    choice.text
-                );
-                let least = closing + 16;
-                assert!(
-                    choice.token_ids.len() <= budget.max(least),
-                    "{budget}: {}",
-                    choice.token_ids.len()
-                );
-                let thought_limit = budget.saturating_sub(least);
-                assert!(
-                    choice.reasoning_tokens <= thought_limit,
-                    "{budget}: {}",
-                    choice.reasoning_tokens
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn a_budget_opens_and_closes_a_thought_that_has_not_begun() {
-    let query = Query {
-        budget: Some(0),
-        max_tokens: None,
-        ..endless(chat("hello"), Think::On, 1)
-    };
-    let answer = ask(&mut reasoner(None), &query);
-    let choice = &answer.choices[0];
-    assert!(
-        choice.text.starts_with("**Final answer:**"),
-        "{:?}",
-        choice.text
-    );
-    assert_eq!(
-        (choice.reasoning.as_str(), choice.reasoning_tokens),
-        ("", 0)
-    );
-    assert_eq!(choice.token_ids[0], token("<think>"));
-}
-
-#[test]
-fn with_a_budget_a_turn_that_ends_inside_the_thought_still_answers() {
-    let end = token("<|im_end|>");
-    let query = |budget| Query {
-        budget,
-        sampling: Sampling {
-            logit_bias: vec![(end, 1e4)],
-            ..Sampling::greedy()
-        },
-        ..Query::greedy(raw("hello <think>\n"), Think::On)
-    };
-    let mut reasoner = reasoner(None);
-    let with = ask(&mut reasoner, &query(Some(100)));
-    assert_eq!(with.choices[0].text.trim_end(), "**Final answer:**");
-    assert_eq!(with.choices[0].finish_reason, FinishReason::Stop);
-    assert_eq!(with.choices[0].token_ids.last(), Some(&end));
-    let without = ask(&mut reasoner, &query(None));
-    assert_eq!(
-        (
-            without.choices[0].text.as_str(),
-            without.choices[0].finish_reason
-        ),
-        ("", FinishReason::Stop)
-    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Starts the program with a clean environment, on a tiny model made for the test.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::process::Output;
 
 use assert_cmd::Command;

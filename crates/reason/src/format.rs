@@ -1,0 +1,205 @@
+//! How a model was taught to think: the tags of a thought, what stands before its answer, how a budget is named to it.
+//!
+//! A trained adapter says this in `edgethink.json` beside its `adapter_config.json`, so that nobody has to guess it:
+//!
+//! ```json
+//! {"budget_line": "Use at most {B} tokens.", "closing": "\n</think>\n\n**Final answer:** "}
+//! ```
+//!
+//! Both keys may be left out. Without `budget_line` no budget is named in the prompt: a model that never saw the line would only
+//! be disturbed by it. Read by [`ThoughtFormat::beside`]; used by [`crate::Reasoner`].
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::split::Tags;
+
+/// What is written when a thought is cut. Differs per model: it should be what the model itself writes before its answer.
+pub const DEFAULT_CLOSING: &str = "\n</think>\n\n**Final answer:** ";
+
+/// The file beside an adapter.
+pub const FORMAT_FILE: &str = "edgethink.json";
+
+/// Where a budget line has its number.
+const NUMBER: &str = "{B}";
+
+/// How the model writes its thoughts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThoughtFormat {
+    /// The thought's tags.
+    pub tags: Tags,
+    /// What is forced when a thought is cut; holds `tags.close`.
+    pub closing: String,
+    /// The line that names a budget in the prompt, with `{B}` for the number; `None` if the model does not know one.
+    pub budget_line: Option<String>,
+}
+
+impl Default for ThoughtFormat {
+    fn default() -> Self {
+        Self {
+            tags: Tags::default(),
+            closing: DEFAULT_CLOSING.to_owned(),
+            budget_line: None,
+        }
+    }
+}
+
+/// A format that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FormatError {
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The file is no JSON object.
+    #[error("{path} is no JSON object")]
+    Json {
+        /// The file.
+        path: String,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+    /// A key that is not known, or whose value is no text.
+    #[error(
+        "{path}: {key:?} is not known; the keys are \"budget_line\" and \"closing\", both texts"
+    )]
+    Key {
+        /// The file.
+        path: String,
+        /// The key.
+        key: String,
+    },
+    /// The closing phrase does not close a thought.
+    #[error("the closing phrase {closing:?} has no {tag}, so it would end no thought; put it in")]
+    Closing {
+        /// The phrase.
+        closing: String,
+        /// The missing tag.
+        tag: String,
+    },
+    /// A budget line without a number, or of several lines.
+    #[error("the budget line {line:?} is no single line with {{B}} in the place of the number")]
+    BudgetLine {
+        /// The line.
+        line: String,
+    },
+}
+
+impl ThoughtFormat {
+    /// What the directory of an adapter says, or the default if it says nothing. Adapters in a single file say nothing.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no JSON, has other keys, or fails [`ThoughtFormat::check`].
+    pub fn beside(adapter: &Path) -> Result<Self, FormatError> {
+        let mut format = Self::default();
+        let path = adapter.join(FORMAT_FILE);
+        let name = path.display().to_string();
+        if !adapter.is_dir() || !path.exists() {
+            return Ok(format);
+        }
+        let text = std::fs::read(&path).map_err(|source| FormatError::Read {
+            path: name.clone(),
+            source,
+        })?;
+        let keys: Map<String, Value> =
+            serde_json::from_slice(&text).map_err(|source| FormatError::Json {
+                path: name.clone(),
+                source,
+            })?;
+        for (key, value) in keys {
+            match (key.as_str(), value) {
+                ("budget_line", Value::String(line)) => format.budget_line = Some(line),
+                ("closing", Value::String(closing)) => format.closing = closing,
+                _ => return Err(FormatError::Key { path: name, key }),
+            }
+        }
+        format.check()?;
+        Ok(format)
+    }
+
+    /// Refuses a phrase that closes nothing and a line that names no number.
+    ///
+    /// # Errors
+    /// [`FormatError::Closing`], [`FormatError::BudgetLine`].
+    pub fn check(&self) -> Result<(), FormatError> {
+        if !self.closing.contains(&self.tags.close) {
+            return Err(FormatError::Closing {
+                closing: self.closing.clone(),
+                tag: self.tags.close.clone(),
+            });
+        }
+        match &self.budget_line {
+            Some(line) if !line.contains(NUMBER) || line.contains('\n') => {
+                Err(FormatError::BudgetLine { line: line.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The line that names a budget of so many tokens, if the model knows one.
+    pub fn budget_line(&self, tokens: usize) -> Option<String> {
+        self.budget_line
+            .as_ref()
+            .map(|line| line.replace(NUMBER, &tokens.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ThoughtFormat, FormatError> {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(FORMAT_FILE), text).expect("written");
+        ThoughtFormat::beside(dir.path())
+    }
+
+    #[test]
+    fn an_adapter_says_how_a_budget_is_named() {
+        let format = read(r#"{"budget_line": "Use at most {B} tokens."}"#).expect("a format");
+        assert_eq!(
+            format.budget_line(64).as_deref(),
+            Some("Use at most 64 tokens.")
+        );
+        assert_eq!(format.closing, DEFAULT_CLOSING);
+        let format = read(r#"{"closing": "</think>So: "}"#).expect("a format");
+        assert_eq!(
+            (format.closing.as_str(), format.budget_line(64)),
+            ("</think>So: ", None)
+        );
+    }
+
+    #[test]
+    fn an_adapter_without_the_file_says_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for path in [dir.path(), &dir.path().join("adapter.gguf")] {
+            let format = ThoughtFormat::beside(path).expect("a format");
+            assert_eq!(format, ThoughtFormat::default());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        for (text, says) in [
+            (r#"{"budget": "Use {B}"}"#, "budget"),
+            (r#"{"budget_line": 3}"#, "both texts"),
+            ("nothing", "edgethink.json"),
+            (r#"{"budget_line": "Be brief."}"#, "Be brief."),
+            (r#"{"budget_line": "{B}\ntokens"}"#, "single line"),
+            (r#"{"closing": "So: "}"#, "</think>"),
+        ] {
+            let error = read(text).expect_err("refused");
+            let mut said = error.to_string();
+            if let Some(source) = std::error::Error::source(&error) {
+                said.push_str(&source.to_string());
+            }
+            assert!(said.contains(says), "{text}: {said}");
+        }
+    }
+}

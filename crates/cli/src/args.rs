@@ -333,6 +333,10 @@ pub(crate) enum TrainCommand {
     #[command(after_help = "Example:
   edgethink train sft --config recipes/pocket/sft.toml --resume")]
     Sft(RecipeArgs),
+    /// Make an adapter's thoughts short by reinforcement learning (GRPO with budgets)
+    #[command(after_help = "Example:
+  edgethink train grpo --config recipes/pocket/grpo.toml")]
+    Grpo(RecipeArgs),
     /// Generate the pocket model's training text
     #[command(after_help = "Example:
   edgethink train data --config recipes/pocket/data.toml")]

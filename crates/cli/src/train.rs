@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use edgethink_pocket::{DatasetSpec, write_dataset};
-use edgethink_train::{BaseRecipe, Event, Progress, SftRecipe, TrainError};
+use edgethink_train::{BaseRecipe, Event, GrpoRecipe, Progress, SftRecipe, TrainError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{RecipeArgs, TrainCommand};
@@ -26,6 +26,11 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             let mut recipe = SftRecipe::load(&args.config)?;
             resume(args, &mut recipe.run.resume);
             train(|view| edgethink_train::sft(&recipe, view).map(drop))
+        }
+        TrainCommand::Grpo(args) => {
+            let mut recipe = GrpoRecipe::load(&args.config)?;
+            resume(args, &mut recipe.run.resume);
+            train(|view| edgethink_train::grpo(&recipe, view).map(drop))
         }
         TrainCommand::Data { config } => data(config),
     }
@@ -72,6 +77,32 @@ impl View {
         }
     }
 
+    /// Sets the bar up, for a run that may go on from a checkpoint.
+    fn begin(&self, steps: u64, resumed: Option<&(u64, PathBuf)>) {
+        if let Some((step, path)) = resumed {
+            self.line(&format!(
+                "going on after step {step} from {}",
+                path.display()
+            ));
+            self.bar.set_position(*step);
+        }
+        self.bar.set_length(steps);
+        // The template is a constant of this program; a wrong one is found by its test.
+        if let Ok(style) = bar_style() {
+            self.bar.set_style(style);
+        }
+    }
+
+    /// A step was made.
+    fn went(&mut self, step: u64, text: &str) {
+        self.bar.set_message(text.to_owned());
+        self.bar.set_position(step);
+        if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("step {step}: {text}");
+        }
+    }
+
     /// A line that stays.
     fn line(&self, text: &str) {
         if self.bar.is_hidden() {
@@ -114,18 +145,7 @@ impl Progress for View {
                         count(*truncated)
                     ));
                 }
-                if let Some((step, path)) = resumed {
-                    self.line(&format!(
-                        "going on after step {step} from {}",
-                        path.display()
-                    ));
-                    self.bar.set_position(*step);
-                }
-                self.bar.set_length(*steps);
-                // The template is a constant of this program; a wrong one is found by its test.
-                if let Ok(style) = bar_style() {
-                    self.bar.set_style(style);
-                }
+                self.begin(*steps, resumed.as_ref());
             }
             Event::Step {
                 step,
@@ -140,12 +160,61 @@ impl Progress for View {
                     rate(*tokens_per_second),
                     duration(*eta_seconds)
                 );
-                self.bar.set_message(text.clone());
-                self.bar.set_position(*step);
-                if self.bar.is_hidden() && self.last_line.elapsed() >= LINE_EVERY {
-                    self.last_line = Instant::now();
-                    eprintln!("step {step}: {text}");
+                self.went(*step, &text);
+            }
+            Event::PolicyStarted {
+                trainable,
+                questions,
+                dropped,
+                steps,
+                resumed,
+            } => {
+                self.line(&format!(
+                    "{} parameters, {} questions, {steps} steps",
+                    count(*trainable),
+                    count(*questions)
+                ));
+                if *dropped > 0 {
+                    self.line(&format!(
+                        "{} questions are too long and left out",
+                        count(*dropped)
+                    ));
                 }
+                self.begin(*steps, resumed.as_ref());
+            }
+            Event::Policy {
+                step,
+                reward,
+                accuracy,
+                mean_length,
+                kl,
+                eta_seconds,
+            } => {
+                let text = format!(
+                    "reward {reward:.3}, right {:.0} %, {mean_length:.0} tokens, KL {kl:.1e}, {} left",
+                    100.0 * accuracy,
+                    duration(*eta_seconds)
+                );
+                self.went(*step, &text);
+            }
+            Event::Answered {
+                step,
+                accuracy,
+                mean_length,
+            } => self.line(&format!(
+                "step {step}: held out {:.1} % right, {mean_length:.1} tokens",
+                100.0 * accuracy
+            )),
+            Event::PolicyFinished {
+                path,
+                reward,
+                seconds,
+            } => {
+                self.line(&format!(
+                    "reward {reward:.3} after {}, written to {}",
+                    duration(*seconds),
+                    path.display()
+                ));
             }
             Event::Skipped { step } => self.line(&format!(
                 "step {step}: the gradient is not finite, left out"

@@ -246,8 +246,16 @@ pub fn attend_block(
             continue;
         }
         let full = causal.all_see_all(lowest, highest, step, count);
-        load(isa, kv, start..start + count, d, keys, values);
-        keys[count * d..count.next_multiple_of(16) * d].fill(0.0);
+        let range = start * d..(start + count) * d;
+        let (keys, values) = match kv {
+            // Whole rows of sixteen tokens in f32 are read where they are.
+            KvRef::F32 { k, v } if count.is_multiple_of(16) => (&k[range.clone()], &v[range]),
+            _ => {
+                load(isa, kv, start..start + count, d, keys, values);
+                keys[count * d..count.next_multiple_of(16) * d].fill(0.0);
+                (&*keys, &values[..count * d])
+            }
+        };
         for (index, positions) in causal.positions.chunks(ROWS).enumerate() {
             let (mut from, mut to) = ([0; ROWS], [0; ROWS]);
             if full {
@@ -260,8 +268,8 @@ pub fn attend_block(
                 continue;
             }
             let kv = Step {
-                keys: &*keys,
-                values: &values[..count * d],
+                keys,
+                values,
                 from,
                 to,
             };
@@ -273,7 +281,7 @@ pub fn attend_block(
 
 /// Up to 32 tokens in f32, and which of them each row sees.
 pub(crate) struct Step<'a> {
-    /// `[32, D]`; zeros up to the next multiple of 16 tokens, then anything.
+    /// `[tokens, D]`; zeros up to the next multiple of 16 tokens, then anything.
     pub(crate) keys: &'a [f32],
     /// `[tokens, D]`
     pub(crate) values: &'a [f32],

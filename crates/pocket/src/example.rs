@@ -380,7 +380,12 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
         0 => {
             let problem = mix.hard.draw(rng, split);
             let thought = thought::write_within(rng, &problem, mix.concise, mix.max_chars);
-            solution(rng, &problem.text(), &thought, &problem.answer().to_string())
+            solution(
+                rng,
+                &problem.text(),
+                &thought,
+                &problem.answer().to_string(),
+            )
         }
         8 => {
             let easy = Easy::draw(rng, split);
@@ -441,7 +446,10 @@ fn solution<R: Rng>(rng: &mut R, text: &str, thought: &str, answer: &str) -> Doc
         _ => Document::Chat {
             messages: vec![
                 Message::new("user", format!("{text}\nShow your work.")),
-                Message::new("assistant", format!("{thought}\n\n**Final answer:** {answer}")),
+                Message::new(
+                    "assistant",
+                    format!("{thought}\n\n**Final answer:** {answer}"),
+                ),
             ],
         },
     }

@@ -14,6 +14,9 @@ use crate::initial::{ModelSpec, write_initial_model};
 use crate::split::Split;
 use crate::tokenizer::{SPECIAL_TOKENS, TOKENIZER_FILES, train_tokenizer};
 
+/// Longest thought among the texts of the tokenizer, with its problem.
+const TOKENIZER_CHARS: usize = 1800;
+
 /// What is written, and how much of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,7 +107,12 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
         .flat_map(|(_, docs)| docs.take(share))
         .flat_map(plain_texts)
         .collect();
-    let extra = worked(seed, Split::Train, spec.sft.clone())
+    // The tokenizer does not change with the length of the fine-tuning examples.
+    let thoughts = SftMix {
+        max_chars: TOKENIZER_CHARS,
+        ..spec.sft.clone()
+    };
+    let extra = worked(seed, Split::Train, thoughts)
         .take(spec.tokenizer_documents / 8)
         .map(|w| join(w.prompt.into_iter().chain(w.completion)));
     let budget = std::iter::repeat_n(

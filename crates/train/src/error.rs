@@ -56,6 +56,40 @@ pub enum TrainError {
         /// Examples left out.
         dropped: usize,
     },
+    /// No question to ask.
+    #[error(
+        "{files:?} hold no question that fits ({dropped} were left out as too long; raise [data] max_prompt_tokens)"
+    )]
+    NoQuestions {
+        /// The files.
+        files: Vec<PathBuf>,
+        /// Questions left out.
+        dropped: usize,
+    },
+    /// The adapter could not be loaded, or holds values that are not finite.
+    #[error("cannot use the adapter {}", path.display())]
+    Adapter {
+        /// The adapter.
+        path: PathBuf,
+        /// Why.
+        source: edgethink_model::AdapterError,
+    },
+    /// The engine that draws completions failed.
+    #[error("cannot draw completions")]
+    Engine {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Reinforcement learning that leads nowhere.
+    #[error("stopped at step {step}: {problem}; the last checkpoint is in {}", output_dir.display())]
+    Hopeless {
+        /// Step.
+        step: u64,
+        /// What was seen, and what to try.
+        problem: String,
+        /// Where the checkpoints and the completions are.
+        output_dir: PathBuf,
+    },
     /// The model could not be loaded or saved.
     #[error("cannot load or save the model")]
     Model(#[from] edgethink_model::LoadError),
@@ -142,4 +176,13 @@ pub enum TrainError {
         /// Why.
         source: parquet::errors::ParquetError,
     },
+}
+
+impl TrainError {
+    /// A failure of the engine that draws completions.
+    pub(crate) fn engine(source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Engine {
+            source: Box::new(source),
+        }
+    }
 }

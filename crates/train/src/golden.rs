@@ -20,19 +20,19 @@ use crate::{
     sft,
 };
 
-struct Golden {
+pub(crate) struct Golden {
     tensors: BTreeMap<String, Tensor>,
     values: Value,
     config: Config,
-    spec: Spec,
+    pub spec: Spec,
     slots: Slots,
-    params: Vec<Param>,
+    pub params: Vec<Param>,
     all: Dataset,
     completion: Dataset,
-    masked: Dataset,
+    pub masked: Dataset,
 }
 
-fn golden(family: &str) -> Golden {
+pub(crate) fn golden(family: &str) -> Golden {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../golden/train");
     let json: Value =
         serde_json::from_str(&std::fs::read_to_string(dir.join("golden.json")).unwrap()).unwrap();
@@ -57,10 +57,8 @@ fn golden(family: &str) -> Golden {
             let tokens: Vec<u32> = serde_json::from_value(doc["tokens"].clone()).unwrap();
             let from = doc["completion_from"].as_u64().unwrap() as usize;
             let start = tokens.windows(2).rposition(|w| w == invocation).unwrap();
-            let learnt: Vec<bool> = (0..tokens.len())
-                .map(|i| !completion || i >= from)
-                .collect();
-            set.push(&tokens, &learnt, if masked { start } else { 0 });
+            let weights = (0..tokens.len()).map(|i| f32::from(u8::from(!completion || i >= from)));
+            set.push(&tokens, weights, if masked { start } else { 0 });
         }
         set
     };
@@ -78,7 +76,11 @@ fn golden(family: &str) -> Golden {
 }
 
 impl Golden {
-    fn pass<'a>(&'a self, adapter: Option<&'a LoraLayout>, checkpointing: bool) -> Pass<'a> {
+    pub(crate) fn pass<'a>(
+        &'a self,
+        adapter: Option<&'a LoraLayout>,
+        checkpointing: bool,
+    ) -> Pass<'a> {
         Pass {
             spec: &self.spec,
             slots: &self.slots,
@@ -95,7 +97,7 @@ impl Golden {
         self.values[name].as_f64().unwrap()
     }
 
-    fn adapter(&self) -> (Vec<Param>, LoraLayout) {
+    pub(crate) fn adapter(&self) -> (Vec<Param>, LoraLayout) {
         let recipe = LoraRecipe {
             r: 4,
             alpha: 6.0,
@@ -384,7 +386,7 @@ fn logits_are_those_of_the_reference_pass() {
         .unwrap();
         let want = reference::forward(&model, &tokens, None).unwrap().logits;
         let mut set = Dataset::default();
-        set.push(&tokens, &vec![true; tokens.len()], 0);
+        set.push(&tokens, vec![1.0; tokens.len()], 0);
         let slots = spec.numbered_slots();
         let pass = Pass {
             spec: &spec,
@@ -427,7 +429,7 @@ fn long_documents_run_in_blocks_and_give_the_same() {
     let tokens: Vec<u32> = (0..250u32).map(|i| (i * i + 3 * i) % 40).collect();
     let want = reference::forward(&model, &tokens, None).unwrap().logits;
     let mut set = Dataset::default();
-    set.push(&tokens, &vec![true; tokens.len()], 0);
+    set.push(&tokens, vec![1.0; tokens.len()], 0);
     let batch = Batcher::new(&g.spec, 256).batch(&set, &[0]);
     let leaves = Leaves::base(&g.params, false);
     let pass = g.pass(None, false);

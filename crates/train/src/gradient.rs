@@ -9,7 +9,7 @@ use half::bf16;
 
 use crate::{
     net::{self, AdapterPass, MicroBatch, Slots, Spec},
-    ops::{self, FusedOps, Taped},
+    ops::{self, FusedOps, Score, Taped},
     params::Param,
 };
 
@@ -141,6 +141,16 @@ pub(crate) fn evaluate(pass: &Pass<'_>, leaves: &Leaves, batch: &MicroBatch) -> 
     let adapter = adapter_pass::<Flex>(pass, &adapter);
     let loss = net::loss::<Flex>(pass.spec, pass.slots, &base, adapter.as_ref(), batch);
     scalar(&loss)
+}
+
+/// Log-probability and entropy of each target with a weight, in order.
+pub(crate) fn score(pass: &Pass<'_>, leaves: &Leaves, batch: &MicroBatch) -> Vec<Score> {
+    let base = inner(&leaves.base);
+    let adapter = inner(&leaves.adapter);
+    let adapter = adapter_pass::<Flex>(pass, &adapter);
+    let h = net::hidden::<Flex>(pass.spec, pass.slots, &base, adapter.as_ref(), batch);
+    let head = &base[pass.slots.head.unwrap_or(pass.slots.embed)];
+    ops::cross_entropy::score(&ops::dense(h), &ops::dense(head.clone()), &batch.targets)
 }
 
 /// Final hidden states `[T, E]` and the head's logits `[T, V]`.

@@ -1,8 +1,9 @@
 //! Training: full training and LoRA SFT with the prompt mask, on a tensor library.
 //!
 //! [`base`] trains every parameter of a network, from scratch or from an existing model; [`sft`] trains a LoRA
-//! adapter on a frozen base. Both read a recipe ([`BaseRecipe`], [`SftRecipe`]), tell a [`Progress`] what happens, and
-//! write what Hugging Face tools read. Only this crate knows the tensor library, and none of its types leave it.
+//! adapter on a frozen base; [`grpo`] makes its thoughts short by reinforcement learning. Each reads a recipe
+//! ([`BaseRecipe`], [`SftRecipe`], [`GrpoRecipe`]), tells a [`Progress`] what happens, and
+//! writes what Hugging Face tools read. Only this crate knows the tensor library, and none of its types leave it.
 
 mod base;
 mod base_model;
@@ -11,6 +12,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod gradient;
+mod grpo;
 mod net;
 mod ops;
 mod optimizer;
@@ -21,6 +23,11 @@ mod sft;
 
 pub use base::{Summary, base};
 pub use error::TrainError;
+pub use grpo::{
+    BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome, PolicyLoss,
+    PolicyRecipe, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights, grpo,
+    soft_barrier,
+};
 pub use recipe::{
     BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe, OptimizerRecipe, Overlong,
     RunRecipe, Schedule, SftRecipe,

@@ -249,13 +249,13 @@ fn default_decay() -> f64 {
 fn default_limit() -> usize {
     2
 }
-fn default_skipped() -> u64 {
+pub(crate) fn default_skipped() -> u64 {
     8
 }
 fn default_save() -> FloatType {
     FloatType::Bf16
 }
-fn default_resume() -> String {
+pub(crate) fn default_resume() -> String {
     "auto".to_owned()
 }
 
@@ -323,7 +323,7 @@ impl SftRecipe {
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read {
         path: path.to_owned(),
         source,
@@ -334,7 +334,7 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     })
 }
 
-fn finish<T>(recipe: T, path: &Path, problems: Vec<String>) -> Result<T, TrainError> {
+pub(crate) fn finish<T>(recipe: T, path: &Path, problems: Vec<String>) -> Result<T, TrainError> {
     if problems.is_empty() {
         Ok(recipe)
     } else {
@@ -345,15 +345,13 @@ fn finish<T>(recipe: T, path: &Path, problems: Vec<String>) -> Result<T, TrainEr
     }
 }
 
-/// The checks that both kinds share.
-fn shared(data: &DataRecipe, opt: &OptimizerRecipe, run: &RunRecipe, problems: &mut Vec<String>) {
+/// What is wrong with the optimizer's settings, one line each.
+pub(crate) fn optimizer_problems(opt: &OptimizerRecipe, problems: &mut Vec<String>) {
     let mut require = |ok: bool, text: &str| {
         if !ok {
             problems.push(text.to_owned());
         }
     };
-    require(!data.train.is_empty(), "[data] train names no file");
-    require(data.max_length >= 2, "[data] max_length must be at least 2");
     require(
         opt.lr > 0.0 && opt.lr.is_finite(),
         "[optimizer] lr must be positive",
@@ -383,6 +381,18 @@ fn shared(data: &DataRecipe, opt: &OptimizerRecipe, run: &RunRecipe, problems: &
         opt.max_grad_norm > 0.0,
         "[optimizer] max_grad_norm must be positive",
     );
+}
+
+/// The checks that both kinds share.
+fn shared(data: &DataRecipe, opt: &OptimizerRecipe, run: &RunRecipe, problems: &mut Vec<String>) {
+    optimizer_problems(opt, problems);
+    let mut require = |ok: bool, text: &str| {
+        if !ok {
+            problems.push(text.to_owned());
+        }
+    };
+    require(!data.train.is_empty(), "[data] train names no file");
+    require(data.max_length >= 2, "[data] max_length must be at least 2");
     require(
         run.epochs.is_some() != run.max_tokens.is_some(),
         "[run] needs either epochs or max_tokens",

@@ -53,6 +53,7 @@ macro_rules! attention_kernels {
             for first in (0..tokens).step_by(ABREAST) {
                 let keys = &kv.keys[first * d..][..ABREAST * d];
                 let scores = match d {
+                    32 => scores::<32>(keys, p, tile.query),
                     64 => scores::<64>(keys, p, tile.query),
                     128 => scores::<128>(keys, p, tile.query),
                     _ => scores::<0>(keys, p, tile.query),

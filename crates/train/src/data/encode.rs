@@ -108,7 +108,8 @@ impl Encoder<'_> {
             set.dropped += 1;
             return;
         }
-        set.push(&e.tokens[..len], &e.learnt[..len], e.adapter_from.min(len));
+        let weights = e.learnt[..len].iter().map(|&l| f32::from(u8::from(l)));
+        set.push(&e.tokens[..len], weights, e.adapter_from.min(len));
     }
 
     fn encode(&self, row: &Row) -> Result<Encoded, String> {

@@ -22,11 +22,11 @@ pub(crate) struct Example {
 }
 
 /// All examples of a data set, their tokens in one store.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Dataset {
     pub tokens: Vec<u32>,
-    /// Whether each token is learnt, that is, a target of the loss.
-    pub learnt: Vec<bool>,
+    /// Weight of each token as a target of the loss; zero for what is not learnt.
+    pub weights: Vec<f32>,
     pub examples: Vec<Example>,
     /// Examples left out because they were too long.
     pub dropped: usize,
@@ -40,27 +40,32 @@ impl Dataset {
         &self.tokens[example.start..example.start + example.len]
     }
 
-    /// Whether each token of an example is learnt.
-    pub(crate) fn learnt_of(&self, example: &Example) -> &[bool] {
-        &self.learnt[example.start..example.start + example.len]
+    /// The weights of an example's tokens.
+    pub(crate) fn weights_of(&self, example: &Example) -> &[f32] {
+        &self.weights[example.start..example.start + example.len]
     }
 
     /// Number of tokens of an example that carry loss; the first one cannot, as nothing stands before it.
     pub(crate) fn targets_of(&self, example: &Example) -> usize {
-        let learnt = self.learnt_of(example);
-        learnt.iter().skip(1).filter(|&&l| l).count()
+        let weights = self.weights_of(example);
+        weights.iter().skip(1).filter(|&&w| w != 0.0).count()
     }
 
     /// Adds an example.
-    pub(crate) fn push(&mut self, tokens: &[u32], learnt: &[bool], adapter_from: usize) {
-        debug_assert_eq!(tokens.len(), learnt.len());
+    pub(crate) fn push(
+        &mut self,
+        tokens: &[u32],
+        weights: impl IntoIterator<Item = f32>,
+        adapter_from: usize,
+    ) {
         self.examples.push(Example {
             start: self.tokens.len(),
             len: tokens.len(),
             adapter_from,
         });
         self.tokens.extend_from_slice(tokens);
-        self.learnt.extend_from_slice(learnt);
+        self.weights.extend(weights);
+        debug_assert_eq!(self.tokens.len(), self.weights.len());
     }
 
     /// Splits examples into runs of at most `limit` tokens, in order; an example longer than that stands alone.

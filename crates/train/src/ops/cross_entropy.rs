@@ -33,6 +33,17 @@ pub(crate) struct Targets {
     pub ids: Vec<u32>,
     /// Weight of each row; zero means no loss.
     pub weights: Vec<f32>,
+    /// Divides the logits: the distribution that completions were drawn from. 1 for everything but reinforcement learning.
+    pub temperature: f32,
+}
+
+/// What a model thinks of one target token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Score {
+    /// Its log-probability, nats.
+    pub logprob: f32,
+    /// Entropy of the distribution that it is one draw of, nats.
+    pub entropy: f32,
 }
 
 /// The loss and, where wanted, its gradients.
@@ -74,7 +85,7 @@ pub(crate) fn run(
             .with_min_len(32)
             .map(|(z, &row)| {
                 let (target, weight) = (targets.ids[row] as usize, targets.weights[row]);
-                simd::vectorized(|| nll_and_gradient(z, target, weight))
+                simd::vectorized(|| nll_and_gradient(z, target, weight, 1.0 / targets.temperature))
             })
             .collect();
         loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
@@ -105,21 +116,69 @@ pub(crate) fn run(
     }
 }
 
-/// Turns one row of logits into the gradient of the weighted loss, and returns that loss.
+/// Turns one row of logits into the gradient of the weighted loss, and returns that loss. `scale` is the inverse temperature.
 #[inline(always)]
-fn nll_and_gradient(z: &mut [f32], target: usize, weight: f32) -> f32 {
+fn nll_and_gradient(z: &mut [f32], target: usize, weight: f32, scale: f32) -> f32 {
     let max = simd::max(z);
     let z_target = z[target];
     for v in z.iter_mut() {
-        *v = simd::exp(*v - max);
+        *v = simd::exp((*v - max) * scale);
     }
     let sum = simd::sum(z);
-    let factor = weight / sum;
+    let factor = weight * scale / sum;
     for v in z.iter_mut() {
         *v *= factor;
     }
-    z[target] -= weight;
-    weight * (sum.ln() + max - z_target)
+    z[target] -= weight * scale;
+    weight * (sum.ln() + (max - z_target) * scale)
+}
+
+/// Scores the targets of the rows with a weight, in order.
+pub(crate) fn score(hidden: &FlexTensor, head: &FlexTensor, targets: &Targets) -> Vec<Score> {
+    let (rows, e) = rows_cols(hidden);
+    let (vocab, _) = rows_cols(head);
+    let h = values(hidden);
+    let active: Vec<usize> = (0..rows).filter(|&i| targets.weights[i] != 0.0).collect();
+    let chunk_rows = (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS);
+    let mut scores = Vec::with_capacity(active.len());
+    for chunk in active.chunks(chunk_rows) {
+        let gathered: Vec<f32> = chunk
+            .iter()
+            .flat_map(|&row| &h[row * e..(row + 1) * e])
+            .copied()
+            .collect();
+        let mut logits = matmul_nt(&tensor(gathered, &[chunk.len(), e]), head);
+        let part: Vec<Score> = logits
+            .storage_mut::<f32>()
+            .par_chunks_mut(vocab)
+            .zip(chunk.par_iter())
+            .with_min_len(32)
+            .map(|(z, &row)| {
+                let target = targets.ids[row] as usize;
+                simd::vectorized(|| logprob_and_entropy(z, target, 1.0 / targets.temperature))
+            })
+            .collect();
+        scores.extend(part);
+    }
+    scores
+}
+
+/// log p of the target, and -sum p log p = log sum e^x - sum p x with x = (z - max) scale.
+#[inline(always)]
+fn logprob_and_entropy(z: &mut [f32], target: usize, scale: f32) -> Score {
+    let max = simd::max(z);
+    let x_target = (z[target] - max) * scale;
+    let mut weighted = 0.0f64;
+    for v in z.iter_mut() {
+        let x = (*v - max) * scale;
+        *v = simd::exp(x);
+        weighted += f64::from(*v) * f64::from(x);
+    }
+    let sum = simd::sum(z);
+    Score {
+        logprob: x_target - sum.ln(),
+        entropy: sum.ln() - (weighted / f64::from(sum)) as f32,
+    }
 }
 
 #[derive(Debug)]

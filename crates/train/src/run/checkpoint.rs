@@ -33,6 +33,9 @@ pub(crate) struct State {
     guard: [u64; 5],
     /// The recipe, with all defaults.
     pub recipe: Value,
+    /// What else a kind of training keeps.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub extra: Value,
 }
 
 impl State {
@@ -57,6 +60,7 @@ impl State {
                 guard.skipped,
             ],
             recipe: recipe.clone(),
+            extra: Value::Null,
         }
     }
 
@@ -248,7 +252,7 @@ pub(crate) fn load(
 }
 
 /// Keys of `[run]` that may change between a run and its resumption.
-const FREE: [&str; 9] = [
+const FREE: [&str; 10] = [
     "log_every",
     "eval_every",
     "save_every",
@@ -258,6 +262,7 @@ const FREE: [&str; 9] = [
     "micro_batch_tokens",
     "gradient_checkpointing",
     "save_dtype",
+    "completions_every",
 ];
 
 /// Names of the settings that differ between two resolved recipes and change results.

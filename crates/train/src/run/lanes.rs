@@ -5,7 +5,10 @@
 //! products are too short to share, use all cores. Large networks have one lane, as each needs memory for a
 //! gradient, and share the work inside the products.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -52,6 +55,35 @@ impl Lanes {
         })
     }
 
+    /// Does `work` on each item, on all threads; results come in the order of the items.
+    pub(crate) fn map<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        work: impl Fn(&T) -> R + Sync,
+    ) -> Vec<R> {
+        let next = AtomicUsize::new(0);
+        let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
+        let take = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let (Some(item), Some(place)) = (items.get(at), results.get(at)) else {
+                    return;
+                };
+                let result = work(item);
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+            }
+        };
+        std::thread::scope(|scope| {
+            for pool in &self.pools {
+                scope.spawn(|| pool.install(take));
+            }
+        });
+        results
+            .into_iter()
+            .filter_map(|r| r.into_inner().unwrap_or_else(PoisonError::into_inner))
+            .collect()
+    }
+
     /// The loss of `examples`, summed over learnt tokens, and its gradient.
     pub(crate) fn accumulate(
         &mut self,
@@ -77,14 +109,12 @@ impl Lanes {
             .sums
             .iter_mut()
             .enumerate()
-            .map(|(lane, sums)| std::sync::Mutex::new((lane, sums, 0.0f64)))
+            .map(|(lane, sums)| Mutex::new((lane, sums, 0.0f64)))
             .collect();
         let next = AtomicUsize::new(0);
         let work = || {
             while let Some(lane) = lanes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let mut lane = lane
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut lane = lane.lock().unwrap_or_else(PoisonError::into_inner);
                 let (index, sums, loss) = &mut *lane;
                 sums.iter_mut().for_each(|s| s.fill(0.0));
                 let mine = micros.iter().skip(*index).step_by(count);
@@ -103,11 +133,7 @@ impl Lanes {
         });
         let losses: Vec<f64> = lanes
             .into_iter()
-            .map(|lane| {
-                lane.into_inner()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .2
-            })
+            .map(|lane| lane.into_inner().unwrap_or_else(PoisonError::into_inner).2)
             .collect();
         let (total, rest) = self.sums.split_at_mut(1);
         for lane in rest {

@@ -1,16 +1,17 @@
 //! A training run: the loop, its checkpoints, its guard and its records.
 
-mod checkpoint;
-mod curve;
+pub(crate) mod checkpoint;
 mod guard;
 mod lanes;
-mod record;
+pub(crate) mod plot;
+pub(crate) mod record;
 mod tensorboard;
 mod trainer;
 
-#[cfg(test)]
-pub(crate) use trainer::Batcher;
-pub(crate) use trainer::{Job, LoraLayout, Outcome, run};
+pub(crate) use guard::Guard;
+pub(crate) use lanes::Lanes;
+pub(crate) use record::write_provenance;
+pub(crate) use trainer::{Batcher, Job, LoraLayout, Outcome, Side, run};
 
 use std::path::PathBuf;
 
@@ -65,6 +66,52 @@ pub enum Event {
         step: u64,
         /// The loss.
         loss: f64,
+    },
+    /// Reinforcement learning begins, or goes on.
+    PolicyStarted {
+        /// Values that are trained.
+        trainable: usize,
+        /// Questions.
+        questions: usize,
+        /// Questions left out as too long.
+        dropped: usize,
+        /// Steps of the whole run.
+        steps: u64,
+        /// Steps that an earlier run has made, and its checkpoint.
+        resumed: Option<(u64, PathBuf)>,
+    },
+    /// A step of reinforcement learning was made.
+    Policy {
+        /// Steps made.
+        step: u64,
+        /// Mean reward of the step's completions.
+        reward: f64,
+        /// Share of right answers.
+        accuracy: f64,
+        /// Mean tokens of a response.
+        mean_length: f64,
+        /// Mean divergence from the reference, nats per token.
+        kl: f64,
+        /// Seconds to go at this speed.
+        eta_seconds: f64,
+    },
+    /// Held-out questions were answered.
+    Answered {
+        /// Steps made.
+        step: u64,
+        /// Share of right answers.
+        accuracy: f64,
+        /// Mean tokens of a response.
+        mean_length: f64,
+    },
+    /// The adapter was written.
+    PolicyFinished {
+        /// Its directory.
+        path: PathBuf,
+        /// Mean reward of the last step.
+        reward: f64,
+        /// Seconds of this run.
+        seconds: f64,
     },
     /// A checkpoint was written.
     Saved {

@@ -9,7 +9,10 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use super::{curve, tensorboard::EventFile};
+use super::{
+    plot::{self, Panel},
+    tensorboard::EventFile,
+};
 use crate::error::TrainError;
 
 /// Open records of a run.
@@ -18,8 +21,6 @@ pub(crate) struct Records {
     dir: PathBuf,
     metrics: File,
     events: EventFile,
-    train: Vec<(u64, f64)>,
-    eval: Vec<(u64, f64)>,
 }
 
 impl Records {
@@ -31,7 +32,7 @@ impl Records {
         };
         fs::create_dir_all(dir).map_err(write(dir))?;
         let path = dir.join("metrics.jsonl");
-        let (mut train, mut eval, mut kept) = (Vec::new(), Vec::new(), String::new());
+        let mut kept = String::new();
         if step > 0 && path.is_file() {
             let text = fs::read_to_string(&path).map_err(|source| TrainError::Read {
                 path: path.clone(),
@@ -46,9 +47,6 @@ impl Records {
                 if at > step {
                     continue;
                 }
-                let number = |name: &str| map.get(name).and_then(Value::as_f64);
-                train.extend(number("loss").map(|l| (at, l)));
-                eval.extend(number("eval_loss").map(|l| (at, l)));
                 kept.push_str(line);
                 kept.push('\n');
             }
@@ -64,8 +62,6 @@ impl Records {
             dir: dir.to_owned(),
             metrics,
             events,
-            train,
-            eval,
         })
     }
 
@@ -75,11 +71,6 @@ impl Records {
         map.insert("step".to_owned(), json!(step));
         for &(name, value) in values {
             map.insert(name.to_owned(), json!(value));
-            match name {
-                "loss" => self.train.push((step, value)),
-                "eval_loss" => self.eval.push((step, value)),
-                _ => {}
-            }
         }
         let path = self.dir.join("metrics.jsonl");
         writeln!(self.metrics, "{}", Value::Object(map))
@@ -102,9 +93,11 @@ impl Records {
 
     /// Draws the loss curve.
     pub(crate) fn draw(&self) -> Result<(), TrainError> {
-        let path = self.dir.join("loss.svg");
-        let svg = curve::svg(&self.train, &self.eval);
-        fs::write(&path, svg).map_err(|source| TrainError::Write { path, source })
+        let loss = Panel::new(
+            "loss, nats per token",
+            &[("loss", "training"), ("eval_loss", "validation")],
+        );
+        plot::curves(&self.dir, "loss.svg", &[loss])
     }
 }
 

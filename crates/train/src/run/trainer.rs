@@ -5,6 +5,7 @@
 //! AdamW move the parameters.
 
 use std::{
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -225,7 +226,14 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         {
             let leaves = side.leaves(&params);
             let pass = side.pass(job.seed, at.step, false);
-            let loss = evaluate(&pass, &leaves, &batcher, valid, recipe.micro_batch_tokens);
+            let loss = evaluate(
+                &pass,
+                &leaves,
+                &lanes,
+                &batcher,
+                valid,
+                recipe.micro_batch_tokens,
+            );
             side.keep(leaves);
             records.note(at.step, &[("eval_loss", loss)])?;
             records.draw()?;
@@ -307,7 +315,8 @@ impl Window {
 }
 
 /// What stays the same in all passes; it keeps the frozen base's tensors between steps.
-struct Side<'a> {
+#[derive(Debug)]
+pub(crate) struct Side<'a> {
     spec: &'a Spec,
     slots: &'a Slots,
     layout: Option<&'a LoraLayout>,
@@ -317,20 +326,41 @@ struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    fn leaves(&mut self, params: &[Param]) -> Leaves {
+    /// An adapter on a frozen base.
+    pub(crate) fn frozen(
+        spec: &'a Spec,
+        slots: &'a Slots,
+        layout: &'a LoraLayout,
+        base: &[Param],
+        checkpointing: bool,
+    ) -> Self {
+        Self {
+            spec,
+            slots,
+            layout: Some(layout),
+            checkpointing,
+            bf16: false,
+            frozen: Some(Leaves::frozen(base, false)),
+        }
+    }
+
+    /// The parameters as tensors; give them back with [`Side::keep`].
+    pub(crate) fn leaves(&mut self, params: &[Param]) -> Leaves {
         match self.frozen.take() {
             Some(leaves) => leaves.with_adapter(params, self.bf16),
             None => Leaves::base(params, self.bf16),
         }
     }
 
-    fn keep(&mut self, leaves: Leaves) {
+    /// Keeps the frozen base's tensors for the next pass.
+    pub(crate) fn keep(&mut self, leaves: Leaves) {
         if self.layout.is_some() {
             self.frozen = Some(leaves);
         }
     }
 
-    fn pass(&self, seed: u64, step: u64, training: bool) -> Pass<'a> {
+    /// A pass, with dropout in training.
+    pub(crate) fn pass(&self, seed: u64, step: u64, training: bool) -> Pass<'a> {
         Pass {
             spec: self.spec,
             slots: self.slots,
@@ -353,15 +383,26 @@ impl<'a> Side<'a> {
 #[derive(Debug)]
 pub(crate) struct Batcher<'a> {
     spec: &'a Spec,
+    temperature: f32,
     cos: Arc<[f32]>,
     sin: Arc<[f32]>,
 }
 
 impl<'a> Batcher<'a> {
-    /// For examples of at most `longest` tokens.
+    /// For examples of at most `longest` tokens, predicted at temperature 1.
     pub(crate) fn new(spec: &'a Spec, longest: usize) -> Self {
+        Self::at_temperature(spec, longest, 1.0)
+    }
+
+    /// For completions drawn at a temperature.
+    pub(crate) fn at_temperature(spec: &'a Spec, longest: usize, temperature: f32) -> Self {
         let (cos, sin) = spec.rope_tables(longest);
-        Self { spec, cos, sin }
+        Self {
+            spec,
+            temperature,
+            cos,
+            sin,
+        }
     }
 
     /// The micro-batch of `examples`, one document after the other.
@@ -370,19 +411,21 @@ impl<'a> Batcher<'a> {
         let mut targets = Targets {
             ids: Vec::new(),
             weights: Vec::new(),
+            temperature: self.temperature,
         };
         let mut bounds = vec![0];
-        let mut ranges: Vec<std::ops::Range<usize>> = Vec::new();
+        let mut ranges: Vec<Range<usize>> = Vec::new();
         for &example in examples {
             let e = &set.examples[example];
-            let (tokens, learnt) = (set.tokens_of(e), set.learnt_of(e));
+            let (tokens, weights) = (set.tokens_of(e), set.weights_of(e));
             let start = ids.len();
             ids.extend_from_slice(tokens);
             // Row i predicts token i + 1 of the same document; its last row predicts nothing.
             for i in 0..e.len {
                 targets.ids.push(tokens.get(i + 1).copied().unwrap_or(0));
-                let learnt = learnt.get(i + 1).is_some_and(|&l| l);
-                targets.weights.push(if learnt { 1.0 } else { 0.0 });
+                targets
+                    .weights
+                    .push(weights.get(i + 1).copied().unwrap_or(0.0));
             }
             if e.adapter_from < e.len {
                 ranges.push(start + e.adapter_from..start + e.len);
@@ -411,22 +454,24 @@ impl<'a> Batcher<'a> {
 fn evaluate(
     pass: &Pass<'_>,
     leaves: &Leaves,
+    lanes: &Lanes,
     batcher: &Batcher<'_>,
     set: &Dataset,
     micro_batch_tokens: usize,
 ) -> f64 {
     let all: Vec<usize> = (0..set.examples.len()).collect();
-    let (mut loss, mut targets) = (0.0, 0);
-    for micro in set.micro_batches(&all, micro_batch_tokens) {
-        let examples = &all[micro];
-        let learnt: usize = examples
-            .iter()
-            .map(|&e| set.targets_of(&set.examples[e]))
-            .sum();
-        if learnt > 0 {
-            targets += learnt;
-            loss += gradient::evaluate(pass, leaves, &batcher.batch(set, examples));
-        }
-    }
-    loss / targets.max(1) as f64
+    let learnt = |range: &Range<usize>| -> usize {
+        let examples = range.clone().map(|e| &set.examples[e]);
+        examples.map(|e| set.targets_of(e)).sum()
+    };
+    let micros: Vec<Range<usize>> = set
+        .micro_batches(&all, micro_batch_tokens)
+        .into_iter()
+        .filter(|range| learnt(range) > 0)
+        .collect();
+    let losses = lanes.map(&micros, |range| {
+        gradient::evaluate(pass, leaves, &batcher.batch(set, &all[range.clone()]))
+    });
+    let targets: usize = micros.iter().map(learnt).sum();
+    losses.iter().sum::<f64>() / targets.max(1) as f64
 }

@@ -1,0 +1,279 @@
+//! `train grpo`: budget forcing by reinforcement learning (METHOD 3).
+//!
+//! A step draws groups of completions with our own engine ([`rollout`]), rewards them ([`reward`]), turns rewards into advantages and
+//! token weights ([`objective`]), and makes an optimizer step on the adapter. The reference policy is the adapter that the run started
+//! from, on the same frozen base. Every draw is a function of the seed and of the place in the stream of questions, so a resumed run is
+//! equal bit by bit to one that was never stopped.
+
+mod batch;
+mod evaluate;
+#[cfg(test)]
+mod golden;
+mod grader;
+mod guard;
+mod objective;
+mod policy;
+mod questions;
+mod recipe;
+mod record;
+mod reward;
+mod rollout;
+mod step;
+
+pub use recipe::{
+    BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, PolicyLoss,
+    PolicyRecipe, QuestionsRecipe, RolloutKv, RolloutRecipe, RolloutWeights,
+};
+pub use reward::{Outcome, Reward, soft_barrier};
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use edgethink_model::{ChatTemplate, Model, Tokenizer};
+use serde_json::{Value, json};
+
+use crate::{
+    base::{Summary, with_threads},
+    base_model,
+    error::TrainError,
+    optimizer::{AdamW, learning_rate},
+    run::{Event, Guard, Progress, checkpoint, record::Records, write_provenance},
+};
+use evaluate::Evaluation;
+use guard::RlGuard;
+use policy::Policy;
+use questions::Questions;
+use rollout::Sampler;
+use step::Learner;
+
+/// Trains an adapter under token budgets as the recipe says and writes a PEFT directory.
+///
+/// # Errors
+/// [`TrainError`]; [`TrainError::Stopped`] if `progress` asked to stop: the same call goes on from the checkpoint;
+/// [`TrainError::Hopeless`] for a run that learns nothing.
+pub fn grpo(recipe: &GrpoRecipe, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
+    with_threads(recipe.run.threads, || Run::new(recipe)?.all(progress))
+}
+
+/// Everything that stays the same during a run.
+struct Run<'a> {
+    recipe: &'a GrpoRecipe,
+    resolved: Value,
+    model: Arc<Model>,
+    policy: Policy,
+}
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    step: u64,
+    /// Place in the stream of questions.
+    cursor: u64,
+    /// Tokens of prompts and completions learnt from.
+    tokens: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(recipe: &'a GrpoRecipe) -> Result<Self, TrainError> {
+        let model = Model::load(&recipe.model.base.to_string_lossy())?;
+        let policy = Policy::load(&recipe.model.adapter, &model.config)?;
+        Ok(Self {
+            recipe,
+            resolved: json!(recipe),
+            model: Arc::new(model),
+            policy,
+        })
+    }
+
+    /// The text side, which questions need.
+    fn text(&self) -> Result<(&Tokenizer, &ChatTemplate), TrainError> {
+        let missing = |what: &str| TrainError::Unfit {
+            path: self.recipe.model.base.clone(),
+            problem: format!("has no {what}"),
+        };
+        let tokenizer = self.model.tokenizer.as_ref();
+        let template = self.model.template.as_ref();
+        Ok((
+            tokenizer.ok_or_else(|| missing("tokenizer.json"))?,
+            template.ok_or_else(|| missing("chat template, which questions are put into"))?,
+        ))
+    }
+
+    fn all(&self, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
+        let recipe = self.recipe;
+        let (tokenizer, template) = self.text()?;
+        let load = |files: &[PathBuf]| {
+            Questions::load(files, &recipe.data, &recipe.budget, tokenizer, template)
+        };
+        let train = load(&recipe.data.train)?;
+        let valid = match recipe.data.valid.as_slice() {
+            [] => None,
+            files => Some(load(files)?),
+        };
+        let base = base_model::load(&self.base_recipe(), recipe.seed)?;
+        let slots = base.spec.numbered_slots();
+        let mut params = self.policy.params.clone();
+        let mut adamw = AdamW::new(&params);
+        let mut guard = RlGuard::default();
+        let mut at = Position::default();
+        let mut resumed = None;
+        if let Some(path) = checkpoint::find(&recipe.output_dir, &recipe.run.resume) {
+            let state = checkpoint::load(&path, &self.resolved, &mut params, &mut adamw)?;
+            guard = serde_json::from_value(state.extra.clone()).map_err(|e| {
+                TrainError::Checkpoint {
+                    path: path.clone(),
+                    problem: e.to_string(),
+                }
+            })?;
+            at = Position {
+                step: state.step,
+                cursor: state.cursor,
+                tokens: state.tokens,
+            };
+            resumed = Some((state.step, path));
+        }
+        let trainable: usize = params.iter().map(|p| p.values.len()).sum();
+        progress.event(&Event::PolicyStarted {
+            trainable,
+            questions: train.list.len(),
+            dropped: train.dropped,
+            steps: recipe.run.steps,
+            resumed,
+        });
+        write_provenance(&recipe.output_dir, &self.resolved, recipe.seed)?;
+        let mut records = Records::open(&recipe.output_dir, at.step)?;
+        let mut sampler = Sampler::new(
+            Arc::clone(&self.model),
+            &recipe.model.base,
+            &self.policy.adapter(&params)?,
+            &recipe.rollout,
+            recipe.data.max_prompt_tokens,
+            rayon::current_num_threads(),
+        )?;
+        let mut learner = Learner::new(recipe, &self.policy, &base, &slots, &params)?;
+        let begun = Instant::now();
+        let mut window = record::Window::default();
+        let mut evaluation = Evaluation::new(recipe, &self.policy, tokenizer, valid.as_ref())?;
+        if at.step == 0 {
+            evaluation.run(0, &mut sampler, &mut records, progress)?;
+        }
+        let first = at.step;
+        let mut reward = f64::NAN;
+        while at.step < recipe.run.steps {
+            if progress.stop() {
+                let path = self.save(&at, &params, &adamw, &guard)?;
+                progress.event(&Event::Saved {
+                    step: at.step,
+                    path: path.clone(),
+                });
+                return Err(TrainError::Stopped {
+                    step: at.step,
+                    checkpoint: path,
+                });
+            }
+            let step_begun = Instant::now();
+            let drawn = step::draw(
+                recipe,
+                &self.policy,
+                tokenizer,
+                &train,
+                &mut sampler,
+                at.cursor,
+            )?;
+            if recipe.run.completions_every > 0 && at.step % recipe.run.completions_every == 0 {
+                record::completions(&recipe.output_dir, at.step + 1, &drawn, &train, tokenizer)?;
+            }
+            let lr = learning_rate(&recipe.optimizer, at.step, recipe.run.steps);
+            let learnt = learner.step(&drawn, &self.policy, &mut params, &mut adamw, lr)?;
+            sampler.update(&self.policy.adapter(&params)?)?;
+            at = Position {
+                step: at.step + 1,
+                cursor: drawn.next,
+                tokens: at.tokens + learnt.tokens as u64,
+            };
+            let seconds = step_begun.elapsed().as_secs_f64();
+            let metrics = drawn.metrics(&learnt, lr, at.tokens, seconds);
+            reward = metrics.get("reward").copied().unwrap_or(f64::NAN);
+            guard
+                .check(&drawn.seen(&learnt), &recipe.guard)
+                .map_err(|problem| TrainError::Hopeless {
+                    step: at.step,
+                    problem,
+                    output_dir: recipe.output_dir.clone(),
+                })?;
+            if !learnt.finite {
+                progress.event(&Event::Skipped { step: at.step });
+            }
+            let speed = (at.step - first) as f64 / begun.elapsed().as_secs_f64();
+            progress.event(&Event::Policy {
+                step: at.step,
+                reward,
+                accuracy: drawn.accuracy(),
+                mean_length: drawn.mean_length(),
+                kl: learnt.kl,
+                eta_seconds: (recipe.run.steps - at.step) as f64 / speed.max(1e-9),
+            });
+            window.add(&metrics);
+            let last = at.step == recipe.run.steps;
+            if at.step % recipe.run.log_every == 0 || last {
+                window.note(&mut records, at.step)?;
+            }
+            let every = recipe.run.eval_every;
+            if last || (every > 0 && at.step % every == 0) {
+                evaluation.run(at.step, &mut sampler, &mut records, progress)?;
+                record::draw(&recipe.output_dir)?;
+            }
+            if recipe.run.save_every > 0 && at.step % recipe.run.save_every == 0 && !last {
+                let path = self.save(&at, &params, &adamw, &guard)?;
+                progress.event(&Event::Saved {
+                    step: at.step,
+                    path,
+                });
+            }
+        }
+        let (dir, seconds) = (&recipe.output_dir, begun.elapsed().as_secs_f64());
+        self.policy
+            .write(&recipe.model.adapter, dir, &params, recipe.run.save_dtype)?;
+        progress.event(&Event::PolicyFinished {
+            path: dir.clone(),
+            reward,
+            seconds,
+        });
+        Ok(Summary {
+            steps: at.step,
+            loss: -reward,
+            seconds,
+        })
+    }
+
+    fn base_recipe(&self) -> crate::recipe::ModelRecipe {
+        crate::recipe::ModelRecipe {
+            base: Some(self.recipe.model.base.clone()),
+            ..Default::default()
+        }
+    }
+
+    fn save(
+        &self,
+        at: &Position,
+        params: &[crate::params::Param],
+        adamw: &AdamW,
+        guard: &RlGuard,
+    ) -> Result<PathBuf, TrainError> {
+        let mut state = checkpoint::State::new(
+            at.step,
+            adamw.steps,
+            at.cursor,
+            at.tokens,
+            &Guard::new(),
+            &self.resolved,
+        );
+        state.extra = json!(guard);
+        checkpoint::save(
+            &self.recipe.output_dir,
+            &state,
+            params,
+            adamw,
+            self.recipe.run.save_total_limit,
+        )
+    }
+}

@@ -1,0 +1,132 @@
+//! The answer of a response without any marker.
+//!
+//! In this order: the last line, if it reads as an answer or has at most three words and no digit; the last formula of that
+//! line; the last number of the text (as lm-evaluation-harness' flexible extraction for GSM8K, but only in the visible part);
+//! the last line, whatever it says.
+
+use crate::extract::How;
+use crate::parse::parse;
+use crate::text::clean;
+use crate::token::Commas;
+
+/// Longest line without a number that is an answer in words, in words.
+const MAX_WORDS: usize = 3;
+
+pub(crate) fn find(shown: &str) -> Option<(&str, How)> {
+    let line = shown
+        .lines()
+        .rev()
+        .map(clean)
+        .find(|line| !line.is_empty())?;
+    if reads_as_answer(line) {
+        return Some((line, How::LastLine));
+    }
+    if let Some(formula) = last_formula(line) {
+        return Some((formula, How::LastFormula));
+    }
+    if let Some(number) = last_number(shown) {
+        return Some((number, How::LastNumber));
+    }
+    Some((line, How::LastLine))
+}
+
+fn reads_as_answer(line: &str) -> bool {
+    let has_digit = line.bytes().any(|byte| byte.is_ascii_digit());
+    let words = line.split_whitespace().count();
+    if !has_digit {
+        return words <= MAX_WORDS;
+    }
+    // A sentence of many words with a number in it is none.
+    words <= 2 * MAX_WORDS && parse(line, Commas::Group).is_some()
+}
+
+/// The last `$...$` or `\(...\)` of a line.
+fn last_formula(line: &str) -> Option<&str> {
+    if let Some(end) = line.rfind("\\)")
+        && let Some(start) = line[..end].rfind("\\(")
+    {
+        return Some(&line[start + 2..end]);
+    }
+    // An odd dollar sign is money.
+    if line.matches('$').count() % 2 == 1 {
+        return None;
+    }
+    let end = line.rfind('$')?;
+    let start = line[..end].rfind('$')?;
+    Some(line[start + 1..end].trim()).filter(|formula| !formula.is_empty())
+}
+
+/// The last number: sign, thousands, decimals, a fraction, a per cent sign.
+fn last_number(text: &str) -> Option<&str> {
+    let bytes = text.as_bytes();
+    let last = bytes.iter().rposition(u8::is_ascii_digit)?;
+    let inside = |at: usize| {
+        let between = |set: &[u8]| {
+            set.contains(&bytes[at])
+                && at > 0
+                && bytes[at - 1].is_ascii_digit()
+                && bytes.get(at + 1).is_some_and(u8::is_ascii_digit)
+        };
+        bytes[at].is_ascii_digit() || between(b",./")
+    };
+    let mut start = last;
+    while start > 0 && inside(start - 1) {
+        start -= 1;
+    }
+    let free = |at: usize| at == 0 || matches!(bytes[at - 1], b' ' | b'$' | b'-' | b'(' | b'\n');
+    if start > 0 && bytes[start - 1] == b'.' && free(start - 1) {
+        start -= 1;
+    }
+    // The exponent of 10^6 and the digit of x2 are no answers.
+    let hangs = start > 0
+        && (matches!(bytes[start - 1], b'^' | b'_') || bytes[start - 1].is_ascii_alphabetic());
+    if hangs {
+        return None;
+    }
+    // A minus, unless it stands between two words or numbers: "3-5" ends in 5.
+    let minus = start > 0 && bytes[start - 1] == b'-';
+    if minus
+        && !(start > 1 && (bytes[start - 2].is_ascii_alphanumeric() || bytes[start - 2] == b')'))
+    {
+        start -= 1;
+    }
+    let percent = usize::from(bytes.get(last + 1) == Some(&b'%'));
+    Some(&text[start..=last + percent])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_number() {
+        for (text, number) in [
+            ("a 3 b 1,234.50.", "1,234.50"),
+            ("it is -7!", "-7"),
+            ("rows 3-5", "5"),
+            ("costs $12 now", "12"),
+            ("so 3/4 of it", "3/4"),
+            ("that is 12% of them", "12%"),
+            ("so .5", ".5"),
+        ] {
+            assert_eq!(last_number(text), Some(number), "{text:?}");
+        }
+        assert_eq!(last_number("none"), None);
+        assert_eq!(last_number("about 10^6"), None);
+    }
+
+    #[test]
+    fn the_last_line() {
+        assert_eq!(find("Paris.<|im_end|>"), Some(("Paris", How::LastLine)));
+        assert_eq!(find("2 + 2 = 4\nYes."), Some(("Yes", How::LastLine)));
+        assert_eq!(
+            find("So it is $\\frac12$ here."),
+            Some(("\\frac12", How::LastFormula))
+        );
+        assert_eq!(
+            find("So there are 38.\nLet me know if you have any questions!"),
+            Some(("38", How::LastNumber))
+        );
+        assert_eq!(find(" \n"), None);
+    }
+}

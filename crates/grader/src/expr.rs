@@ -165,6 +165,13 @@ impl Expr {
         names
     }
 
+    /// True if plain words are part of it.
+    pub(crate) fn has_text(&self) -> bool {
+        let mut found = false;
+        self.visit(&mut |expr| found |= matches!(expr, Self::Text(_)));
+        found
+    }
+
     /// True if the imaginary unit is written somewhere.
     pub(crate) fn is_complex(&self) -> bool {
         let mut found = false;

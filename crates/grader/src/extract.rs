@@ -64,7 +64,10 @@ pub fn extract(response: &str) -> Option<Extracted<'_>> {
         Some(found) => (found.text?, found.how),
         None => fallback::find(shown)?,
     };
-    let text = clean(text);
+    let text = match how {
+        How::FinalAnswer | How::Answer => fallback::said(clean(text)),
+        _ => clean(text),
+    };
     (!text.is_empty()).then_some(Extracted { text, how })
 }
 

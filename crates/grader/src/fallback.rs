@@ -1,7 +1,6 @@
 //! The answer of a response without any marker.
 //!
-//! In this order: the last line, if it reads as an answer or has at most three words and no digit; the last formula of that
-//! line; the last number of the text (as lm-evaluation-harness' flexible extraction for GSM8K, but only in the visible part);
+//! In this order: the last line, if it is mathematics or has at most three words; the last formula of that line; the last number of the text (as lm-evaluation-harness' flexible extraction for GSM8K, but only in the visible part);
 //! the last line, whatever it says.
 
 use crate::extract::How;
@@ -31,13 +30,34 @@ pub(crate) fn find(shown: &str) -> Option<(&str, How)> {
 }
 
 fn reads_as_answer(line: &str) -> bool {
-    let has_digit = line.bytes().any(|byte| byte.is_ascii_digit());
     let words = line.split_whitespace().count();
-    if !has_digit {
+    if !has_digit(line) {
         return words <= MAX_WORDS;
     }
-    // A sentence of many words with a number in it is none.
-    words <= 2 * MAX_WORDS && parse(line, Commas::Group).is_some()
+    match parse(line, Commas::Group) {
+        // "July 4, 1776" is short; "Thus, 12 + 30 = 42" says more than an answer.
+        Some((expr, _)) if expr.has_text() => words <= MAX_WORDS && !line.contains('$'),
+        Some(_) => true,
+        None => false,
+    }
+}
+
+fn has_digit(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+/// Of a sentence with a number in it, "the probability is 1/3", what follows the last "is": only if that is mathematics.
+pub(crate) fn said(sentence: &str) -> &str {
+    let is_math = |text: &str| parse(text, Commas::Group).is_some_and(|(expr, _)| !expr.has_text());
+    if !has_digit(sentence) || is_math(sentence) {
+        return sentence;
+    }
+    let tail = [" is ", " are ", " equals "]
+        .iter()
+        .filter_map(|verb| sentence.rfind(verb).map(|at| at + verb.len()))
+        .max()
+        .map(|at| clean(&sentence[at..]));
+    tail.filter(|tail| is_math(tail)).unwrap_or(sentence)
 }
 
 /// The last `$...$` or `\(...\)` of a line.
@@ -127,6 +147,7 @@ mod tests {
             find("So there are 38.\nLet me know if you have any questions!"),
             Some(("38", How::LastNumber))
         );
+        assert_eq!(find("Thus, 12 + 30 = 42."), Some(("42", How::LastNumber)));
         assert_eq!(find(" \n"), None);
     }
 }

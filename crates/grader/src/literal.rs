@@ -48,7 +48,12 @@ impl Lexer {
     /// A literal: thousands in groups of three (`1,234`, `1{,}234`, `11,\!111`, `1\,234`, `1 234`), a point, a power of ten.
     pub(crate) fn number(&mut self) -> Option<()> {
         let mut whole = self.digits();
-        if (1..=3).contains(&whole.len()) && !whole.starts_with('0') {
+        // An index or exponent ends at its digits: "\log_2 128" has no 2128.
+        let hangs = matches!(
+            self.out.last().map(|tok| &tok.token),
+            Some(Token::Underscore | Token::Caret)
+        );
+        if (1..=3).contains(&whole.len()) && !whole.starts_with('0') && !hangs {
             while let Some((skip, comma)) = self.separator() {
                 self.at += skip;
                 whole.push_str(&self.digits());

@@ -67,10 +67,7 @@ pub(crate) fn same_words(a: &str, b: &str) -> bool {
 }
 
 fn is_no_number(word: &str) -> bool {
-    matches!(
-        word.trim_start_matches(['+', '-']),
-        "nan" | "inf" | "none" | "null"
-    )
+    matches!(word.trim_start_matches(['+', '-']), "nan" | "inf")
 }
 
 /// Equality of two answers that are not mathematics that we can read.

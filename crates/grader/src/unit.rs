@@ -94,6 +94,8 @@ pub(crate) fn canonical(word: &str) -> String {
         "min" | "mins" | "minute" | "minutes" => "min",
         "h" | "hr" | "hrs" | "hour" | "hours" => "h",
         "day" | "days" => "day",
+        "am" => "am",
+        "pm" => "pm",
         "l" | "L" | "liter" | "liters" | "litre" | "litres" => "L",
         "ml" | "milliliter" | "milliliters" => "ml",
         "mph" => "mi/h",

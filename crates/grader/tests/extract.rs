@@ -35,6 +35,17 @@ fn the_final_answer_and_how_it_was_found() {
         ),
         ("Final answer: 42<|im_end|>", "42", How::FinalAnswer),
         ("2 + 2 = <<2+2=4>>4\n#### 4", "4", How::Hashes),
+        (
+            "### Final Answer\n\nThe probability is $\\frac{1}{3}$.",
+            r"\frac{1}{3}",
+            How::FinalAnswer,
+        ),
+        ("Answer: the length is 5 cm.", "5 cm", How::Answer),
+        (
+            "Answer: the length is not 5.",
+            "the length is not 5",
+            How::Answer,
+        ),
         ("#### 1,234", "1,234", How::Hashes),
         ("Answer: 42", "42", How::Answer),
         ("Answer: 1 ... no. Answer: 2", "2", How::Answer),

@@ -243,6 +243,17 @@ fn long_inputs_are_quick() {
         inputs.push(format!("{}x", piece.repeat(60 / piece.len())));
     }
     inputs.push(nested);
+    for (open, close) in [
+        ("(x=", ")"),
+        ("(1=", "=1)"),
+        (r"\{1,", r"\}"),
+        ("((1,2)=", ")"),
+        (r"\{x<", r"\}"),
+    ] {
+        for depth in [9, 13, 38] {
+            inputs.push(format!("{}1{}", open.repeat(depth), close.repeat(depth)));
+        }
+    }
     for input in &inputs {
         let start = Instant::now();
         let _ = equal(input, &format!("{input} "));

@@ -70,7 +70,7 @@ impl Lexer {
             "gt" => Token::Rel(Rel::Gt),
             "ne" | "neq" => Token::Rel(Rel::Ne),
             "in" => Token::Rel(Rel::In),
-            "approx" => Token::Rel(Rel::Eq),
+            "approx" => Token::Approx,
             "cup" | "bigcup" => Token::Cup,
             "cap" | "bigcap" => Token::Cap,
             "setminus" | "backslash" => Token::Setminus,

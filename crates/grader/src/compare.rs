@@ -38,6 +38,11 @@ pub fn equal(got: &str, want: &str) -> bool {
     if let Some(same) = text::same_choice(got, want) {
         return same;
     }
+    // "LA" is not "AL": capitals alone are a name, though as variables they would commute.
+    let name = |text: &str| text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    if name(got) && name(want) {
+        return got == want && text::same_text(got, want);
+    }
     let mut steps = Steps::new();
     match (parse(got, Commas::Group), parse(want, Commas::Group)) {
         (Some((a, grouped_a)), Some((b, grouped_b))) => {
@@ -106,7 +111,12 @@ pub(crate) fn same(a: &Expr, b: &Expr, steps: &mut Steps) -> bool {
         (Expr::Unit(x, unit), Expr::Degree(y)) | (Expr::Degree(y), Expr::Unit(x, unit)) => {
             unit == "degree" && same(x, y, steps)
         }
-        (Expr::Unit(..), Expr::Percent(_)) | (Expr::Percent(_), Expr::Unit(..)) => false,
+        // "5 % more" is 5 %, "5 cm" is not.
+        (Expr::Unit(x, _), Expr::Percent(_)) | (Expr::Percent(_), Expr::Unit(x, _))
+            if !matches!(**x, Expr::Percent(_)) =>
+        {
+            false
+        }
         (Expr::Unit(x, _), other) | (other, Expr::Unit(x, _)) => same(x, other, steps),
         (Expr::Percent(x), Expr::Percent(y)) | (Expr::Degree(x), Expr::Degree(y)) => {
             same(x, y, steps)

@@ -16,7 +16,7 @@ pub(crate) fn find(shown: &str) -> Option<(&str, How)> {
         .lines()
         .rev()
         .map(clean)
-        .find(|line| !line.is_empty())?;
+        .find(|line| !line.is_empty() && !only_closes(line))?;
     if reads_as_answer(line) {
         return Some((line, How::LastLine));
     }
@@ -27,6 +27,11 @@ pub(crate) fn find(shown: &str) -> Option<(&str, How)> {
         return Some((number, How::LastNumber));
     }
     Some((line, How::LastLine))
+}
+
+/// A line that only ends a formula or a block.
+fn only_closes(line: &str) -> bool {
+    matches!(line, "\\]" | "\\)" | "$$" | "$" | "```") || line.starts_with("\\end{")
 }
 
 fn reads_as_answer(line: &str) -> bool {
@@ -148,6 +153,7 @@ mod tests {
             Some(("38", How::LastNumber))
         );
         assert_eq!(find("Thus, 12 + 30 = 42."), Some(("42", How::LastNumber)));
+        assert_eq!(find("So\n\\[\n9\n\\]\n"), Some(("9", How::LastLine)));
         assert_eq!(find(" \n"), None);
     }
 }

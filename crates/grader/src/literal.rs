@@ -118,7 +118,7 @@ impl Lexer {
         let starts = |text: &str| {
             rest.len() >= text.len() && text.chars().zip(rest).all(|(want, got)| want == *got)
         };
-        let skip = if let Some(long) = [",\\!", "{,}", "\\,", "{\\,}", "\\ "]
+        let skip = if let Some(long) = [",\\! ", ",\\!", "{,}", "\\,", "{\\,}", "\\ "]
             .iter()
             .find(|s| starts(s))
         {

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! list     = item { ("," | ";" | "and" | "or") item }
-//! item     = sets { relation sets }
+//! item     = sets { (relation | ≈) sets }
 //! sets     = ratio { (∪ | ∩ | \) ratio }
 //! ratio    = measured { ":" measured }
 //! measured = [currency] sum [unit] | words
@@ -114,18 +114,29 @@ impl Parser<'_> {
     }
 
     fn item(&mut self) -> Option<Expr> {
-        let first = if matches!(self.peek(), Some(Token::Rel(Rel::Eq))) {
+        if self.eat(&Token::Rel(Rel::Eq)) || self.eat(&Token::Approx) {
             // "= 5"
-            self.at += 1;
             return self.sets();
-        } else {
-            self.sets()?
-        };
+        }
+        let first = self.sets()?;
+        let named = matches!(first, Expr::Var(_) | Expr::Apply(..) | Expr::Text(_));
         let mut rest = Vec::new();
-        while let Some(Token::Rel(rel)) = self.peek() {
-            let rel = *rel;
-            self.at += 1;
-            rest.push((rel, self.sets()?));
+        loop {
+            match self.peek() {
+                Some(&Token::Rel(rel)) => {
+                    self.at += 1;
+                    rest.push((rel, self.sets()?));
+                }
+                Some(Token::Approx) => {
+                    self.at += 1;
+                    let rounded = self.sets()?;
+                    // "x = 1/3 ≈ 0.333" says 1/3; "x ≈ 0.333" has nothing better.
+                    if named && rest.is_empty() {
+                        rest.push((Rel::Eq, rounded));
+                    }
+                }
+                _ => break,
+            }
         }
         if rest.is_empty() {
             Some(first)

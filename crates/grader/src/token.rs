@@ -58,6 +58,7 @@ pub(crate) enum Token {
     CeilClose,
     Bar,
     Rel(Rel),
+    Approx,
     Cup,
     Cap,
     Setminus,
@@ -224,7 +225,7 @@ impl Lexer {
             '≥' | '⩾' => self.one(Token::Rel(Rel::Ge)),
             '≠' => self.one(Token::Rel(Rel::Ne)),
             '∈' => self.one(Token::Rel(Rel::In)),
-            '≈' => self.one(Token::Rel(Rel::Eq)),
+            '≈' => self.one(Token::Approx),
             '±' => self.one(Token::PlusMinus),
             '∓' => self.one(Token::MinusPlus),
             '∞' => self.one(Token::Infinity),
@@ -290,7 +291,7 @@ impl Lexer {
         match run.to_lowercase().as_str() {
             "and" => return self.push(Token::And),
             "or" => return self.push(Token::Or),
-            "percent" => return self.push(Token::Percent),
+            "percent" | "pct" | "percentage" => return self.push(Token::Percent),
             _ => {}
         }
         if in_text {

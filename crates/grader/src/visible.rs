@@ -6,7 +6,8 @@ const CLOSE: &str = "</think>";
 /// The text after the last `</think>`; all of it if no thought was opened.
 ///
 /// `None` if a thought was opened and never closed: it was cut off, and what stands in it is no answer
-/// (METHOD section 8; lm-evaluation-harness issue 3382 is the opposite).
+/// (lm-evaluation-harness issue 3382 grades it as one). Where the prompt itself ends in `<think>`, the caller puts it back in front of
+/// the response: without it, a thought that was cut off looks like an answer.
 #[must_use]
 pub fn visible(response: &str) -> Option<&str> {
     let shown = match response.rfind(CLOSE) {

@@ -1,10 +1,10 @@
 //! Tables of letters and words: what a run of letters is, numbers in words, Greek letters, signs of Unicode.
 
 /// Words of two letters that are no products of variables.
-const SHORT_WORDS: [&str; 44] = [
-    "am", "an", "as", "at", "be", "by", "cl", "cm", "cc", "dl", "dm", "do", "ft", "gb", "go", "he",
+const SHORT_WORDS: [&str; 48] = [
+    "am", "an", "as", "at", "be", "by", "cc", "cl", "cm", "dl", "dm", "do", "ft", "gb", "go", "he",
     "hi", "hr", "if", "in", "is", "it", "kb", "kg", "km", "lb", "mb", "me", "mg", "mi", "ml", "mm",
-    "my", "no", "of", "ok", "on", "oz", "pm", "so", "to", "up", "us", "we",
+    "my", "nd", "no", "of", "ok", "on", "oz", "pm", "rd", "so", "st", "th", "to", "up", "us", "we",
 ];
 
 /// Is this run of letters a product of one-letter variables? `xy` and `abc` are; `no`, `cm`, `Na` and `cat` are words.

@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use edgethink_model::Message;
-use edgethink_pocket::check;
 use edgethink_reason::{
     Answer, Choice, Event, FinishReason, Input, Query, QueryId, Reasoner, ThoughtEnd,
 };
@@ -267,7 +266,7 @@ fn row_query(reasoner: &Reasoner, row: &Row, index: usize, args: &EvalArgs) -> Q
 }
 
 fn is_correct(choice: &Choice, expected: &str) -> bool {
-    check::is_correct(&choice.text, expected)
+    edgethink_grader::is_correct(&choice.text, expected)
 }
 
 /// The thought began and did not end.

@@ -4,9 +4,7 @@
 //! - [`worked`]: what the adapter learns from: questions with a thought and an answer.
 //! - [`easy_questions`], [`hard_questions`]: what both are tested on, and what reinforcement learning asks.
 //! - [`train_tokenizer`], [`write_dataset`]: the files of a training run.
-//! - [`check`]: is an answer right?
 
-pub mod check;
 mod drill;
 mod easy;
 mod error;

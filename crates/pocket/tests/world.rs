@@ -1,9 +1,10 @@
-//! The promises of the world: same seed same bytes, splits disjoint, every solution right, answers read as they should be.
+//! The promises of the world: same seed same bytes, splits disjoint, every solution right by the grader.
 
 use std::collections::HashSet;
 
+use edgethink_grader::is_correct;
 use edgethink_pocket::{
-    BaseMix, BaseStage, DatasetSpec, Document, HardSpec, Kind, SftMix, Split, check, documents,
+    BaseMix, BaseStage, DatasetSpec, Document, HardSpec, Kind, SftMix, Split, documents,
     easy_questions, hard_questions, worked, write_dataset,
 };
 
@@ -70,7 +71,7 @@ fn solutions_calculate_right_and_end_in_the_answer() {
         let text = &w.completion[0].content;
         calculations += check_arithmetic(text);
         assert!(
-            check::is_correct(text, &w.answer),
+            is_correct(text, &w.answer),
             "{text:?} does not answer {:?}",
             w.answer
         );
@@ -166,28 +167,6 @@ fn budgets_stand_in_the_last_line() {
             "{last:?}"
         );
     }
-}
-
-#[test]
-fn only_the_visible_answer_counts() {
-    assert!(check::is_correct(
-        "<think>\n7\n</think>\n\n**Final answer:** 38",
-        "38"
-    ));
-    assert!(check::is_correct("Paris.<|im_end|>", "Paris"));
-    assert!(
-        !check::is_correct("<think>\nThe answer is 38. **Final answer:** 38", "38"),
-        "an unclosed thought is wrong"
-    );
-    assert!(
-        !check::is_correct("<think>\n**Final answer:** 38\n</think>\n\n", "38"),
-        "an answer within the thought does not count"
-    );
-    assert!(!check::is_correct(
-        "<think>\n</think>\n\n**Final answer:** 380",
-        "38"
-    ));
-    assert!(!check::is_correct("", ""));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use edgethink_reason::query::DEFAULT_CONTINUATION;
 
 pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
@@ -96,9 +97,14 @@ pub(crate) struct DisplayArgs {
 #[command(after_help = "Examples:
   edgethink ask \"Tom has 3 apples. Ann has 4 more than Tom. How many has Ann?\"
   edgethink ask --budget 100 \"...\"                 at most 100 tokens, and still an answer
+  edgethink ask --budget 100 --budget-line none \"...\"   cut there, but do not say so in the prompt
+  edgethink ask --min-think 200 --stop-loops \"...\"   think longer, but not in circles
   edgethink ask --n 4 --temperature 0.8 --json \"...\" | jq '.choices[].text'
   echo \"What is 2 plus 2?\" | edgethink ask        the question from stdin
-  edgethink ask --raw --max-tokens 20 \"Once upon a time\"")]
+  edgethink ask --raw --max-tokens 20 \"Once upon a time\"
+
+In --json, thought_closed says why the thought ended: model, budget, loop, turn (the model
+ended its turn inside it), or null if it did not; budget has the limits and the prompt's line.")]
 pub(crate) struct AskArgs {
     /// The question; left out or \"-\": read from stdin
     pub(crate) prompt: Option<String>,
@@ -145,13 +151,14 @@ pub(crate) struct AskArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Commands inside:
   /think on|off    think before answering, or not
-  /budget N|off    hard limit on the tokens of one answer
+  /budget N|off    limit on the tokens of one answer
   /clear           forget the conversation
   /help            show the commands
   /exit            leave (Ctrl-D does too); Ctrl-C stops an answer
 
 Examples:
   edgethink chat
+  edgethink chat --budget 200                     every answer within 200 tokens
   edgethink chat --model path/to/model --adapter path/to/adapter --system \"Answer briefly.\"")]
 pub(crate) struct ChatArgs {
     /// Instructions in front of the conversation
@@ -191,15 +198,36 @@ pub(crate) struct ThinkingArgs {
         hide_possible_values = true
     )]
     pub(crate) think: Option<ThinkArg>,
-    /// Hard limit on the whole response: the thought is cut in time and an answer is forced
+    /// Hard limit on the whole response: the thought is cut in time and an answer is forced; the prompt names it too if the
+    /// adapter was trained so
     #[arg(long, value_name = "TOKENS", env = "EDGETHINK_BUDGET")]
     pub(crate) budget: Option<usize>,
+    /// The budget that the prompt names, which limits nothing by itself [default: that of --budget]
+    #[arg(long, value_name = "TOKENS", env = "EDGETHINK_SOFT_BUDGET")]
+    pub(crate) soft_budget: Option<usize>,
+    /// The line that names it, with {B} for the number; "none" names nothing [default: the adapter's own]
+    #[arg(long, value_name = "TEXT", env = "EDGETHINK_BUDGET_LINE")]
+    pub(crate) budget_line: Option<String>,
     /// Tokens of the budget kept for the answer [default: an eighth, 16 to 512]
     #[arg(long, value_name = "TOKENS", env = "EDGETHINK_ANSWER_RESERVE")]
     pub(crate) answer_reserve: Option<usize>,
-    /// What is written when the budget cuts a thought; \"\\n\" is a new line
+    /// What is written when a thought is cut, closing tag included; "\n" is a new line [default: the adapter's own]
     #[arg(long, value_name = "TEXT", env = "EDGETHINK_ANSWER_PHRASE")]
     pub(crate) answer_phrase: Option<String>,
+    /// A thought that ends before this many tokens goes on, up to six times and never past the budget
+    #[arg(long, value_name = "TOKENS", env = "EDGETHINK_MIN_THINK")]
+    pub(crate) min_think: Option<usize>,
+    /// What takes the place of an end that comes too early
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = DEFAULT_CONTINUATION,
+        env = "EDGETHINK_CONTINUATION"
+    )]
+    pub(crate) continuation: String,
+    /// Close a thought that repeats the same tokens over and over
+    #[arg(long, env = "EDGETHINK_STOP_LOOPS")]
+    pub(crate) stop_loops: bool,
     /// At most this many tokens per answer [default: what fits in the context]
     #[arg(long, short, value_name = "TOKENS", env = "EDGETHINK_MAX_TOKENS",
           value_parser = positive)]
@@ -283,9 +311,11 @@ pub(crate) enum EvalCommand {
 #[command(
     after_help = "A row is {\"prompt\": text, \"answer\": text}; other keys are copied to --out. \"prompt\" may also be a list of messages.
 An answer counts if it equals the row's after the thought; an unfinished thought is wrong.
+Prompts that name their budget themselves need --budget-line none, or it is named twice.
 
 Examples:
   edgethink eval jsonl hard.jsonl --think on
+  edgethink eval jsonl hard.jsonl --think on --budget 64 --stop-loops
   edgethink eval jsonl hard.jsonl --think on --n 4 --temperature 0.8 --out samples.jsonl --json"
 )]
 pub(crate) struct EvalArgs {

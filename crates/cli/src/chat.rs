@@ -110,7 +110,7 @@ impl Chat<'_> {
 
     /// The budget in words.
     fn limit(&self, reasoner: &Reasoner) -> String {
-        let soft = self.budget;
+        let soft = self.args.thinking.soft_budget.or(self.budget);
         let named = soft.filter(|_| reasoner.format().budget_line.is_some());
         match (self.budget, named) {
             (None, None) => "no budget".to_owned(),
@@ -148,7 +148,7 @@ impl Chat<'_> {
             Think::Off
         };
         query.budget = self.budget;
-        query.named_budget = self.budget;
+        query.named_budget = self.args.thinking.soft_budget.or(self.budget);
         match ask::stream(reasoner, &query, &self.args.display) {
             Ok(answer) => {
                 let Some(choice) = answer.choices.into_iter().next() else {

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use edgethink_engine::{Engine, EngineOptions, KvFormat, Sampling, WeightFormat};
 use edgethink_model::{Adapter, GenerationConfig, LoadOptions, Model};
-use edgethink_reason::{Input, Query, Reasoner, Think, ThoughtFormat};
+use edgethink_reason::{Input, MinThink, Query, Reasoner, Think, ThoughtFormat};
 
 use crate::args::model::{FormatArgs, KvArg, WeightsArg};
 use crate::args::{EngineArgs, ModelArgs, SamplingArgs, ThinkArg, ThinkingArgs};
@@ -172,6 +172,14 @@ pub(crate) fn reasoner(
     if let Some(phrase) = &thinking.answer_phrase {
         format.closing = phrase.replace("\\n", "\n");
     }
+    if let Some(line) = &thinking.budget_line {
+        format.budget_line = (line != "none").then(|| line.clone());
+    }
+    if thinking.soft_budget.is_some() && format.budget_line.is_none() {
+        bail!(
+            "--soft-budget has no line to stand in: the adapter names none; give one with --budget-line, for example \"Use at most {{B}} tokens.\""
+        );
+    }
     Ok(Reasoner::new(model, engine, opened.adapter, format)?)
 }
 
@@ -192,8 +200,13 @@ pub(crate) fn query(
         seed: sampling.seed,
         max_tokens: thinking.max_tokens,
         budget: thinking.budget,
-        named_budget: thinking.budget,
+        named_budget: thinking.soft_budget.or(thinking.budget),
         answer_reserve: thinking.answer_reserve,
+        min_think: thinking.min_think.map(|tokens| MinThink {
+            continuation: thinking.continuation.clone(),
+            ..MinThink::new(tokens)
+        }),
+        stop_loops: thinking.stop_loops,
         ..Query::greedy(input, think)
     }
 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use edgethink_engine::{Engine, EngineOptions, Sampling};
+use edgethink_engine::{Engine, EngineOptions, Sampling, WeightFormat};
 use edgethink_model::{Adapter, Message, Model as Weights};
 use edgethink_pocket::{HardSpec, Split, hard_questions};
 use edgethink_reason::{Event, Input, Query, Reasoner, Think, ThoughtFormat};
-use support::{Model, json};
+use support::{Model, edgethink, json, stderr};
 
 #[test]
 fn a_budget_always_gives_an_answer() {
@@ -68,6 +68,7 @@ fn a_thousand_requests_never_run_over_and_always_answer() {
     let model = Arc::new(Weights::load(&text("base")).expect("the shipped base"));
     let adapter = Adapter::load(text("adapter"), &model.config).expect("the shipped adapter");
     let options = EngineOptions {
+        weights: WeightFormat::Q8,
         max_sequences: AT_ONCE,
         kv_tokens: AT_ONCE * model.config.max_position_embeddings,
         ..EngineOptions::for_model(&model.config)
@@ -141,4 +142,102 @@ fn a_thousand_requests_never_run_over_and_always_answer() {
         "{forced} forced: the test must cut thoughts"
     );
     assert!(forced < REQUESTS, "and let some end by themselves");
+}
+
+#[test]
+fn the_shipped_adapter_says_whether_it_knows_a_budget() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::copy(pocket().join("adapter").join(file), dir.path().join(file)).expect("copied");
+    }
+    let base = pocket().join("base");
+    let ask = |more: &[&str]| {
+        let mut run = edgethink();
+        run.args(["ask", "--json", "--max-tokens", "40", "--model"])
+            .arg(&base)
+            .arg("--adapter")
+            .arg(dir.path())
+            .args(more)
+            .arg("Tom has 3 pens. Ann has 2 more. How many has Ann?");
+        run.output().expect("it runs")
+    };
+    let plain = json(&ask(&["--budget", "64"]));
+    assert_eq!(plain["budget"]["tokens"], 64);
+    assert_eq!(plain["budget"]["line"], serde_json::Value::Null);
+    let refused = ask(&["--soft-budget", "64"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("--budget-line"),
+        "{}",
+        stderr(&refused)
+    );
+
+    let says = r#"{"budget_line": "Use at most {B} tokens."}"#;
+    std::fs::write(dir.path().join("edgethink.json"), says).expect("written");
+    let named = json(&ask(&["--budget", "64"]));
+    assert_eq!(named["budget"]["line"], "Use at most 64 tokens.");
+    assert!(
+        named["usage"]["prompt_tokens"].as_u64() > plain["usage"]["prompt_tokens"].as_u64(),
+        "{named}"
+    );
+    let soft = json(&ask(&["--soft-budget", "99"]));
+    assert_eq!(soft["budget"]["line"], "Use at most 99 tokens.");
+    assert_eq!(soft["budget"]["tokens"], serde_json::Value::Null);
+    let other = json(&ask(&["--budget", "64", "--budget-line", "{B} tokens"]));
+    assert_eq!(other["budget"]["line"], "64 tokens");
+    let none = json(&ask(&["--budget", "64", "--budget-line", "none"]));
+    assert_eq!(none["token_ids"], plain["token_ids"]);
+    assert_eq!(json(&ask(&[]))["budget"], serde_json::Value::Null);
+
+    for (file, says) in [(r#"{"bugdet_line": "x"}"#, "bugdet_line"), ("{", "EOF")] {
+        std::fs::write(dir.path().join("edgethink.json"), file).expect("written");
+        let refused = ask(&[]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(stderr(&refused).contains(says), "{}", stderr(&refused));
+    }
+}
+
+#[test]
+fn a_short_thought_goes_on_and_the_json_says_so() {
+    let model = Model::new();
+    let args = ["--raw", "--think", "on", "--json", "--max-tokens", "60"];
+    let ask = |more: &[&str]| {
+        let mut run = model.ask(&args);
+        run.args(more).arg("hello <think>\n");
+        run.output().expect("it runs")
+    };
+    // A model that closes its thought at once.
+    let close = edgethink_model::Model::load(model.path())
+        .expect("the tiny model")
+        .tokenizer
+        .and_then(|tokenizer| tokenizer.token_id("</think>"))
+        .expect("a token");
+    let bias = format!("{close}=100000");
+    let hasty = json(&ask(&["--logit-bias", &bias]));
+    assert_eq!(
+        (&hasty["thought_closed"], &hasty["continued"]),
+        (&"model".into(), &0.into())
+    );
+    let held = [
+        "--logit-bias",
+        &bias,
+        "--min-think",
+        "100",
+        "--continuation",
+        "Hm",
+    ];
+    let held = json(&ask(&held));
+    assert_eq!(
+        (&held["thought_closed"], &held["continued"]),
+        (&"model".into(), &6.into())
+    );
+    assert_eq!(held["reasoning"], "HmHmHmHmHmHm");
+    let cut = json(&ask(&[
+        "--budget",
+        "40",
+        "--logit-bias",
+        &format!("{close}=-100000"),
+    ]));
+    assert_ne!(cut["thought_closed"], "model", "{cut}");
+    assert_eq!(cut["budget_forced"], true, "{cut}");
 }

@@ -3,7 +3,7 @@
 usage: python compare.py EDGETHINK_BINARY GOLDEN_DIR
 
 Greedy tokens of the engine may leave llama.cpp's path only where llama.cpp's own two best logits are closer than 2 % of their spread:
-both round activations to 8 bits, differently. Prints one line per model and fails when a difference has no such reason.
+both round activations to 8 bits, differently. KV is f16 on both sides. Prints one line per model and fails when a difference has no such reason.
 """
 
 import json
@@ -29,6 +29,7 @@ def main(binary, golden):
         want, rows = m.greedy(m.tokenize(PROMPT, add_special=True), n)
         m.close()
         args = [binary, "ask", PROMPT, "--model", path, "--raw", "--json", "--ignore-eos", "--temperature", "0", "--max-tokens", str(n)]
+        args += ["--kv", "f16"]
         done = subprocess.run(args, check=True, capture_output=True, text=True)
         got = json.loads(done.stdout)["token_ids"]
         same = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), n))

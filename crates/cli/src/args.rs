@@ -294,6 +294,9 @@ pub(crate) struct BenchArgs {
     /// Measure with the adapter on
     #[arg(long)]
     pub(crate) with_adapter: bool,
+    /// Prompt length behind which to measure the switch to a masked adapter, 0 for none [default: 1024, or the context]
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) switch: Option<usize>,
     #[command(flatten)]
     pub(crate) format: model::FormatArgs,
     /// JSON on stdout instead of a table

@@ -1,4 +1,4 @@
-//! `edgethink bench`: prefill and decode speed by threads, streams and depth.
+//! `edgethink bench`: prefill and decode speed by threads, streams and depth, and the time that a switch to the adapter takes.
 //!
 //! Prompts are pseudo-random tokens, so nothing but the shapes matters. Each figure is the median of the repeats, after one run that
 //! is not counted. The engine is set up once per number of threads.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use edgethink_engine::{AdapterSpan, Engine, Event, Request};
+use edgethink_engine::{AdapterId, AdapterSpan, Engine, Event, Request};
 use edgethink_model::Model;
 use serde::Serialize;
 
@@ -33,6 +33,18 @@ struct Figure {
     max: f64,
 }
 
+/// What it costs to go on with the adapter behind a prompt that the base has read.
+#[derive(Debug, Clone, Serialize)]
+struct Switch {
+    threads: usize,
+    /// Tokens of the prompt.
+    tokens: usize,
+    /// Time to the adapter's first token.
+    switch_ms: f64,
+    /// Time to the base's first token, the prompt read anew: what a switch costs where nothing is shared.
+    prefill_ms: f64,
+}
+
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
@@ -46,6 +58,8 @@ struct Report {
     weights_bytes: usize,
     kv_bytes_per_token: usize,
     figures: Vec<Figure>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    switches: Vec<Switch>,
 }
 
 /// Runs the command.
@@ -62,6 +76,26 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         .max()
         .unwrap_or(0)
         .max(args.decode + 1);
+    let masked = opened
+        .adapter
+        .as_ref()
+        .and_then(|adapter| adapter.invocation.as_deref());
+    let switch = match (args.switch, masked) {
+        (Some(0), _) | (None, None) => None,
+        (Some(_), None) => {
+            bail!("--switch needs an adapter with an invocation sequence; name one with --adapter")
+        }
+        (tokens, Some(invocation)) => {
+            let tokens = tokens.unwrap_or(1024.min(context.saturating_sub(1)));
+            if tokens <= invocation.len() || tokens >= context {
+                bail!(
+                    "--switch takes a prompt of more than {} tokens and less than the model's context of {context}",
+                    invocation.len()
+                );
+            }
+            Some((tokens, invocation))
+        }
+    };
     let deepest = args.depth.iter().copied().max().unwrap_or(0);
     if deepest + longest > context {
         bail!(
@@ -69,7 +103,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         );
     }
     let streams = args.streams.iter().copied().max().unwrap_or(1);
-    let kv_tokens = 2 * (deepest + longest + 64) + streams * (args.decode + 64);
+    let kv_tokens = (2 * (deepest + longest + 64) + streams * (args.decode + 64))
+        .max(switch.map_or(0, |(tokens, _)| 2 * (tokens + 64)));
     let mut report = None;
     for &threads in &args.threads {
         let options =
@@ -94,6 +129,11 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
             engine: &mut engine,
             repeats: args.repeats,
         };
+        if let (Some((tokens, invocation)), Some(adapter)) = (switch, &opened.adapter) {
+            eprint_step(&format!("switch at {tokens}, {} threads", bench.threads));
+            let id = bench.engine.load_adapter(adapter)?;
+            report.switches.push(bench.switch(id, tokens, invocation)?);
+        }
         if let (true, Some(adapter)) = (args.with_adapter, &opened.adapter) {
             bench.adapter = Some(AdapterSpan {
                 id: bench.engine.load_adapter(adapter)?,
@@ -157,6 +197,7 @@ fn new_report(
         weights_bytes,
         kv_bytes_per_token,
         figures: Vec::new(),
+        switches: Vec::new(),
     }
 }
 
@@ -200,6 +241,33 @@ impl Bench<'_> {
             }
         }
         Ok(self.figure("decode", streams, depth, count, rates))
+    }
+
+    /// Lets the base read fresh prompts that end with the invocation sequence, and then the adapter answer them.
+    fn switch(&mut self, id: AdapterId, tokens: usize, invocation: &[u32]) -> Result<Switch> {
+        let (mut prefills, mut switches) = (Vec::new(), Vec::new());
+        let from = tokens - invocation.len();
+        for run in 0..=self.repeats {
+            let mut prompt = self.tokens.take(from);
+            prompt.extend_from_slice(invocation);
+            self.adapter = None;
+            let prefill = self.generate(prompt.clone(), 1, 1)?;
+            self.adapter = Some(AdapterSpan { id, from });
+            let switch = self.generate(prompt, 1, 1)?;
+            self.adapter = None;
+            if run > 0 {
+                prefills.push(1e3 * prefill.to_first_s);
+                switches.push(1e3 * switch.to_first_s);
+            }
+        }
+        prefills.sort_by(f64::total_cmp);
+        switches.sort_by(f64::total_cmp);
+        Ok(Switch {
+            threads: self.threads,
+            tokens,
+            switch_ms: median(&switches),
+            prefill_ms: median(&prefills),
+        })
     }
 
     fn figure(
@@ -325,12 +393,26 @@ impl Report {
             self.isa,
             if self.adapter { ", adapter on" } else { "" },
         );
-        head + &table(
-            &[
-                "what", "threads", "streams", "depth", "tokens", "tokens/s", "min", "max",
-            ],
-            &rows,
-        )
+        let mut text = head;
+        if !rows.is_empty() {
+            text += &table(
+                &[
+                    "what", "threads", "streams", "depth", "tokens", "tokens/s", "min", "max",
+                ],
+                &rows,
+            );
+        }
+        for s in &self.switches {
+            text += &format!(
+                "\nswitch to the adapter behind {} tokens, {} threads: {:.1} ms to its first token; reading them anew takes {:.1} ms, {:.0} times as long\n",
+                s.tokens,
+                s.threads,
+                s.switch_ms,
+                s.prefill_ms,
+                s.prefill_ms / s.switch_ms
+            );
+        }
+        text
     }
 }
 

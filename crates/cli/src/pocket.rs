@@ -4,7 +4,6 @@
 //! `cargo install` copies nothing but the binary. Weights are read by mmap, so the files are written once to the user's cache
 //! directory, under a name that holds their hash; another version of the program writes another directory.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -18,13 +17,14 @@ pub(crate) fn directory() -> Result<PathBuf> {
     if embedded::FILES.is_empty() {
         bail!("this program was built without the pocket model; name a model with --model");
     }
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = blake3::Hasher::new();
     for (name, bytes) in embedded::FILES {
-        hasher.write(name.as_bytes());
-        hasher.write_usize(bytes.len());
-        hasher.write(bytes);
+        for part in [name.as_bytes(), bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
     }
-    let name = format!("pocket-{:016x}", hasher.finish());
+    let name = format!("pocket-{}", &hasher.finalize().to_hex()[..16]);
     let mut failed = None;
     for root in cache_roots() {
         let dir = root.join(&name);

@@ -309,6 +309,36 @@ fn bench_measures_what_is_asked() {
 }
 
 #[test]
+fn bench_measures_the_switch_to_a_masked_adapter() {
+    let args = ["bench", "--threads", "1", "--prefill", "0", "--decode", "0"];
+    let more = ["--repeats", "1", "--switch", "100", "--json"];
+    let cache = tempfile::tempdir().expect("a temporary directory");
+    // The model that is built in comes with a masked adapter.
+    let pocket = || {
+        let mut command = edgethink();
+        command.env("XDG_CACHE_HOME", cache.path());
+        command
+    };
+    let report = json(&pocket().args(args).args(more).output().expect("it runs"));
+    let switch = &report["switches"][0];
+    assert_eq!(switch["tokens"], 100, "{report}");
+    for time in ["switch_ms", "prefill_ms"] {
+        assert!(switch[time].as_f64().is_some_and(|ms| ms > 0.0), "{report}");
+    }
+    let plain = pocket()
+        .args(args)
+        .args(more)
+        .args(["--adapter", "none"])
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&plain.stderr);
+    assert!(
+        !plain.status.success() && text.contains("invocation"),
+        "{text}"
+    );
+}
+
+#[test]
 fn chat_keeps_the_conversation_and_obeys_its_commands() {
     let model = Model::new();
     let output = edgethink()

@@ -13,6 +13,8 @@ use crate::matrix::Input;
 
 /// Elements per task below which handing work to another thread costs more than it saves.
 const TASK_ELEMENTS: usize = 8192;
+/// Elements of a gate that are copied aside at a time; a multiple of every vector.
+const GATE_PART: usize = 512;
 
 /// Token rows as floats and, where packed matrices read them, as int8 groups.
 #[derive(Debug, Default)]
@@ -70,18 +72,22 @@ impl Rows {
         });
     }
 
-    /// out = silu(gate) · up, all `[T, F]`.
-    pub(crate) fn gated(
-        &mut self,
-        work: &Work<'_>,
-        gate: &[f32],
-        up: &[f32],
-        cols: usize,
-        quantize: bool,
-    ) {
-        self.fill(work, gate.len() / cols, cols, quantize, None, |row| {
-            let range = row.index * cols..(row.index + 1) * cols;
-            swiglu(work.isa, &gate[range.clone()], &up[range], row.floats);
+    /// The rows' floats `[T, cols]`, to be written before a step that changes them in place.
+    pub(crate) fn floats_mut(&mut self, rows: usize, cols: usize) -> &mut [f32] {
+        self.floats.resize(rows * cols, 0.0);
+        &mut self.floats
+    }
+
+    /// self = silu(self) · up, both `[T, F]`: the widest rows of a layer are held twice and not three times.
+    pub(crate) fn gated(&mut self, work: &Work<'_>, up: &[f32], cols: usize, quantize: bool) {
+        self.fill(work, up.len() / cols, cols, quantize, None, |row| {
+            let up = &up[row.index * cols..(row.index + 1) * cols];
+            let mut gate = [0.0f32; GATE_PART];
+            for (floats, up) in row.floats.chunks_mut(GATE_PART).zip(up.chunks(GATE_PART)) {
+                let gate = &mut gate[..floats.len()];
+                gate.copy_from_slice(floats);
+                swiglu(work.isa, gate, up, floats);
+            }
             row.floats.iter().all(|x| x.is_finite())
         });
     }

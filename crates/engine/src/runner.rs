@@ -57,8 +57,8 @@ struct Buffers {
     mixed: Rows,
     /// What is added to the residual stream next, `[T, E]`.
     delta: Vec<f32>,
-    gate: Vec<f32>,
     up: Vec<f32>,
+    /// The gate, then the gated rows.
     gated: Rows,
     lora: Vec<f32>,
     states: Vec<f32>,
@@ -252,13 +252,16 @@ impl Runner {
             );
             collect(at("attention output"));
             let products = &mut [
-                product(layer, Linear::Gate, &mut b.gate),
+                product(
+                    layer,
+                    Linear::Gate,
+                    b.gated.floats_mut(rows, config.intermediate_size),
+                ),
                 product(layer, Linear::Up, &mut b.up),
             ];
             multiply(pool, isa, products, b.normed.input(), &deltas, &mut b.lora);
             b.gated.gated(
                 &work,
-                &b.gate,
                 &b.up,
                 config.intermediate_size,
                 layer.needs_quants(&[Linear::Down]),
@@ -345,7 +348,6 @@ impl Buffers {
             (&mut self.head_q, q),
             (&mut self.head_out, q),
             (&mut self.delta, config.hidden_size),
-            (&mut self.gate, f),
             (&mut self.up, f),
             (&mut self.cos, config.head_dim / 2),
             (&mut self.sin, config.head_dim / 2),

@@ -1,13 +1,13 @@
 //! The tensors of a model, found by name and checked against the config.
 //!
 //! Names are those of Hugging Face (`model.layers.0.self_attn.q_proj.weight`). Matrices keep the dtype they are stored
-//! in and are used in place; norms and biases are small and are checked for NaN here.
+//! in and are used in place; norms and biases are small: they are read and checked for NaN here.
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::{Config, Dtype, Linear, Tensor};
+use crate::{Bytes, Config, Dtype, Linear, Tensor};
 
 /// All tensors of a model.
 #[derive(Debug, Clone)]
@@ -68,6 +68,14 @@ pub enum WeightsError {
         name: String,
         /// Its dtype.
         dtype: Dtype,
+    },
+    /// A norm or bias cannot be read.
+    #[error("the tensor `{name}` cannot be read ({kind}); the disk or the connection to it failed")]
+    Read {
+        /// Name of the tensor.
+        name: String,
+        /// What the system said.
+        kind: std::io::ErrorKind,
     },
     /// A norm or bias holds NaN or an infinity.
     #[error(
@@ -248,7 +256,8 @@ impl Named {
         Ok(tensor)
     }
 
-    /// As `take`, for a vector: a plain float without NaN.
+    /// As `take`, for a vector: a plain float without NaN, in memory of its own. Touched on the mapping of a file, each would
+    /// make the pages around it resident, which for the many vectors of a model is megabytes.
     fn small(&mut self, name: &str, expected: &[usize]) -> Result<Tensor, WeightsError> {
         let tensor = self.take(name, expected)?;
         if !tensor.dtype.is_float() {
@@ -257,6 +266,15 @@ impl Named {
                 dtype: tensor.dtype,
             });
         }
+        let mut bytes = Vec::new();
+        tensor
+            .read_into(&mut bytes)
+            .map_err(|error| WeightsError::Read {
+                name: name.to_owned(),
+                kind: error.kind(),
+            })?;
+        let tensor = Tensor::new(tensor.dtype, tensor.shape, Bytes::copy_of(&bytes))
+            .expect("all bytes of a valid tensor");
         let values = tensor.to_f32();
         match values.iter().position(|x| !x.is_finite()) {
             Some(index) => Err(WeightsError::NonFinite {

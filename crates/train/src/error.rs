@@ -167,14 +167,29 @@ pub enum TrainError {
         /// Why.
         source: rayon::ThreadPoolBuildError,
     },
-    #[cfg(feature = "parquet")]
+    /// A parquet file, and a build that does not read them.
+    #[error("this build does not read {}: build it with `--features parquet`, or convert the file to .jsonl", path.display())]
+    WithoutParquet {
+        /// The file.
+        path: PathBuf,
+    },
     /// A parquet file that cannot be read.
-    #[error("{} is damaged or compressed in a way that is not read; write it with snappy", path.display())]
+    #[error("{} is damaged, or compressed with something else than snappy: write it again", path.display())]
+    #[cfg(feature = "parquet")]
     Parquet {
         /// The file.
         path: PathBuf,
         /// Why.
         source: parquet::errors::ParquetError,
+    },
+    /// A parquet file without a column to learn from, or with one of another type.
+    #[error("{} {problem}", path.display())]
+    #[cfg(feature = "parquet")]
+    ParquetColumns {
+        /// The file.
+        path: PathBuf,
+        /// What is there, and the remedy.
+        problem: String,
     },
 }
 

@@ -440,3 +440,119 @@ fn long_documents_run_in_blocks_and_give_the_same() {
         1e-4,
     );
 }
+
+#[test]
+fn dropout_is_the_same_in_every_split_and_off_without_its_seed() {
+    let g = golden("qwen2");
+    let (adapter, layout) = g.adapter();
+    let leaves = Leaves::frozen(&g.params, false).with_adapter(&adapter, false);
+    let pass = |dropout, checkpointing| {
+        let mut pass = g.pass(Some(&layout), checkpointing);
+        if let Some(side) = &mut pass.adapter {
+            side.dropout = dropout;
+        }
+        pass
+    };
+    let at = |dropout, checkpointing, limit| {
+        run(
+            &pass(dropout, checkpointing),
+            &leaves,
+            &adapter,
+            &g.masked,
+            limit,
+        )
+    };
+    let (loss, whole) = at(Some((0.3, 5)), false, 1000);
+    for (limit, checkpointing) in [(1, false), (20, true), (1000, true)] {
+        let (other, grads) = at(Some((0.3, 5)), checkpointing, limit);
+        assert!(
+            (loss - other).abs() <= 1e-4,
+            "{limit}: {other} is not {loss}"
+        );
+        for ((p, a), b) in adapter.iter().zip(&whole).zip(&grads) {
+            assert_close(&p.name, b, a, 1e-5);
+        }
+    }
+    let plain = g.number("lora_masked_loss");
+    assert!((at(None, false, 1000).0 - plain).abs() <= 1e-4);
+    for seed in [5, 6] {
+        let dropped = at(Some((0.3, seed)), false, 1000).0;
+        assert!((dropped - plain).abs() > 0.01, "seed {seed} drops nothing");
+        assert!(
+            seed == 5 || (dropped - loss).abs() > 0.01,
+            "the seed is not used"
+        );
+    }
+}
+
+#[test]
+fn dropout_leaves_the_slope_of_its_own_loss() {
+    let g = golden("qwen2");
+    let (adapter, layout) = g.adapter();
+    let mut pass = g.pass(Some(&layout), false);
+    if let Some(side) = &mut pass.adapter {
+        side.dropout = Some((0.3, 5));
+    }
+    let frozen = || Leaves::frozen(&g.params, false);
+    let leaves = frozen().with_adapter(&adapter, false);
+    let (_, grads) = run(&pass, &leaves, &adapter, &g.masked, 1000);
+    for (i, grad) in grads.iter().enumerate() {
+        let squares = grad.iter().map(|x| f64::from(*x).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
+        let step = 2e-3;
+        let loss = |sign: f64| {
+            let mut adapter = adapter.clone();
+            for (v, d) in adapter[i].values.iter_mut().zip(grad) {
+                *v += (sign * step * f64::from(*d) / norm) as f32;
+            }
+            let leaves = frozen().with_adapter(&adapter, false);
+            run(&pass, &leaves, &adapter, &g.masked, 1000).0
+        };
+        let slope = (loss(1.0) - loss(-1.0)) / (2.0 * step);
+        assert!(
+            (slope - norm).abs() <= 0.01 * norm + 5e-3,
+            "{}: slope {slope}, gradient {norm}",
+            adapter[i].name
+        );
+    }
+}
+
+#[test]
+fn bf16_rounds_the_weights_of_the_pass_and_nothing_else() {
+    let g = golden("qwen2");
+    let rounded: Vec<Param> = g
+        .params
+        .iter()
+        .map(|p| Param {
+            values: p
+                .values
+                .iter()
+                .map(|&v| half::bf16::from_f32(v).to_f32())
+                .collect(),
+            ..p.clone()
+        })
+        .collect();
+    assert!(rounded != g.params, "the golden weights are bf16 already");
+    let pass = g.pass(None, false);
+    let (loss, grads) = run(
+        &pass,
+        &Leaves::base(&g.params, true),
+        &g.params,
+        &g.all,
+        1000,
+    );
+    let (same, same_grads) = run(
+        &pass,
+        &Leaves::base(&rounded, false),
+        &g.params,
+        &g.all,
+        1000,
+    );
+    assert!(loss == same && grads == same_grads, "{loss} is not {same}");
+    // Weights are off by 2^-9 at most, so the loss of this net is off by less than a hundredth.
+    let want = g.number("loss_all");
+    assert!(
+        loss != want && (loss - want).abs() <= 0.01 * want,
+        "{loss}, f32 {want}"
+    );
+}

@@ -2,6 +2,8 @@
 
 mod encode;
 mod order;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod rows;
 
 pub(crate) use encode::{Encoder, Encoding};

@@ -21,11 +21,10 @@ pub(crate) enum Row {
 /// Reads a file by its extension. With each row comes its line (JSONL) or number (parquet), from 1.
 ///
 /// # Errors
-/// [`TrainError::Read`], [`TrainError::DataFormat`] or [`TrainError::DataRow`].
+/// [`TrainError::Read`], [`TrainError::DataFormat`], [`TrainError::DataRow`], and those of a parquet file.
 pub(crate) fn read(path: &Path) -> Result<Vec<(usize, Row)>, TrainError> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("jsonl") => read_jsonl(path),
-        #[cfg(feature = "parquet")]
         Some("parquet") => read_parquet(path),
         _ => Err(TrainError::DataFormat {
             path: path.to_owned(),
@@ -54,30 +53,27 @@ fn read_jsonl(path: &Path) -> Result<Vec<(usize, Row)>, TrainError> {
     Ok(rows)
 }
 
-/// Parquet with plain or snappy pages; its rows become the same JSON objects as those of a JSONL file.
 #[cfg(feature = "parquet")]
 fn read_parquet(path: &Path) -> Result<Vec<(usize, Row)>, TrainError> {
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-    let file = std::fs::File::open(path).map_err(|source| TrainError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let damaged = |source| TrainError::Parquet {
-        path: path.to_owned(),
-        source,
-    };
-    let reader = SerializedFileReader::new(file).map_err(damaged)?;
     let mut rows = Vec::new();
-    for (at, found) in reader.get_row_iter(None).map_err(damaged)?.enumerate() {
-        let found = found.map_err(damaged)?;
-        let understood = row(found.to_json_value()).map_err(|problem| TrainError::DataRow {
+    super::parquet::read(path, |number, value| {
+        let row = row(value).map_err(|problem| TrainError::DataRow {
             path: path.to_owned(),
-            row: at + 1,
+            row: number,
             problem,
         })?;
-        rows.push((at + 1, understood));
-    }
+        rows.push((number, row));
+        Ok(())
+    })?;
     Ok(rows)
+}
+
+/// A build without the reader says how to get it.
+#[cfg(not(feature = "parquet"))]
+fn read_parquet(path: &Path) -> Result<Vec<(usize, Row)>, TrainError> {
+    Err(TrainError::WithoutParquet {
+        path: path.to_owned(),
+    })
 }
 
 /// Understands one JSON object.

@@ -9,7 +9,6 @@ mod batch;
 mod evaluate;
 #[cfg(test)]
 mod golden;
-mod grader;
 mod guard;
 mod objective;
 mod policy;

@@ -70,7 +70,7 @@ pub(crate) fn judge(
         .decode(&completion.tokens, true)
         .map_err(TrainError::engine)?;
     // An unclosed thought has no answer.
-    let visible = super::grader::visible(&text);
+    let visible = edgethink_grader::visible(&text);
     let answer_tokens = match visible {
         Some(visible) => tokenizer
             .encode(visible, false)
@@ -79,7 +79,7 @@ pub(crate) fn judge(
         None => 0,
     };
     let outcome = Outcome {
-        correct: completion.ended && super::grader::is_correct(&text, answer),
+        correct: completion.ended && edgethink_grader::is_correct(&text, answer),
         tokens: completion.tokens.len(),
         budget,
         cap: recipe.rollout.max_completion_tokens,

@@ -28,6 +28,8 @@ pub(crate) struct AdapterRows {
     pub ranges: Vec<Range<usize>>,
     /// Rows of the micro-batch.
     pub total: usize,
+    /// For each row with the adapter on, a number that is its own in the optimizer step, however that is split into micro-batches.
+    pub keys: Vec<u64>,
 }
 
 impl AdapterRows {
@@ -98,18 +100,35 @@ pub(crate) struct Saved {
     b: FlexTensor,      // [out, R]
 }
 
-/// Keeps each value with probability `1 - share`, scaled by `1 / (1 - share)`; the choice is a function of the
-/// seed and the index (SplitMix64), so the backward pass makes it again.
-fn drop_out(t: &mut FlexTensor, share: f32, seed: u64) {
+/// Keeps each value of `t` `[rows, cols]` with probability `1 - share`, scaled by `1 / (1 - share)`. The choice is a function of the
+/// seed, the row's key and the column, so the backward pass makes it again and micro-batches do not change it.
+fn drop_out(t: &mut FlexTensor, share: f32, seed: u64, keys: &[u64]) {
+    let (rows, cols) = rows_cols(t);
+    debug_assert_eq!(rows, keys.len());
     let limit = (f64::from(share) * 2f64.powi(32)) as u64;
     let factor = 1.0 / (1.0 - share);
-    for (i, v) in t.storage_mut::<f32>().iter_mut().enumerate() {
-        let mut z = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        *v = if (z >> 32) < limit { 0.0 } else { *v * factor };
+    let rows = t.storage_mut::<f32>().chunks_exact_mut(cols.max(1));
+    for (row, key) in rows.zip(keys) {
+        let mut state = mixed(seed ^ mixed(*key));
+        for v in row {
+            state = state.wrapping_add(GOLDEN);
+            *v = if (mixed(state) >> 32) < limit {
+                0.0
+            } else {
+                *v * factor
+            };
+        }
     }
+}
+
+/// The step of SplitMix64 (Steele, Lea, Flood 2014): 2^64 over the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The output function of SplitMix64.
+fn mixed(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 /// The layer's output `[T, out]` and what its gradient needs.
@@ -128,7 +147,7 @@ pub(crate) fn forward(
             values(&active).to_vec(),
             &[rows_cols(&active).0, rows_cols(&active).1],
         );
-        drop_out(&mut active, share, seed);
+        drop_out(&mut active, share, seed, &plan.rows.keys);
     }
     let low = matmul_nt(&active, a);
     if plan.rows.len() > 0 {
@@ -178,7 +197,7 @@ impl Backward<Flex, 3> for LoraLinear {
         if let Some(node) = x_node {
             let mut through = matmul_nn(&d_low, &saved.a); // [Ta, in]
             if let Some((share, seed)) = plan.dropout {
-                drop_out(&mut through, share, seed);
+                drop_out(&mut through, share, seed, &plan.rows.keys);
             }
             dy = matmul_nn(&dy, &saved.weight);
             simd::vectorized(|| {
@@ -216,5 +235,53 @@ pub(crate) fn taped(
     {
         OpsKind::Tracked(prep) => prep.finish((saved, plan), out),
         OpsKind::UnTracked(prep) => prep.finish(out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mask of `rows x cols` ones.
+    fn mask(share: f32, seed: u64, keys: &[u64], cols: usize) -> Vec<f32> {
+        let mut t = tensor(vec![1.0; keys.len() * cols], &[keys.len(), cols]);
+        drop_out(&mut t, share, seed, keys);
+        values(&t).to_vec()
+    }
+
+    #[test]
+    fn dropout_keeps_its_share_and_the_mean() {
+        let keys: Vec<u64> = (0..200).collect();
+        for share in [0.0f32, 0.1, 0.5, 0.9] {
+            let values = mask(share, 7, &keys, 500);
+            let n = values.len() as f64;
+            let factor = 1.0 / (1.0 - share);
+            assert!(values.iter().all(|&v| v == 0.0 || v == factor), "{share}");
+            let zeros = values.iter().filter(|&&v| v == 0.0).count() as f64;
+            // Five standard deviations of a binomial.
+            let (p, slack) = (f64::from(share), 5.0 * (n * 0.25).sqrt());
+            assert!((zeros - p * n).abs() <= slack, "{share}: {zeros} of {n}");
+            // Neighbours in a row and in a column are dropped independently.
+            for step in [1, 500] {
+                let both = values
+                    .windows(step + 1)
+                    .filter(|w| w[0] == 0.0 && w[step] == 0.0);
+                let both = both.count() as f64;
+                assert!(
+                    (both - p * p * n).abs() <= slack,
+                    "{share}, {step}: {both} of {n}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn dropout_is_a_function_of_seed_and_key() {
+        let first = mask(0.5, 7, &[3, 4], 64);
+        assert_eq!(first, mask(0.5, 7, &[3, 4], 64));
+        assert_ne!(first, mask(0.5, 8, &[3, 4], 64));
+        assert_ne!(first[..64], first[64..]);
+        // Row 4 has its mask wherever it stands.
+        assert_eq!(first[64..], mask(0.5, 7, &[4, 9], 64)[..64]);
     }
 }

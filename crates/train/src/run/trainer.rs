@@ -415,6 +415,7 @@ impl<'a> Batcher<'a> {
         };
         let mut bounds = vec![0];
         let mut ranges: Vec<Range<usize>> = Vec::new();
+        let mut keys = Vec::new();
         for &example in examples {
             let e = &set.examples[example];
             let (tokens, weights) = (set.tokens_of(e), set.weights_of(e));
@@ -429,6 +430,7 @@ impl<'a> Batcher<'a> {
             }
             if e.adapter_from < e.len {
                 ranges.push(start + e.adapter_from..start + e.len);
+                keys.extend((e.adapter_from..e.len).map(|i| (e.start + i) as u64));
             }
             bounds.push(ids.len());
         }
@@ -445,7 +447,11 @@ impl<'a> Batcher<'a> {
                 sin: Arc::clone(&self.sin),
             }),
             targets: Arc::new(targets),
-            adapter_rows: Arc::new(AdapterRows { ranges, total }),
+            adapter_rows: Arc::new(AdapterRows {
+                ranges,
+                total,
+                keys,
+            }),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Arithmetic modulo a prime: exact equality of rational functions and of numbers of any length.
 //!
 //! Two rational functions with the same residue at pseudo-random points are the same one but for a chance of about
-//! degree / 2^61 (Schwartz, <https://doi.org/10.1145/322217.322225>); two primes and two points square that twice. So
+//! degree / 2^61 (Schwartz, <https://doi.org/10.1145/322217.322225>); two primes square that. So
 //! 1/2004! and 1/2006!, or 2^2005 + 1 and 2^2005, are told apart where floats see 0 or infinity. The letters e and pi are taken as two
 //! more variables: both are transcendental, and no answer hangs on a relation between them. The imaginary unit is a square
 //! root of -1, which exists because the primes are 1 modulo 4.
@@ -25,7 +25,7 @@ pub(crate) struct Modular {
 }
 
 impl Modular {
-    /// The fields and points at which rational functions are compared.
+    /// Two points in each field, the fields in turn: the first two decide equality, all four that a ratio is constant.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..4).map(|point| {
             let (prime, imaginary) = FIELDS[point as usize % 2];

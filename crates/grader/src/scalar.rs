@@ -19,19 +19,25 @@ pub(crate) fn scalars_equal(a: &Expr, b: &Expr, steps: &mut Steps) -> bool {
         (Ok(left), Ok(right)) => return left == right,
         _ => {}
     }
-    if a.variables() != b.variables() {
+    let variables = a.variables();
+    if variables != b.variables() {
         return false;
     }
+    let points = if variables.is_empty() {
+        1
+    } else {
+        Float::POINTS
+    };
     if let Some(same) = by_residue(a, b, steps) {
-        // A number that is a multiple of both primes away would need a magnitude that a float sees.
-        return same && by_float(a, b, steps) != Some(false);
+        // Numbers that are a multiple of both primes apart differ in a size that a float sees at one point.
+        return same && by_float(a, b, 1, steps) != Some(false);
     }
-    by_float(a, b, steps).unwrap_or_else(|| a == b && is_sure(a))
+    by_float(a, b, points, steps).unwrap_or_else(|| a == b && is_sure(a))
 }
 
 /// Equality as rational functions; `None` if one is not a rational function.
 fn by_residue(a: &Expr, b: &Expr, steps: &mut Steps) -> Option<bool> {
-    for field in Modular::all() {
+    for field in Modular::all().take(2) {
         match (eval(&field, a, steps), eval(&field, b, steps)) {
             (Ok(a), Ok(b)) if a == b => {}
             (Ok(_), Ok(_)) => return Some(false),
@@ -42,27 +48,26 @@ fn by_residue(a: &Expr, b: &Expr, steps: &mut Steps) -> Option<bool> {
     Some(true)
 }
 
-/// The values of both sides at every point: a value, or why there is none.
+/// The values of both sides at the first so many points: a value, or why there is none.
 fn at_points(
     a: &Expr,
     b: &Expr,
+    points: u64,
     steps: &mut Steps,
-) -> Vec<(Result<Value, Fail>, Result<Value, Fail>)> {
+) -> impl Iterator<Item = (Result<Value, Fail>, Result<Value, Fail>)> {
     let fixed = a.variables().is_empty() && b.variables().is_empty();
     let real = !fixed && !a.is_complex() && !b.is_complex();
-    let points = if fixed { 1 } else { Float::POINTS };
-    (0..points)
-        .map(|point| {
-            let domain = Float::new(point, real);
-            (eval(&domain, a, steps), eval(&domain, b, steps))
-        })
-        .collect()
+    (0..points).map(move |point| {
+        let domain = Float::new(point, real);
+        (eval(&domain, a, steps), eval(&domain, b, steps))
+    })
 }
 
-fn by_float(a: &Expr, b: &Expr, steps: &mut Steps) -> Option<bool> {
-    let fixed = a.variables().is_empty();
+/// Equality at the first so many points; `None` if too few of them can say. One point is enough for a number.
+fn by_float(a: &Expr, b: &Expr, points: u64, steps: &mut Steps) -> Option<bool> {
+    let fixed = points == 1;
     let mut agreed = 0;
-    for (left, right) in at_points(a, b, steps) {
+    for (left, right) in at_points(a, b, points, steps) {
         match (left, right) {
             (Ok(left), Ok(right)) => match left.agrees(right) {
                 Some(true) => agreed += 1,
@@ -118,7 +123,7 @@ pub(crate) fn proportional(a: &Expr, b: &Expr, steps: &mut Steps) -> Option<f64>
     let mut sign = None;
     let mut first: Option<Value> = None;
     let mut agreed = 0;
-    for (index, (left, right)) in at_points(a, b, steps).into_iter().enumerate() {
+    for (index, (left, right)) in at_points(a, b, Float::POINTS, steps).enumerate() {
         let (Ok(left), Ok(right)) = (left, right) else {
             continue;
         };

@@ -1,0 +1,218 @@
+//! Reinforcement learning on a tiny network: it learns what is rewarded, resumes to the same bits, and refuses what cannot work.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use edgethink_model::{Adapter, Model};
+use edgethink_train::{
+    Event, GrpoRecipe, Progress, Reward, RolloutKv, RolloutWeights, Silent, TrainError, base, grpo, sft,
+};
+use support::*;
+
+struct StopAt(u64, u64);
+
+impl Progress for StopAt {
+    fn event(&mut self, event: &Event) {
+        if let Event::Policy { step, .. } = event {
+            self.1 = *step;
+        }
+    }
+    fn stop(&mut self) -> bool {
+        self.1 == self.0
+    }
+}
+
+fn text(dir: &Path, out: &str) -> String {
+    let d = dir.display();
+    format!(
+        "output_dir = \"{d}/{out}\"\nseed = 5\n[model]\nbase = \"{d}/base\"\nadapter = \"{d}/sft\"\n\
+         [data]\ntrain = [\"{d}/rl.jsonl\"]\nvalid = [\"{d}/rl.jsonl\"]\nmax_prompt_tokens = 16\n\
+         [budget]\ntokens = [6]\nline = \"{{B}}\"\n[rollout]\nquestions_per_step = 4\ngroup = 6\ntemperature = 1.0\n\
+         max_completion_tokens = 12\n[[reward]]\nkind = \"l1_exact\"\nalpha = 0.1\n[objective]\nbeta = 0.001\n\
+         [optimizer]\nlr = 5e-3\nbetas = [0.9, 0.95]\nweight_decay = 0.0\nschedule = \"constant\"\nwarmup_ratio = 0.0\n\
+         max_grad_norm = 1.0\n[run]\nsteps = 24\nmicro_batch_tokens = 64\nlog_every = 4\neval_every = 12\neval_questions = 20\n\
+         save_every = 7\ncompletions_every = 10\n"
+    )
+}
+
+fn recipe(dir: &Path, out: &str) -> GrpoRecipe {
+    let path = dir.join(format!("{out}.toml"));
+    fs::write(&path, text(dir, out)).unwrap();
+    GrpoRecipe::load(&path).unwrap()
+}
+
+/// A base, an adapter that answers "is 7 <|im_end|>", and questions.
+fn world() -> tempfile::TempDir {
+    let dir = workspace();
+    base(&base_recipe(dir.path(), "base"), &mut Silent).unwrap();
+    sft(&sft_recipe(dir.path(), "base", "sft", true, 3.0), &mut Silent).unwrap();
+    let mut rows = String::new();
+    for a in 0..9 {
+        rows.push_str(&format!(
+            "{{\"prompt\": [{{\"role\": \"user\", \"content\": \"add {a} 3\"}}], \"answer\": \"{}\"}}\n",
+            a + 3
+        ));
+    }
+    fs::write(dir.path().join("rl.jsonl"), rows).unwrap();
+    dir
+}
+
+fn adapter(dir: &Path, out: &str) -> Vec<u8> {
+    bytes(&dir.join(out).join("adapter_model.safetensors"))
+}
+
+#[test]
+fn it_learns_resumes_to_the_same_bits_and_leaves_its_records() {
+    let dir = world();
+    let d = dir.path();
+    grpo(&recipe(d, "whole"), &mut Silent).unwrap();
+    let log = fs::read_to_string(d.join("whole/metrics.jsonl")).unwrap();
+    let values = |name: &str| -> Vec<f64> {
+        log.lines()
+            .filter_map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()[name].as_f64())
+            .collect()
+    };
+    let reward = values("reward");
+    let (first, end) = (reward[0], reward[reward.len() - 1]);
+    assert!(end > first + 0.1, "the reward went from {first} to {end}");
+    let gap = values("sampling/sampling_logp_difference/max");
+    assert!(
+        gap.iter().all(|&g| g < 1e-4),
+        "sampler and trainer differ: {gap:?}"
+    );
+    for name in ["kl", "entropy", "completions/mean_length", "frac_reward_zero_std", "rewards/l1_exact/mean"] {
+        assert!(!values(name).is_empty(), "{name}");
+    }
+    assert_eq!(values("eval_accuracy").len(), 3);
+
+    let parts = recipe(d, "parts");
+    for at in [5, 16] {
+        let stopped = grpo(&parts, &mut StopAt(at, 0));
+        assert!(
+            matches!(stopped, Err(TrainError::Stopped { step, .. }) if step == at),
+            "{stopped:?}"
+        );
+    }
+    grpo(&parts, &mut Silent).unwrap();
+    assert!(
+        adapter(d, "whole") == adapter(d, "parts"),
+        "the resumed adapter differs"
+    );
+
+    for file in ["training.svg", "lengths.svg", "run.json", "completions/completions_00001.jsonl"] {
+        assert!(d.join("whole").join(file).is_file(), "{file}");
+    }
+    let model = Model::load(d.join("base").to_str().unwrap()).unwrap();
+    let made = Adapter::load(d.join("whole"), &model.config).unwrap();
+    let from = Adapter::load(d.join("sft"), &model.config).unwrap();
+    assert_eq!(made.invocation, from.invocation);
+    assert!(made.hash != from.hash, "it was trained");
+}
+
+#[test]
+fn micro_batches_change_nothing_but_rounding() {
+    let dir = world();
+    let d = dir.path();
+    let mut made = Vec::new();
+    for (out, micro) in [("small", 28), ("large", 4000)] {
+        let mut recipe = recipe(d, out);
+        recipe.run.steps = 2;
+        recipe.run.micro_batch_tokens = micro;
+        grpo(&recipe, &mut Silent).unwrap();
+        let model = Model::load(d.join("base").to_str().unwrap()).unwrap();
+        let adapter = Adapter::load(d.join(out), &model.config).unwrap();
+        let values: Vec<f32> = adapter
+            .layers
+            .iter()
+            .flatten()
+            .flatten()
+            .flat_map(|pair| [pair.a.to_f32(), pair.b.to_f32()].concat())
+            .collect();
+        made.push(values);
+    }
+    let largest = made[0].iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    let differ = made[0].iter().zip(&made[1]).map(|(a, b)| (a - b).abs());
+    assert!(differ.fold(0.0, f32::max) < 1e-3 * largest);
+}
+
+#[test]
+fn a_quantized_sampler_is_measured_and_corrected() {
+    let dir = world();
+    let mut recipe = recipe(dir.path(), "int8");
+    recipe.rollout.weights = RolloutWeights::Q8;
+    recipe.rollout.kv = RolloutKv::Int8;
+    recipe.run.steps = 4;
+    // Rows of 16 are no whole group of 32: such a model is refused by the engine, with its reason.
+    match grpo(&recipe, &mut Silent) {
+        Ok(_) => {
+            let gap = last(dir.path(), "int8", "sampling/sampling_logp_difference/mean");
+            assert!(gap > 1e-5 && gap < 0.2, "{gap}");
+        }
+        Err(TrainError::Engine { source }) => assert!(source.to_string().contains("32"), "{source}"),
+        Err(other) => panic!("{other:?}"),
+    }
+    recipe.rollout.weights = RolloutWeights::Stored;
+    grpo(&recipe, &mut Silent).unwrap();
+    let gap = last(dir.path(), "int8", "sampling/sampling_logp_difference/mean");
+    assert!(gap > 1e-6 && gap < 0.2, "{gap}");
+}
+
+#[test]
+fn a_run_that_learns_nothing_stops_and_says_why() {
+    let dir = world();
+    let mut recipe = recipe(dir.path(), "zero");
+    // No completion of at most 12 tokens holds this answer.
+    let rows = fs::read_to_string(dir.path().join("rl.jsonl")).unwrap();
+    fs::write(
+        dir.path().join("rl.jsonl"),
+        rows.replace("\"answer\": \"", "\"answer\": \"1000"),
+    )
+    .unwrap();
+    recipe.reward = vec![Reward::Accuracy { weight: 1.0 }];
+    recipe.guard.zero_reward_steps = 3;
+    let error = grpo(&recipe, &mut Silent).unwrap_err();
+    let TrainError::Hopeless { step, problem, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*step, 3);
+    assert!(problem.contains("no completion had a reward"), "{problem}");
+}
+
+#[test]
+fn all_problems_of_a_recipe_are_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.toml");
+    let bad = text(dir.path(), "bad")
+        .replace("group = 6", "group = 1")
+        .replace("temperature = 1.0", "temperature = 0.0")
+        .replace("kind = \"l1_exact\"\nalpha = 0.1", "kind = \"soft_barrier\"")
+        .replace("tokens = [6]", "tokens = [6, 100]")
+        .replace("beta = 0.001", "beta = -1.0")
+        .replace("lr = 5e-3", "lr = 0.0");
+    fs::write(&path, &bad).unwrap();
+    let error = GrpoRecipe::load(&path).unwrap_err().to_string();
+    for part in ["group must be", "temperature", "raise it to 125", "beta", "lr must be"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    fs::write(&path, bad.replace("seed = 5", "seed = 5\nsed = 6")).unwrap();
+    assert!(GrpoRecipe::load(&path).unwrap_err().to_string().contains("sed"));
+    fs::write(&path, text(dir.path(), "bad").replace("kind = \"l1_exact\"", "kind = \"l2\"")).unwrap();
+    assert!(GrpoRecipe::load(&path).unwrap_err().to_string().contains("l2"));
+}
+
+#[test]
+fn questions_without_answers_name_their_line() {
+    let dir = world();
+    let recipe = recipe(dir.path(), "rows");
+    fs::write(
+        dir.path().join("rl.jsonl"),
+        "{\"prompt\": [{\"role\": \"user\", \"content\": \"add 1 3\"}], \"answer\": \"4\"}\n{\"prompt\": \"add 1 3\"}\n",
+    )
+    .unwrap();
+    let error = grpo(&recipe, &mut Silent).unwrap_err().to_string();
+    assert!(error.contains("row 2") && error.contains("answer"), "{error}");
+    fs::write(dir.path().join("rl.jsonl"), "\n").unwrap();
+    let error = grpo(&recipe, &mut Silent).unwrap_err();
+    assert!(matches!(error, TrainError::NoQuestions { .. }), "{error:?}");
+}

@@ -6,6 +6,19 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+/// What a model or adapter directory may hold besides the checkpoints and logs of its training.
+const MODEL_FILES: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "model.safetensors",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "edgethink.json",
+];
+
 /// Base and adapter together; more does not belong into a program (or the repository).
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -51,15 +64,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 fn collect(dir: &Path, part: &str, files: &mut Vec<(String, PathBuf)>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        let kept = path
-            .extension()
-            .and_then(|end| end.to_str())
-            .is_some_and(|end| ["json", "jinja", "safetensors"].contains(&end));
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
             .unwrap_or_default();
-        if path.is_file() && kept {
+        if path.is_file() && MODEL_FILES.contains(&name) {
             files.push((format!("{part}/{name}"), path));
         }
     }

@@ -67,7 +67,7 @@ fn operation<R: Rng>(rng: &mut R, a: u32) -> (&'static str, u32, u32) {
             "-" if a >= b + 2 => return ("-", b, a - b),
             "*" if a <= 40 && rng.random_bool(0.4) => return ("*", 3, a * 3),
             "*" if a <= 120 => return ("*", 2, a * 2),
-            "/" if a >= 4 && a <= 240 && a.is_multiple_of(2) => return ("/", 2, a / 2),
+            "/" if (4..=240).contains(&a) && a.is_multiple_of(2) => return ("/", 2, a / 2),
             _ => {}
         }
     }

@@ -6,7 +6,8 @@ use std::{fs, path::Path};
 
 use edgethink_model::{Adapter, Model};
 use edgethink_train::{
-    Event, GrpoRecipe, Progress, Reward, RolloutKv, RolloutWeights, Silent, TrainError, base, grpo, sft,
+    Event, GrpoRecipe, Progress, Reward, RolloutKv, RolloutWeights, Silent, TrainError, base, grpo,
+    sft,
 };
 use support::*;
 
@@ -46,7 +47,11 @@ fn recipe(dir: &Path, out: &str) -> GrpoRecipe {
 fn world() -> tempfile::TempDir {
     let dir = workspace();
     base(&base_recipe(dir.path(), "base"), &mut Silent).unwrap();
-    sft(&sft_recipe(dir.path(), "base", "sft", true, 3.0), &mut Silent).unwrap();
+    sft(
+        &sft_recipe(dir.path(), "base", "sft", true, 3.0),
+        &mut Silent,
+    )
+    .unwrap();
     let mut rows = String::new();
     for a in 0..9 {
         rows.push_str(&format!(
@@ -81,7 +86,13 @@ fn it_learns_resumes_to_the_same_bits_and_leaves_its_records() {
         gap.iter().all(|&g| g < 1e-4),
         "sampler and trainer differ: {gap:?}"
     );
-    for name in ["kl", "entropy", "completions/mean_length", "frac_reward_zero_std", "rewards/l1_exact/mean"] {
+    for name in [
+        "kl",
+        "entropy",
+        "completions/mean_length",
+        "frac_reward_zero_std",
+        "rewards/l1_exact/mean",
+    ] {
         assert!(!values(name).is_empty(), "{name}");
     }
     assert_eq!(values("eval_accuracy").len(), 3);
@@ -100,7 +111,13 @@ fn it_learns_resumes_to_the_same_bits_and_leaves_its_records() {
         "the resumed adapter differs"
     );
 
-    for file in ["training.svg", "lengths.svg", "run.json", "completions/completions_00001.jsonl"] {
+    for file in [
+        "training.svg",
+        "lengths.svg",
+        "run.json",
+        "edgethink.json",
+        "completions/completions_00001.jsonl",
+    ] {
         assert!(d.join("whole").join(file).is_file(), "{file}");
     }
     let model = Model::load(d.join("base").to_str().unwrap()).unwrap();
@@ -149,7 +166,9 @@ fn a_quantized_sampler_is_measured_and_corrected() {
             let gap = last(dir.path(), "int8", "sampling/sampling_logp_difference/mean");
             assert!(gap > 1e-5 && gap < 0.2, "{gap}");
         }
-        Err(TrainError::Engine { source }) => assert!(source.to_string().contains("32"), "{source}"),
+        Err(TrainError::Engine { source }) => {
+            assert!(source.to_string().contains("32"), "{source}")
+        }
         Err(other) => panic!("{other:?}"),
     }
     recipe.rollout.weights = RolloutWeights::Stored;
@@ -186,19 +205,42 @@ fn all_problems_of_a_recipe_are_told_at_once() {
     let bad = text(dir.path(), "bad")
         .replace("group = 6", "group = 1")
         .replace("temperature = 1.0", "temperature = 0.0")
-        .replace("kind = \"l1_exact\"\nalpha = 0.1", "kind = \"soft_barrier\"")
+        .replace(
+            "kind = \"l1_exact\"\nalpha = 0.1",
+            "kind = \"soft_barrier\"",
+        )
         .replace("tokens = [6]", "tokens = [6, 100]")
         .replace("beta = 0.001", "beta = -1.0")
         .replace("lr = 5e-3", "lr = 0.0");
     fs::write(&path, &bad).unwrap();
     let error = GrpoRecipe::load(&path).unwrap_err().to_string();
-    for part in ["group must be", "temperature", "raise it to 125", "beta", "lr must be"] {
+    for part in [
+        "group must be",
+        "temperature",
+        "raise it to 125",
+        "beta",
+        "lr must be",
+    ] {
         assert!(error.contains(part), "{part}: {error}");
     }
     fs::write(&path, bad.replace("seed = 5", "seed = 5\nsed = 6")).unwrap();
-    assert!(GrpoRecipe::load(&path).unwrap_err().to_string().contains("sed"));
-    fs::write(&path, text(dir.path(), "bad").replace("kind = \"l1_exact\"", "kind = \"l2\"")).unwrap();
-    assert!(GrpoRecipe::load(&path).unwrap_err().to_string().contains("l2"));
+    assert!(
+        GrpoRecipe::load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("sed")
+    );
+    fs::write(
+        &path,
+        text(dir.path(), "bad").replace("kind = \"l1_exact\"", "kind = \"l2\""),
+    )
+    .unwrap();
+    assert!(
+        GrpoRecipe::load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("l2")
+    );
 }
 
 #[test]
@@ -211,7 +253,10 @@ fn questions_without_answers_name_their_line() {
     )
     .unwrap();
     let error = grpo(&recipe, &mut Silent).unwrap_err().to_string();
-    assert!(error.contains("row 2") && error.contains("answer"), "{error}");
+    assert!(
+        error.contains("row 2") && error.contains("answer"),
+        "{error}"
+    );
     fs::write(dir.path().join("rl.jsonl"), "\n").unwrap();
     let error = grpo(&recipe, &mut Silent).unwrap_err();
     assert!(matches!(error, TrainError::NoQuestions { .. }), "{error:?}");

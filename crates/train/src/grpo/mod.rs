@@ -230,8 +230,13 @@ impl<'a> Run<'a> {
             }
         }
         let (dir, seconds) = (&recipe.output_dir, begun.elapsed().as_secs_f64());
-        self.policy
-            .write(&recipe.model.adapter, dir, &params, recipe.run.save_dtype)?;
+        self.policy.write(
+            &recipe.model.adapter,
+            dir,
+            &params,
+            recipe.run.save_dtype,
+            &recipe.budget.line,
+        )?;
         progress.event(&Event::PolicyFinished {
             path: dir.clone(),
             reward,

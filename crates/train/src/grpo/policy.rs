@@ -109,7 +109,8 @@ impl Policy {
         Adapter::new("policy", self.invocation.clone(), layers, &self.config).map_err(wrong)
     }
 
-    /// Writes a PEFT directory: the trained tensors beside the settings of the adapter that the run started from.
+    /// Writes a PEFT directory: the trained tensors beside the settings of the adapter that the run started from, and `edgethink.json`, which
+    /// tells the program how budgets are named to it.
     ///
     /// # Errors
     /// [`TrainError`] for a failed write.
@@ -119,6 +120,7 @@ impl Policy {
         dir: &Path,
         params: &[Param],
         dtype: FloatType,
+        budget_line: &str,
     ) -> Result<(), TrainError> {
         fs::create_dir_all(dir).map_err(|source| TrainError::Write {
             path: dir.to_owned(),
@@ -137,6 +139,9 @@ impl Policy {
         if source != path {
             fs::copy(&source, &path).map_err(|source| TrainError::Write { path, source })?;
         }
-        Ok(())
+        let path = dir.join("edgethink.json");
+        let format = serde_json::json!({"budget_line": budget_line});
+        fs::write(&path, format!("{format:#}\n"))
+            .map_err(|source| TrainError::Write { path, source })
     }
 }

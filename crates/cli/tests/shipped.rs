@@ -1,0 +1,76 @@
+//! The model that ships, through the program without `--model`: what it must be able to do on questions it has never seen.
+
+mod support;
+
+use std::path::Path;
+
+use edgethink_pocket::{HardSpec, Question, Split, easy_questions, hard_questions};
+use serde_json::Value;
+use support::{edgethink, json};
+
+/// Accuracy in percent and mean tokens of `edgethink eval jsonl` on some questions.
+fn eval(questions: impl Iterator<Item = Question>, args: &[&str]) -> (f64, f64) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("questions.jsonl");
+    let lines: Vec<String> = questions
+        .map(|q| serde_json::to_string(&q).expect("JSON"))
+        .collect();
+    std::fs::write(&path, lines.join("\n")).expect("written");
+    let path = path.to_str().expect("a UTF-8 path");
+    let mut command = edgethink();
+    command.args(["eval", "jsonl", path, "--json"]).args(args);
+    let summary = json(&command.output().expect("it runs"));
+    let number = |name: &str| {
+        summary[name]
+            .as_f64()
+            .unwrap_or_else(|| panic!("{name}: {summary}"))
+    };
+    (100.0 * number("accuracy"), number("mean_completion_tokens"))
+}
+
+fn hard(count: usize) -> impl Iterator<Item = Question> {
+    hard_questions(1, Split::Test, HardSpec::even()).take(count)
+}
+
+/// The marks of the model are 95, 40 and 85 %; the tests leave room for a sample of 200: three standard deviations.
+#[test]
+fn easy_questions_at_once_hard_ones_by_thinking() {
+    let (easy, _) = eval(
+        easy_questions(1, Split::Test).take(200),
+        &["--think", "off"],
+    );
+    assert!(easy >= 92.0, "easy questions: {easy} %");
+    let (direct, _) = eval(hard(200), &["--think", "off"]);
+    assert!(
+        direct <= 40.0,
+        "hard questions without thinking: {direct} %"
+    );
+    let (thought, tokens) = eval(hard(200), &["--think", "on"]);
+    assert!(thought >= 85.0, "hard questions: {thought} %");
+    // Before reinforcement learning the same questions took more than twice as many.
+    let sft = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket/sft");
+    let sft = sft.to_str().expect("a UTF-8 path");
+    let (before, long) = eval(hard(200), &["--think", "on", "--adapter", sft]);
+    assert!(before >= 85.0, "hard questions before: {before} %");
+    assert!(long >= 2.38 * tokens, "from {long} to {tokens} tokens");
+    assert!(thought >= before - 3.0, "from {before} to {thought} %");
+}
+
+#[test]
+fn the_readme_s_question_is_answered() {
+    let question = "Tom has 14 apples. Anna has 5 more than Tom. Ben has twice as many as Anna. How many apples does Ben have?";
+    let answer: Value = json(
+        &edgethink()
+            .args(["ask", "--json", question])
+            .output()
+            .expect("it runs"),
+    );
+    let text = answer["text"].as_str().unwrap_or_default();
+    assert!(text.contains("38"), "{answer}");
+    assert!(
+        answer["reasoning"]
+            .as_str()
+            .is_some_and(|r| r.contains("19")),
+        "{answer}"
+    );
+}

@@ -46,7 +46,7 @@ pub enum Kind {
 pub struct Question {
     /// The conversation up to the answer: one user turn.
     pub prompt: Vec<Message>,
-    /// The expected answer, compared by [`crate::check`].
+    /// The expected answer, as a number or a word.
     pub answer: String,
     /// Easy or hard.
     pub kind: Kind,

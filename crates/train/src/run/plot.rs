@@ -92,6 +92,8 @@ fn draw_panel(
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&short)
         .x_desc("step")
         .draw()
         .map_err(|e| e.to_string())?;
@@ -108,6 +110,12 @@ fn draw_panel(
     legend(&mut chart, series.len())
 }
 
+/// A number without the zeros at its end.
+fn short(value: &f64) -> String {
+    let text = format!("{value:.4}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 fn legend<'a, X, Y>(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
     series: usize,
@@ -119,6 +127,7 @@ where
     if series > 1 {
         chart
             .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.2))
             .draw()
@@ -161,6 +170,8 @@ pub(crate) fn histogram(
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
+            .x_label_formatter(&|x| format!("{x:.0}"))
+            .y_label_formatter(&|y| format!("{y:.0}"))
             .draw()
             .map_err(|e| e.to_string())?;
         for (((label, _), bins), colour) in series.iter().zip(&bins).zip(COLOURS.iter().copied()) {

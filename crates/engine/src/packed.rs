@@ -16,8 +16,8 @@ use edgethink_pool::Pool;
 use crate::error::EngineError;
 use crate::matrix::{Hold, Matrix};
 
-/// Rows that one task converts; a multiple of the panel.
-const LOAD_ROWS: usize = 256;
+/// Rows that one task converts, which bounds its scratch; a multiple of the panel.
+const LOAD_ROWS: usize = 64;
 /// Alignment of the quants in bytes: a cache line, which is also the widest vector.
 const ALIGN: usize = 64;
 

@@ -25,8 +25,8 @@ pub use base::{Summary, base};
 pub use error::TrainError;
 pub use grpo::{
     BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome, PolicyLoss,
-    PolicyRecipe, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights, grpo,
-    soft_barrier,
+    PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights,
+    grpo, soft_barrier,
 };
 pub use recipe::{
     BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe, OptimizerRecipe, Overlong,

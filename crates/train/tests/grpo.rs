@@ -211,13 +211,15 @@ fn all_problems_of_a_recipe_are_told_at_once() {
         )
         .replace("tokens = [6]", "tokens = [6, 100]")
         .replace("beta = 0.001", "beta = -1.0")
-        .replace("lr = 5e-3", "lr = 0.0");
+        .replace("lr = 5e-3", "lr = 0.0")
+        .replace("/sft\"", "/bad\"");
     fs::write(&path, &bad).unwrap();
     let error = GrpoRecipe::load(&path).unwrap_err().to_string();
     for part in [
         "group must be",
         "temperature",
         "raise it to 125",
+        "output_dir",
         "beta",
         "lr must be",
     ] {

@@ -31,7 +31,7 @@ use edgethink_model::{ChatTemplate, Model, Tokenizer};
 use serde_json::{Value, json};
 
 use crate::{
-    base::{Summary, with_threads},
+    base::with_threads,
     base_model,
     error::TrainError,
     optimizer::{AdamW, learning_rate},
@@ -44,12 +44,23 @@ use questions::Questions;
 use rollout::Sampler;
 use step::Learner;
 
+/// A finished run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PolicySummary {
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Mean reward of the last step's completions.
+    pub reward: f64,
+    /// Seconds of this run.
+    pub seconds: f64,
+}
+
 /// Trains an adapter under token budgets as the recipe says and writes a PEFT directory.
 ///
 /// # Errors
 /// [`TrainError`]; [`TrainError::Stopped`] if `progress` asked to stop: the same call goes on from the checkpoint;
 /// [`TrainError::Hopeless`] for a run that learns nothing.
-pub fn grpo(recipe: &GrpoRecipe, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
+pub fn grpo(recipe: &GrpoRecipe, progress: &mut dyn Progress) -> Result<PolicySummary, TrainError> {
     with_threads(recipe.run.threads, || Run::new(recipe)?.all(progress))
 }
 
@@ -97,7 +108,7 @@ impl<'a> Run<'a> {
         ))
     }
 
-    fn all(&self, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
+    fn all(&self, progress: &mut dyn Progress) -> Result<PolicySummary, TrainError> {
         let recipe = self.recipe;
         let (tokenizer, template) = self.text()?;
         let load = |files: &[PathBuf]| {
@@ -242,9 +253,9 @@ impl<'a> Run<'a> {
             reward,
             seconds,
         });
-        Ok(Summary {
+        Ok(PolicySummary {
             steps: at.step,
-            loss: -reward,
+            reward,
             seconds,
         })
     }

@@ -301,6 +301,10 @@ impl GrpoRecipe {
         };
         let (budget, rollout, objective, run) =
             (&self.budget, &self.rollout, &self.objective, &self.run);
+        require(
+            self.output_dir != self.model.adapter,
+            "output_dir is [model] adapter: the result would replace what the run starts from",
+        );
         require(!self.data.train.is_empty(), "[data] train names no file");
         require(
             self.data.max_prompt_tokens > 0,

@@ -160,13 +160,12 @@ impl<'a> Run<'a> {
             rayon::current_num_threads(),
         )?;
         let mut learner = Learner::new(recipe, &self.policy, &base, &slots, &params)?;
-        let begun = Instant::now();
         let mut window = record::Window::default();
         let mut evaluation = Evaluation::new(recipe, &self.policy, tokenizer, valid.as_ref())?;
         if at.step == 0 {
             evaluation.run(0, &mut sampler, &mut records, progress)?;
         }
-        let first = at.step;
+        let (first, begun) = (at.step, Instant::now());
         let mut reward = f64::NAN;
         while at.step < recipe.run.steps {
             if progress.stop() {

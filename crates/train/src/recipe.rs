@@ -246,7 +246,7 @@ fn default_eps() -> f64 {
 fn default_decay() -> f64 {
     0.2
 }
-fn default_limit() -> usize {
+pub(crate) fn default_limit() -> usize {
     2
 }
 pub(crate) fn default_skipped() -> u64 {

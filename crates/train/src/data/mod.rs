@@ -8,7 +8,7 @@ mod rows;
 
 pub(crate) use encode::{Encoder, Encoding};
 pub(crate) use order::Order;
-pub(crate) use rows::{Row, read};
+pub(crate) use rows::{Row, json_lines, read};
 
 use std::ops::Range;
 

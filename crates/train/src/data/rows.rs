@@ -33,6 +33,17 @@ pub(crate) fn read(path: &Path) -> Result<Vec<(usize, Row)>, TrainError> {
 }
 
 fn read_jsonl(path: &Path) -> Result<Vec<(usize, Row)>, TrainError> {
+    json_lines(path, row)
+}
+
+/// What `understand` makes of each JSON line of a file, with its line, from 1; empty lines are left out.
+///
+/// # Errors
+/// [`TrainError::Read`], or [`TrainError::DataRow`] for a line that is no JSON or is not understood.
+pub(crate) fn json_lines<T>(
+    path: &Path,
+    mut understand: impl FnMut(Value) -> Result<T, String>,
+) -> Result<Vec<(usize, T)>, TrainError> {
     let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read {
         path: path.to_owned(),
         source,
@@ -42,13 +53,15 @@ fn read_jsonl(path: &Path) -> Result<Vec<(usize, Row)>, TrainError> {
         if text.trim().is_empty() {
             continue;
         }
-        let wrong = |problem: String| TrainError::DataRow {
-            path: path.to_owned(),
-            row: line + 1,
-            problem,
-        };
-        let value: Value = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
-        rows.push((line + 1, row(value).map_err(wrong)?));
+        let row = serde_json::from_str(text)
+            .map_err(|e| e.to_string())
+            .and_then(&mut understand)
+            .map_err(|problem| TrainError::DataRow {
+                path: path.to_owned(),
+                row: line + 1,
+                problem,
+            })?;
+        rows.push((line + 1, row));
     }
     Ok(rows)
 }

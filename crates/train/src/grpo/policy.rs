@@ -13,8 +13,8 @@ use crate::{
 pub(crate) struct Policy {
     pub params: Vec<Param>,
     pub layout: LoraLayout,
-    /// Tokens at whose last occurrence it begins; `None` is a plain LoRA.
-    pub invocation: Option<Vec<u32>>,
+    /// The adapter as it was loaded.
+    from: Adapter,
     config: Config,
 }
 
@@ -61,20 +61,14 @@ impl Policy {
                 scale: scale.unwrap_or(1.0),
                 dropout: 0.0,
             },
-            invocation: adapter.invocation,
+            from: adapter,
             config: config.clone(),
         })
     }
 
     /// Where it begins in a prompt.
     pub(crate) fn start(&self, tokens: &[u32]) -> usize {
-        let Some(sequence) = &self.invocation else {
-            return 0;
-        };
-        tokens
-            .windows(sequence.len().max(1))
-            .rposition(|w| w == sequence)
-            .unwrap_or(tokens.len())
+        self.from.start(tokens).unwrap_or(tokens.len())
     }
 
     /// An adapter with new values, for the engine.
@@ -106,7 +100,7 @@ impl Policy {
             }
             layers.push(pairs);
         }
-        Adapter::new("policy", self.invocation.clone(), layers, &self.config).map_err(wrong)
+        Adapter::new("policy", self.from.invocation.clone(), layers, &self.config).map_err(wrong)
     }
 
     /// Writes a PEFT directory: the trained tensors beside the settings of the adapter that the run started from, and `edgethink.json`, which

@@ -7,7 +7,7 @@ use rand::{Rng, seq::SliceRandom};
 use serde_json::Value;
 
 use super::recipe::{BudgetRecipe, QuestionsRecipe};
-use crate::{error::TrainError, params::generator};
+use crate::{data::json_lines, error::TrainError, params::generator};
 
 /// A question with its expected answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,22 +58,13 @@ impl<'a> Questions<'a> {
         };
         let largest = budget.tokens.iter().copied().max();
         for path in files.iter().map(AsRef::as_ref) {
-            let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read {
-                path: path.to_owned(),
-                source,
+            let rows = json_lines(path, |row| {
+                let question = parse(&row, &recipe.answer)?;
+                let length = questions.encode(&question, largest)?.len();
+                Ok((question, length))
             })?;
-            for (line, text) in text.lines().enumerate() {
-                if text.trim().is_empty() {
-                    continue;
-                }
-                let wrong = |problem: String| TrainError::DataRow {
-                    path: path.to_owned(),
-                    row: line + 1,
-                    problem,
-                };
-                let question = parse(text, &recipe.answer).map_err(wrong)?;
-                let tokens = questions.encode(&question, largest).map_err(wrong)?;
-                if tokens.len() > recipe.max_prompt_tokens {
+            for (_, (question, length)) in rows {
+                if length > recipe.max_prompt_tokens {
                     questions.dropped += 1;
                 } else {
                     questions.list.push(question);
@@ -167,8 +158,7 @@ impl<'a> Questions<'a> {
     }
 }
 
-fn parse(text: &str, answer: &str) -> Result<Question, String> {
-    let row: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+fn parse(row: &Value, answer: &str) -> Result<Question, String> {
     let messages = match row.get("prompt") {
         Some(Value::String(text)) => vec![Message::new("user", text.clone())],
         Some(list @ Value::Array(_)) => serde_json::from_value::<Vec<Message>>(list.clone())
@@ -195,6 +185,12 @@ fn parse(text: &str, answer: &str) -> Result<Question, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As a line of a file is read.
+    fn parse(text: &str, answer: &str) -> Result<Question, String> {
+        let row: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        super::parse(&row, answer)
+    }
 
     #[test]
     fn rows_say_what_is_wrong_with_them() {

@@ -8,8 +8,8 @@ use super::reward::Reward;
 use crate::{
     error::TrainError,
     recipe::{
-        FloatType, OptimizerRecipe, default_resume, default_skipped, finish, optimizer_problems,
-        parse,
+        FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped, finish,
+        optimizer_problems, parse,
     },
 };
 
@@ -276,9 +276,6 @@ fn default_eval_questions() -> usize {
 }
 fn default_save() -> FloatType {
     FloatType::F32
-}
-fn default_limit() -> usize {
-    2
 }
 
 impl GrpoRecipe {

@@ -64,20 +64,10 @@ pub(crate) fn run(
 ) -> Output {
     let (rows, e) = rows_cols(hidden);
     let (vocab, _) = rows_cols(head);
-    let h = values(hidden);
-    let active: Vec<usize> = (0..rows).filter(|&i| targets.weights[i] != 0.0).collect();
-    let chunk_rows = (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS);
-
     let mut loss = 0.0f64;
     let mut d_hidden = vec![0.0; if want[0] { rows * e } else { 0 }];
     let mut d_head: Option<FlexTensor> = None;
-    for chunk in active.chunks(chunk_rows) {
-        let mut gathered = Vec::with_capacity(chunk.len() * e);
-        for &row in chunk {
-            gathered.extend_from_slice(&h[row * e..(row + 1) * e]);
-        }
-        let gathered = tensor(gathered, &[chunk.len(), e]);
-        let mut logits = matmul_nt(&gathered, head);
+    each_chunk(hidden, head, targets, |chunk, gathered, mut logits| {
         let losses: Vec<f32> = logits
             .storage_mut::<f32>()
             .par_chunks_mut(vocab)
@@ -96,8 +86,8 @@ pub(crate) fn run(
             }
         }
         if want[1] {
-            let part = matmul_tn(&logits, &gathered);
-            d_head = Some(match d_head {
+            let part = matmul_tn(&logits, gathered);
+            d_head = Some(match d_head.take() {
                 None => part,
                 Some(mut sum) => {
                     simd::vectorized(|| {
@@ -107,12 +97,35 @@ pub(crate) fn run(
                 }
             });
         }
-    }
+    });
     Output {
         loss: tensor(vec![loss as f32], &[1]),
         d_hidden: want[0].then(|| tensor(d_hidden, &[rows, e])),
         d_head: want[1]
             .then(|| d_head.unwrap_or_else(|| tensor(vec![0.0; vocab * e], &[vocab, e]))),
+    }
+}
+
+/// Calls `work` with some of the rows that have a weight, their hidden states `[n, E]` and their logits `[n, V]`, chunk by chunk.
+fn each_chunk(
+    hidden: &FlexTensor,
+    head: &FlexTensor,
+    targets: &Targets,
+    mut work: impl FnMut(&[usize], &FlexTensor, FlexTensor),
+) {
+    let (rows, e) = rows_cols(hidden);
+    let (vocab, _) = rows_cols(head);
+    let h = values(hidden);
+    let active: Vec<usize> = (0..rows).filter(|&i| targets.weights[i] != 0.0).collect();
+    let chunk_rows = (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS);
+    for chunk in active.chunks(chunk_rows) {
+        let mut gathered = Vec::with_capacity(chunk.len() * e);
+        for &row in chunk {
+            gathered.extend_from_slice(&h[row * e..(row + 1) * e]);
+        }
+        let gathered = tensor(gathered, &[chunk.len(), e]);
+        let logits = matmul_nt(&gathered, head);
+        work(chunk, &gathered, logits);
     }
 }
 
@@ -135,19 +148,9 @@ fn nll_and_gradient(z: &mut [f32], target: usize, weight: f32, scale: f32) -> f3
 
 /// Scores the targets of the rows with a weight, in order.
 pub(crate) fn score(hidden: &FlexTensor, head: &FlexTensor, targets: &Targets) -> Vec<Score> {
-    let (rows, e) = rows_cols(hidden);
     let (vocab, _) = rows_cols(head);
-    let h = values(hidden);
-    let active: Vec<usize> = (0..rows).filter(|&i| targets.weights[i] != 0.0).collect();
-    let chunk_rows = (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS);
-    let mut scores = Vec::with_capacity(active.len());
-    for chunk in active.chunks(chunk_rows) {
-        let gathered: Vec<f32> = chunk
-            .iter()
-            .flat_map(|&row| &h[row * e..(row + 1) * e])
-            .copied()
-            .collect();
-        let mut logits = matmul_nt(&tensor(gathered, &[chunk.len(), e]), head);
+    let mut scores = Vec::new();
+    each_chunk(hidden, head, targets, |chunk, _, mut logits| {
         let part: Vec<Score> = logits
             .storage_mut::<f32>()
             .par_chunks_mut(vocab)
@@ -159,7 +162,7 @@ pub(crate) fn score(hidden: &FlexTensor, head: &FlexTensor, targets: &Targets) -
             })
             .collect();
         scores.extend(part);
-    }
+    });
     scores
 }
 

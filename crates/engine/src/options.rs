@@ -59,7 +59,7 @@ impl EngineOptions {
             weights: WeightFormat::Stored,
             kv: KvFormat::Int8,
             kv_tokens: config.max_position_embeddings.min(32_768),
-            max_batch_tokens: 256,
+            max_batch_tokens: 192,
             max_sequences: 64,
             prefix_cache: true,
         }

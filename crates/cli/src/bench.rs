@@ -135,10 +135,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
             report.switches.push(bench.switch(id, tokens, invocation)?);
         }
         if let (true, Some(adapter)) = (args.with_adapter, &opened.adapter) {
-            bench.adapter = Some(AdapterSpan {
-                id: bench.engine.load_adapter(adapter)?,
-                from: 0,
-            });
+            bench.adapter = Some(AdapterSpan::starting(
+                bench.engine.load_adapter(adapter)?,
+                0,
+            ));
         }
         for &depth in &args.depth {
             for &prompt in args.prefill.iter().filter(|&&tokens| tokens > 0) {
@@ -252,7 +252,7 @@ impl Bench<'_> {
             prompt.extend_from_slice(invocation);
             self.adapter = None;
             let prefill = self.generate(prompt.clone(), 1, 1)?;
-            self.adapter = Some(AdapterSpan { id, from });
+            self.adapter = Some(AdapterSpan::starting(id, from));
             let switch = self.generate(prompt, 1, 1)?;
             self.adapter = None;
             if run > 0 {

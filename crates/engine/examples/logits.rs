@@ -38,10 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut engine = Engine::new(Arc::clone(&model), options)?;
     let span = match acting {
-        Some((adapter, from)) => Some(AdapterSpan {
-            id: engine.load_adapter(adapter)?,
-            from,
-        }),
+        Some((adapter, from)) => Some(AdapterSpan::starting(engine.load_adapter(adapter)?, from)),
         None => None,
     };
     let engine = engine.logits(&tokens, span)?;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::request::{AdapterId, FinishReason, HiddenStates, Request, RequestId, TokenId};
+use crate::request::{FinishReason, HiddenStates, Request, RequestId, TokenId};
 use crate::rng::Draws;
 use crate::sampler::Occurrences;
 use crate::sequence::SeqId;
@@ -59,7 +59,7 @@ impl Active {
             scored: prompt,
             forced: VecDeque::new(),
             seen: seen.clone(),
-            draws: Draws::new(request.seed, stream),
+            draws: Draws::new(request.seed, request.first_stream.wrapping_add(stream)),
             hidden_next: match request.hidden.first(prompt) {
                 Some(first) if stream == 0 => first,
                 _ if all => prompt,
@@ -91,14 +91,6 @@ impl Active {
     /// Streams that still run.
     pub(crate) fn live(&self) -> usize {
         self.streams.iter().filter(|s| !s.done).count()
-    }
-
-    /// The adapter of a position.
-    pub(crate) fn adapter_at(&self, position: usize) -> Option<AdapterId> {
-        self.request
-            .adapter
-            .filter(|span| position >= span.from)
-            .map(|span| span.id)
     }
 
     /// Positions before `end` whose hidden state a stream owes, once they are computed.

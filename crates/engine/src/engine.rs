@@ -201,12 +201,13 @@ impl Engine {
         &self,
         adapter: Option<AdapterSpan>,
     ) -> Result<Option<OwnerSpan>, RequestError> {
-        let Some(AdapterSpan { id, from }) = adapter else {
+        let Some(AdapterSpan { id, from, until }) = adapter else {
             return Ok(None);
         };
         Ok(Some(OwnerSpan {
             owner: self.adapters.owner(id)?,
             from,
+            until,
         }))
     }
 

@@ -1,5 +1,7 @@
 //! What a caller asks of the engine, and what it answers: requests, sampling settings, events.
 
+use std::ops::Range;
+
 use crate::error::RequestError;
 
 /// Index of a token in the vocabulary.
@@ -13,14 +15,44 @@ pub struct RequestId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AdapterId(pub u32);
 
-/// Which tokens an adapter acts on: those from position `from` on, prompt and generated. The base encodes the others (METHOD 2).
-/// `from = 0` is a plain LoRA, which shares nothing with the base.
+/// Which tokens an adapter acts on: those at positions `from..until`, prompt and generated. The base encodes the others (METHOD 2).
+/// `from = 0` is a plain LoRA, which shares nothing with the base. An `until` lets the base read what the adapter wrote (METHOD 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AdapterSpan {
     /// The adapter.
     pub id: AdapterId,
     /// Position of the first token under it.
     pub from: usize,
+    /// Position behind the last token under it; `usize::MAX` if it stays on.
+    pub until: usize,
+}
+
+impl AdapterSpan {
+    /// On from `from` to the end.
+    pub fn starting(id: AdapterId, from: usize) -> Self {
+        AdapterSpan {
+            id,
+            from,
+            until: usize::MAX,
+        }
+    }
+
+    /// The positions `range` in pieces that are all under the adapter or all without; none is empty.
+    pub(crate) fn pieces(
+        span: Option<Self>,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (Range<usize>, Option<AdapterId>)> {
+        let within = |position: usize| position.clamp(range.start, range.end);
+        let on = span.map_or(range.end, |span| within(span.from));
+        let off = span.map_or(range.end, |span| within(span.until).max(on));
+        let id = span.map(|span| span.id);
+        let pieces = [
+            (range.start..on, None),
+            (on..off, id),
+            (off..range.end, None),
+        ];
+        pieces.into_iter().filter(|(piece, _)| !piece.is_empty())
+    }
 }
 
 /// How the next token is chosen. Applied in this order: bias, penalties, temperature, top-k, top-p, min-p.
@@ -194,6 +226,8 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Seed of all draws.
     pub seed: u64,
+    /// Number of the first stream in its draws: a request of the streams `k..k + n` draws what those of one larger request draw.
+    pub first_stream: usize,
     /// How many of the most likely tokens to report with each token; `None` or 0 reports none.
     pub top_logprobs: Option<usize>,
     /// Final hidden states to report.
@@ -217,6 +251,7 @@ impl Request {
             stop_tokens: Vec::new(),
             ignore_eos: false,
             seed: 0,
+            first_stream: 0,
             top_logprobs: None,
             hidden: HiddenStates::None,
         }

@@ -164,7 +164,8 @@ struct Job {
 
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let length = prop_oneof![1usize..4, 30usize..35, 62usize..67, 90usize..100];
-    let span = prop::option::of((1u32..3, 0usize..80));
+    let until = prop_oneof![Just(usize::MAX), 0usize..110];
+    let span = prop::option::of((1u32..3, 0usize..80, until));
     let job = (
         length,
         prop::collection::vec(0u32..2, 0..3),
@@ -176,9 +177,10 @@ fn jobs() -> impl Strategy<Value = Vec<Job>> {
     );
     let job = job.prop_map(|(stem, tail, span, n, wanted, steps_before, cancel)| Job {
         prompt: std::iter::repeat_n(0, stem).chain(tail).collect(),
-        span: span.map(|(owner, from)| OwnerSpan {
+        span: span.map(|(owner, from, until)| OwnerSpan {
             owner: Owner(owner),
             from,
+            until,
         }),
         n,
         wanted,
@@ -236,6 +238,7 @@ fn a_second_prompt_reuses_the_first_and_forks_share_their_prompt() {
         Some(OwnerSpan {
             owner: Owner(1),
             from: 96,
+            until: usize::MAX,
         }),
         4,
         3,

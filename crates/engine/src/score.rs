@@ -57,27 +57,23 @@ impl Engine {
         blocks: &[BlockId],
     ) -> Result<Vec<f32>, RequestError> {
         let group = self.model.config.group_size();
-        let from = adapter.map_or(tokens.len(), |span| span.from);
         let mut all = Vec::new();
         for start in (0..tokens.len()).step_by(self.options.max_batch_tokens) {
             let end = (start + self.options.max_batch_tokens).min(tokens.len());
-            let middle = from.clamp(start, end);
-            let piece = |part: std::ops::Range<usize>, adapter| Piece {
-                tokens: &tokens[part.clone()],
-                start: part.start,
-                blocks,
-                adapter,
-            };
-            let pieces = [
-                piece(start..middle, None),
-                piece(middle..end, adapter.map(|span| span.id)),
-            ];
+            let pieces: Vec<Piece<'_>> = AdapterSpan::pieces(adapter, start..end)
+                .map(|(part, adapter)| Piece {
+                    tokens: &tokens[part.clone()],
+                    start: part.start,
+                    blocks,
+                    adapter,
+                })
+                .collect();
             let batch = Batch::new(&pieces, group);
-            let rows: Vec<usize> = (0..batch.rows.len()).collect();
+            let rows: Vec<usize> = batch.piece_rows.iter().cloned().flatten().collect();
             let output = self.runner.forward(&batch, &self.adapters, &rows, &[]);
             if let Some(&(row, place)) = output.failed.first() {
                 return Err(RequestError::NonFinite {
-                    position: start + row,
+                    position: batch.rows[row].position,
                     place,
                 });
             }

@@ -12,13 +12,15 @@ pub struct SeqId {
     pub stream: u32,
 }
 
-/// Who computes the KV of a sequence's tokens: the base before `from`, `owner` from there on.
+/// Who computes the KV of a sequence's tokens: `owner` in `from..until`, the base elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OwnerSpan {
     /// The adapter's interned content.
     pub owner: Owner,
     /// First token under the adapter.
     pub from: usize,
+    /// First token behind it that the base computes again.
+    pub until: usize,
 }
 
 /// State of one sequence. Token `i` has its KV in `blocks[i / 32]` when `i < computed`.
@@ -59,7 +61,7 @@ impl Sequence {
     /// The owner of the KV at a position.
     pub fn owner(&self, position: usize) -> Owner {
         match self.span {
-            Some(span) if position >= span.from => span.owner,
+            Some(span) if (span.from..span.until).contains(&position) => span.owner,
             _ => Owner::BASE,
         }
     }

@@ -4,7 +4,7 @@ use crate::active::Active;
 use crate::batch::{Batch, Piece};
 use crate::engine::Engine;
 use crate::error::{EngineError, Place, RequestError};
-use crate::request::{Event, FinishReason, RequestId, TokenId};
+use crate::request::{AdapterSpan, Event, FinishReason, RequestId, TokenId};
 use crate::sampler::{Choice, ChoiceError, choose, score};
 use crate::scheduler::Chunk;
 use crate::sequence::SeqId;
@@ -150,23 +150,14 @@ impl Engine {
                 .get(chunk.seq)
                 .expect("scheduled sequences are known");
             let end = chunk.start + chunk.len;
-            let from = active
-                .request
-                .adapter
-                .map_or(end, |span| span.from)
-                .clamp(chunk.start, end);
             let before = pieces.len();
-            for part in [chunk.start..from, from..end] {
-                if !part.is_empty() {
-                    let adapter = active.adapter_at(part.start);
-                    pieces.push(Piece {
-                        tokens: &sequence.tokens[part.clone()],
-                        start: part.start,
-                        blocks: &sequence.blocks,
-                        adapter,
-                    });
-                }
-            }
+            let parts = AdapterSpan::pieces(active.request.adapter, chunk.start..end);
+            pieces.extend(parts.map(|(part, adapter)| Piece {
+                tokens: &sequence.tokens[part.clone()],
+                start: part.start,
+                blocks: &sequence.blocks,
+                adapter,
+            }));
             spans.push(before..pieces.len());
             let scores = active.request.max_tokens > 0;
             let hidden_end = active.hidden_end(end);

@@ -96,7 +96,7 @@ fn bad_requests_are_refused_by_name() {
     ));
     let id = AdapterId(5);
     let unknown = Request {
-        adapter: Some(AdapterSpan { id, from: 0 }),
+        adapter: Some(AdapterSpan::starting(id, 0)),
         ..good()
     };
     assert_eq!(

@@ -36,6 +36,15 @@ fn mixture(a: AdapterId, b: AdapterId) -> Vec<Request> {
             ignore_eos: true,
             ..Request::greedy(prompt(4, 64), 9)
         },
+        // The base reads what the adapter wrote, and goes on.
+        Request {
+            adapter: Some(AdapterSpan {
+                id: a,
+                from: 45,
+                until: 58,
+            }),
+            ..sampled(prompt(1, 66), 8, 6)
+        },
     ]
 }
 
@@ -88,7 +97,7 @@ fn prefill_in_chunks_is_prefill_as_a_whole() {
                 };
                 let (mut engine, a, _) = with_adapters(&model, &options);
                 let logits = engine
-                    .logits(&tokens, Some(AdapterSpan { id: a, from: 100 }))
+                    .logits(&tokens, Some(AdapterSpan::starting(a, 100)))
                     .expect("finite logits");
                 logits.iter().map(|x| x.to_bits()).collect()
             };
@@ -194,6 +203,25 @@ fn forked_streams_are_independent_ones() {
                 "stream {stream}"
             );
             assert_all_free(&mut engine);
+        }
+    }
+}
+
+#[test]
+fn later_streams_are_those_of_one_larger_request() {
+    let model = model(Family::Qwen2, 24);
+    for options in formats() {
+        let (mut engine, a, _) = with_adapters(&model, &options);
+        let request = |first_stream: usize, n: usize| Request {
+            n,
+            first_stream,
+            ..with_adapter(sampled(prompt(5, 45), 16, 77), a, 42)
+        };
+        let together = run_one(&mut engine, &request(0, 6));
+        let later = run_one(&mut engine, &request(4, 2));
+        assert_eq!(later.cached, 44, "the prompt is not computed again");
+        for stream in 0..2 {
+            assert_eq!(later.streams[&stream], together.streams[&(4 + stream)]);
         }
     }
 }

@@ -23,7 +23,9 @@ fn check(name: &str, adapted: bool) {
             write_peft(dir.path(), &config, &case.case["adapter"], case.seed());
             let adapter = Adapter::load(dir.path(), &config).expect("a good adapter");
             let id = engine.load_adapter(&adapter).expect("it fits");
-            span = adapter.start(&prompt).map(|from| AdapterSpan { id, from });
+            span = adapter
+                .start(&prompt)
+                .map(|from| AdapterSpan::starting(id, from));
         }
         let got = engine.logits(&prompt, span).expect("finite logits");
         assert_close(&got, &case.tensor("logits"), FLOAT);

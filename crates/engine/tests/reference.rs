@@ -47,7 +47,7 @@ fn plain_and_masked_lora() {
             let want =
                 reference::forward(&model, &tokens, Some((&adapter, from))).expect("a good model");
             let got = engine
-                .logits(&tokens, Some(AdapterSpan { id, from }))
+                .logits(&tokens, Some(AdapterSpan::starting(id, from)))
                 .expect("finite logits");
             assert_close(&got, &want.logits, FLOAT);
             let v = model.config.vocab_size;
@@ -73,7 +73,7 @@ fn plain_and_masked_lora() {
             );
             let id = halves.load_adapter(&adapter).expect("it fits");
             let rounded = halves
-                .logits(&tokens, Some(AdapterSpan { id, from }))
+                .logits(&tokens, Some(AdapterSpan::starting(id, from)))
                 .expect("finite logits");
             assert_close(&rounded, &want.logits, HALF_KV);
             if from < 70 {
@@ -83,6 +83,25 @@ fn plain_and_masked_lora() {
                     .any(|(g, b)| (g - b).abs() > 0.1);
                 assert!(changed, "the adapter acts");
             }
+        }
+    }
+}
+
+#[test]
+fn the_base_reads_what_an_adapter_wrote() {
+    for family in Family::ALL {
+        let model = model(family, 4);
+        let adapter = adapter(&model.config, 9, 5);
+        let tokens = prompt(2, 70);
+        let mut engine = engine(&model, &options());
+        let id = engine.load_adapter(&adapter).expect("it fits");
+        for (from, until) in [(20, 60), (0, 33), (32, 64), (40, 40), (50, 90), (60, 10)] {
+            let range = from..until;
+            let want = reference::forward_with(&model, &tokens, Some((&adapter, range)))
+                .expect("a good model");
+            let span = AdapterSpan { id, from, until };
+            let got = engine.logits(&tokens, Some(span)).expect("finite logits");
+            assert_close(&got, &want.logits, FLOAT);
         }
     }
 }

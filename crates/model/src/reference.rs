@@ -8,6 +8,8 @@
 
 use thiserror::Error;
 
+use std::ops::Range;
+
 use crate::{Adapter, Config, Linear, LoraPair, Model, Tensor};
 
 /// What a forward pass gives.
@@ -59,6 +61,23 @@ pub fn forward(
     tokens: &[u32],
     adapter: Option<(&Adapter, usize)>,
 ) -> Result<Forward, ForwardError> {
+    forward_with(
+        model,
+        tokens,
+        adapter.map(|(a, from)| (a, from..usize::MAX)),
+    )
+}
+
+/// Runs `tokens` through the model. With `adapter = Some((a, range))`, tokens at the positions of `range` go through base and
+/// adapter, the others through the base.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_with(
+    model: &Model,
+    tokens: &[u32],
+    adapter: Option<(&Adapter, Range<usize>)>,
+) -> Result<Forward, ForwardError> {
     let Config {
         hidden_size: e,
         vocab_size,
@@ -76,7 +95,7 @@ pub fn forward(
             vocab_size,
         });
     }
-    if let Some((adapter, _)) = adapter
+    if let Some((adapter, _)) = &adapter
         && adapter.layers.len() != num_hidden_layers
     {
         return Err(ForwardError::AdapterLayers {
@@ -92,7 +111,7 @@ pub fn forward(
             .dequantize_rows(id as usize..id as usize + 1, row);
     }
     for i in 0..num_hidden_layers {
-        layer(model, i, adapter, &mut x);
+        layer(model, i, adapter.as_ref(), &mut x);
     }
     let hidden = rms_norm(&x, &model.weights.norm, model.config.rms_norm_eps); // [T, E]
     let logits = matmul(model.weights.output(), &hidden); // [T, V]
@@ -131,10 +150,10 @@ pub fn greedy(
 }
 
 /// One layer, in place on the residual stream `x` `[T, E]`.
-fn layer(model: &Model, i: usize, adapter: Option<(&Adapter, usize)>, x: &mut [f32]) {
+fn layer(model: &Model, i: usize, adapter: Option<&(&Adapter, Range<usize>)>, x: &mut [f32]) {
     let config = &model.config;
     let weights = &model.weights.layers[i];
-    // y = W x + b, + scale * B (A x) for tokens from `from` on.
+    // y = W x + b, + scale * B (A x) for the tokens of the adapter's range.
     let linear = |which: Linear, input: &[f32]| -> Vec<f32> {
         let mut y = matmul(weights.linear(which), input); // [T, out]
         let (out, inner) = config.linear_shape(which);
@@ -144,13 +163,14 @@ fn layer(model: &Model, i: usize, adapter: Option<(&Adapter, usize)>, x: &mut [f
                 add(row, &bias);
             }
         }
-        if let Some((adapter, from)) = adapter
+        if let Some((adapter, range)) = adapter
             && let Some(LoraPair { a, b, scale }) = &adapter.layers[i][which as usize]
-            && from < input.len() / inner
         {
-            let mut delta = matmul(b, &matmul(a, &input[from * inner..])); // [T - from, out]
+            let until = range.end.min(input.len() / inner);
+            let from = range.start.min(until);
+            let mut delta = matmul(b, &matmul(a, &input[from * inner..until * inner])); // [until - from, out]
             delta.iter_mut().for_each(|d| *d *= scale);
-            add(&mut y[from * out..], &delta);
+            add(&mut y[from * out..until * out], &delta);
         }
         y
     };

@@ -413,8 +413,7 @@ impl Reasoner {
             prompt,
             n: 1,
             max_tokens: job.request.max_tokens - kept.len(),
-            // Far from the seeds of neighbouring queries; a single stream keeps its own.
-            seed: job.request.seed.wrapping_add((index as u64) << 32),
+            first_stream: index,
             ..job.request.clone()
         })?;
         job.handles[index] = (request, 0);

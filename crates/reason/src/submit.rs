@@ -52,7 +52,7 @@ impl Reasoner {
         };
         let (from, adapter) = place_adapter(self.adapter(), query.think, &prompt.tokens);
         let span = match (from, &self.adapter) {
-            (Some(from), Some((id, _))) => Some(AdapterSpan { id: *id, from }),
+            (Some(from), Some((id, _))) => Some(AdapterSpan::starting(*id, from)),
             _ => None,
         };
         let prompt_tokens = prompt.tokens.len();

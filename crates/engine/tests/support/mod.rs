@@ -117,7 +117,7 @@ pub fn sampled(prompt: Vec<u32>, max_tokens: usize, seed: u64) -> Request {
 
 pub fn with_adapter(request: Request, id: AdapterId, from: usize) -> Request {
     Request {
-        adapter: Some(AdapterSpan { id, from }),
+        adapter: Some(AdapterSpan::starting(id, from)),
         ..request
     }
 }

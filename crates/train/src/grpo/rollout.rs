@@ -113,10 +113,7 @@ impl Sampler {
         let mut groups = vec![vec![Completion::default(); draws.n]; prompts.len()];
         for (at, prompt) in prompts.iter().enumerate() {
             let request = Request {
-                adapter: Some(AdapterSpan {
-                    id: self.adapter,
-                    from: start(&prompt.tokens),
-                }),
+                adapter: Some(AdapterSpan::starting(self.adapter, start(&prompt.tokens))),
                 n: draws.n,
                 sampling: Sampling::temperature(draws.temperature),
                 seed: draws.seed.wrapping_add(at as u64),

@@ -8,6 +8,7 @@
 //! - [`budget`]: the hard limit that closes a thought and forces an answer
 //! - [`loops`]: sees a thought that repeats itself
 //! - [`mod@format`]: what an adapter says of itself: how its thoughts end, how a budget is named to it
+//! - [`vote`]: from the answers of N streams to one, and when to stop asking
 //! - [`event`], [`answer`]: what happens, and what comes back
 //!
 //! Nothing here prints or reads flags, and `edgethink.json` is the only file that is known.
@@ -26,6 +27,7 @@ pub mod split;
 pub mod stop;
 mod stream;
 mod submit;
+pub mod vote;
 
 pub use answer::{
     AdapterUse, Answer, BudgetUse, Choice, FinishReason, ThoughtEnd, Timings, TokenLogprob, Usage,

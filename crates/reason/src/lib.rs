@@ -9,6 +9,7 @@
 //! - [`loops`]: sees a thought that repeats itself
 //! - [`mod@format`]: what an adapter says of itself: how its thoughts end, how a budget is named to it
 //! - [`vote`]: from the answers of N streams to one, and when to stop asking
+//! - [`switcher`]: reads hidden states while the prompt is encoded, and says whether to think
 //! - [`event`], [`answer`]: what happens, and what comes back
 //!
 //! Nothing here prints or reads flags, and `edgethink.json` is the only file that is known.
@@ -27,6 +28,7 @@ pub mod split;
 pub mod stop;
 mod stream;
 mod submit;
+pub mod switcher;
 pub mod vote;
 
 pub use answer::{
@@ -37,3 +39,4 @@ pub use event::{Event, QueryId};
 pub use format::{FormatError, ThoughtFormat};
 pub use query::{Input, MinThink, Query, Think};
 pub use reasoner::Reasoner;
+pub use switcher::{Switcher, SwitcherError};

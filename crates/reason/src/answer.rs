@@ -1,4 +1,6 @@
-//! What comes back for a query: the choices with their tokens, and what they cost.
+//! What comes back for a query: the choices with their tokens, the vote, the switcher's decision, and what they cost.
+
+use crate::vote::Vote;
 
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -9,15 +11,18 @@ pub enum FinishReason {
     Length,
     /// The caller ended it.
     Cancelled,
+    /// The vote was decided without it.
+    Decided,
 }
 
 impl FinishReason {
-    /// The word used in OpenAI's API; `cancelled` is ours.
+    /// The word used in OpenAI's API; `cancelled` and `decided` are ours.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
             Self::Cancelled => "cancelled",
+            Self::Decided => "decided",
         }
     }
 }
@@ -83,6 +88,19 @@ pub struct Choice {
     pub budget_forced: bool,
     /// How often the thought's end was replaced by a continuation.
     pub continued: usize,
+    /// What the verifier gives the answer, 0 to 1; `None` if nothing was to score it, or if there is no answer.
+    pub score: Option<f32>,
+}
+
+/// What the switcher said about a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Decision {
+    /// From 0 (answer at once) to 1 (think).
+    pub score: f32,
+    /// The least score that gets a thought.
+    pub threshold: f32,
+    /// Whether the query got one.
+    pub thinks: bool,
 }
 
 /// The limits that a query ran under.
@@ -109,6 +127,8 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Of these, the ones inside thoughts.
     pub reasoning_tokens: usize,
+    /// Tokens that were computed to score the answers. No part of `completion_tokens`.
+    pub verifier_tokens: usize,
 }
 
 /// How long it took. A rate is 0 where nothing was measured.
@@ -143,8 +163,12 @@ pub enum AdapterUse {
 /// The final result of a query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
-    /// One per stream, in order.
+    /// One per stream that was begun, in order.
     pub choices: Vec<Choice>,
+    /// The vote, if one was asked for.
+    pub vote: Option<Vote>,
+    /// The switcher's decision, if it was asked.
+    pub decision: Option<Decision>,
     /// The budget, if one was asked for.
     pub budget: Option<BudgetUse>,
     /// Token counts.
@@ -153,4 +177,12 @@ pub struct Answer {
     pub timings: Timings,
     /// What the adapter did.
     pub adapter: AdapterUse,
+}
+
+impl Answer {
+    /// The choice to show: the vote's winner, or the first.
+    pub fn chosen(&self) -> Option<&Choice> {
+        let winner = self.vote.as_ref().and_then(Vote::winner);
+        self.choices.get(winner.unwrap_or(0))
+    }
 }

@@ -5,6 +5,9 @@ use edgethink_model::template::TemplateError;
 use edgethink_model::tokenizer::TokenizerError;
 
 use crate::format::FormatError;
+use crate::switcher::SwitcherError;
+use crate::verifier::VerifierError;
+use crate::vote::Aggregate;
 
 /// A query that cannot be answered.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +16,46 @@ pub enum ReasonError {
     /// n is 0.
     #[error("n is 0; ask for at least one answer")]
     NoStreams,
+    /// The switcher was to decide, but there is none.
+    #[error(
+        "think auto needs a switcher, and this model has none; say on or off, or train one (edgethink train switcher)"
+    )]
+    NoSwitcher,
+    /// The number of streams was to follow a score that nobody makes.
+    #[error("the number of streams can follow the switcher's score with think auto only")]
+    ScaleWithoutAuto,
+    /// Answers were to be scored by a head, but there is none.
+    #[error(
+        "verifying needs a verifier, and this model has none; train one (edgethink train verifier), or use the base itself (genrm)"
+    )]
+    NoVerifier,
+    /// A vote by scores, but nothing scores.
+    #[error(
+        "a {} vote needs scores; turn verifying on, or take the majority",
+        vote.as_str()
+    )]
+    VoteWithoutScores {
+        /// The vote asked for.
+        vote: Aggregate,
+    },
+    /// An early stop of a vote that does not take place.
+    #[error("stopping early needs a vote; ask for one, such as majority")]
+    StopWithoutVote,
+    /// Streams were to begin as the vote needs them, but it does not stop early.
+    #[error("streams begin in waves only if the vote may stop early; turn that on")]
+    WavesWithoutStop,
+    /// A confidence that no vote or every vote has.
+    #[error("the confidence {wanted} must be above 0.5 and below 1")]
+    Confidence {
+        /// As asked for.
+        wanted: f64,
+    },
+    /// The switcher cannot be used, or cannot read the prompt.
+    #[error("the switcher failed")]
+    Switcher(#[from] SwitcherError),
+    /// The verifier cannot be used, or gave no score.
+    #[error("the verifier failed")]
+    Verifier(#[from] VerifierError),
     /// `max_tokens` is 0.
     #[error("max_tokens is 0; allow at least one token")]
     NoTokens,

@@ -1,6 +1,6 @@
 //! What happens while a query runs, in the order in which it happens.
 
-use crate::answer::{Answer, FinishReason, ThoughtEnd};
+use crate::answer::{Answer, Decision, FinishReason, ThoughtEnd};
 use crate::error::ReasonError;
 
 /// A query in flight, given out by [`crate::Reasoner::submit`].
@@ -17,6 +17,8 @@ pub enum Event {
         /// Of these, the ones taken from the prefix cache.
         cached_tokens: usize,
     },
+    /// The switcher has decided; the streams begin.
+    Decided(Decision),
     /// More of a thought.
     Reasoning {
         /// The stream it belongs to.
@@ -46,6 +48,13 @@ pub enum Event {
         stream: usize,
         /// Why.
         reason: FinishReason,
+    },
+    /// A stream's answer was scored.
+    Scored {
+        /// The stream.
+        stream: usize,
+        /// From 0 to 1.
+        score: f32,
     },
     /// Every stream ended. The last event of a query.
     Answered(Box<Answer>),

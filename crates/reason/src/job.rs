@@ -3,29 +3,87 @@
 use std::time::Instant;
 
 use edgethink_engine::{Request, RequestId};
+use edgethink_grader::extract;
 use edgethink_model::tokenizer::Detokenizer;
 
-use crate::answer::{AdapterUse, Answer, BudgetUse, ThoughtEnd, Timings, Usage};
+use crate::answer::{
+    AdapterUse, Answer, BudgetUse, Decision, FinishReason, ThoughtEnd, Timings, Usage,
+};
+use crate::decide::Undecided;
 use crate::event::{Event, QueryId};
+use crate::query::{Query, Scoring};
 use crate::split::Part;
-use crate::stream::Stream;
+use crate::stream::{Stream, StreamRules};
+use crate::verifier::Reply;
+use crate::vote::{Aggregate, Ballot, EarlyStop, tally};
 
-/// Where a stream runs in the engine: the request, and the stream of it.
-pub(crate) type Handle = (RequestId, usize);
+/// A query in one mode, thinking or not, ready for the engine.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// What is given to the engine, but for the streams.
+    pub(crate) request: Request,
+    pub(crate) rules: StreamRules,
+    pub(crate) adapter: AdapterUse,
+    pub(crate) budget: Option<BudgetUse>,
+}
+
+/// A stream that was begun.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    /// Where its tokens come from: a request and the stream of it. A continued stream is a request of its own.
+    pub(crate) handle: (RequestId, usize),
+    pub(crate) stream: Stream,
+    pub(crate) detokenizer: Detokenizer,
+    /// Sum of its tokens' log-probabilities, nats.
+    pub(crate) logprob: f64,
+    pub(crate) score: Score,
+}
+
+/// How far the scoring of an answer is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Score {
+    /// There is nothing to score, or not yet.
+    None,
+    /// The request is under way, and this came of it.
+    Asked(Reply),
+    Given(f32),
+}
+
+/// What becomes of the streams' answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judging {
+    pub(crate) scoring: Scoring,
+    pub(crate) vote: Option<Aggregate>,
+    pub(crate) early_stop: Option<EarlyStop>,
+    pub(crate) waves: bool,
+    pub(crate) scale_n: bool,
+}
+
+impl Judging {
+    pub(crate) fn of(query: &Query) -> Self {
+        Self {
+            scoring: query.scoring,
+            vote: query.vote,
+            early_stop: query.early_stop,
+            waves: query.waves,
+            scale_n: query.scale_n,
+        }
+    }
+}
 
 /// A query in flight.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) query: QueryId,
-    /// What was given to the engine; a continued stream is a request of its own.
-    pub(crate) request: Request,
-    /// Per stream: where its tokens come from.
-    pub(crate) handles: Vec<Handle>,
-    pub(crate) streams: Vec<Stream>,
-    pub(crate) detokenizers: Vec<Detokenizer>,
+    pub(crate) prepared: Prepared,
+    /// The other mode, while the switcher has not decided.
+    pub(crate) undecided: Option<Box<Undecided>>,
+    pub(crate) decision: Option<Decision>,
+    pub(crate) judging: Judging,
+    /// Streams that may be begun in all.
+    pub(crate) n: usize,
+    pub(crate) lanes: Vec<Lane>,
     pub(crate) ignore_eos: bool,
-    pub(crate) adapter: AdapterUse,
-    pub(crate) budget: Option<BudgetUse>,
     pub(crate) usage: Usage,
     pub(crate) submitted: Instant,
     pub(crate) prefilled: Option<Instant>,
@@ -33,7 +91,59 @@ pub(crate) struct Job {
     pub(crate) last_token: Option<Instant>,
 }
 
+impl Lane {
+    /// It has ended and what it says is known.
+    pub(crate) fn settled(&self) -> bool {
+        self.stream.finished().is_some() && !matches!(self.score, Score::Asked(_))
+    }
+
+    /// Mean log-probability of its tokens before temperature, nats.
+    pub(crate) fn mean_logprob(&self) -> Option<f32> {
+        let tokens = self.stream.token_ids().len();
+        (tokens > 0).then(|| (self.logprob / tokens as f64) as f32)
+    }
+
+    /// Its final answer, once it has ended with one.
+    pub(crate) fn answer(&self) -> Option<&str> {
+        match self.stream.finished()? {
+            FinishReason::Stop | FinishReason::Length => {
+                extract(self.stream.content()).map(|found| found.text)
+            }
+            FinishReason::Cancelled | FinishReason::Decided => None,
+        }
+    }
+
+    fn score(&self) -> Option<f32> {
+        match self.score {
+            Score::Given(score) => Some(score),
+            Score::None | Score::Asked(_) => None,
+        }
+    }
+}
+
 impl Job {
+    /// Nothing is left to wait for.
+    pub(crate) fn done(&self) -> bool {
+        self.undecided.is_none()
+            && self.lanes.len() == self.n
+            && self.lanes.iter().all(Lane::settled)
+    }
+
+    /// What the streams that have voted say. Where nothing is scored every vote counts 1.
+    pub(crate) fn ballots(&self) -> Vec<Ballot<'_>> {
+        let lanes = self.lanes.iter().enumerate();
+        lanes
+            .filter(|(_, lane)| lane.settled())
+            .filter_map(|(stream, lane)| {
+                Some(Ballot {
+                    stream,
+                    answer: lane.answer()?,
+                    score: lane.score().unwrap_or(1.0),
+                })
+            })
+            .collect()
+    }
+
     /// The final result; every stream has ended.
     pub(crate) fn into_answer(self) -> Answer {
         let now = Instant::now();
@@ -45,12 +155,17 @@ impl Job {
                 0.0
             }
         };
-        let n = self.streams.len();
+        let vote = self.judging.vote;
+        let vote = vote.map(|aggregate| tally(aggregate, &self.ballots()));
+        let n = self.lanes.len();
         let choices: Vec<_> = self
-            .streams
+            .lanes
             .into_iter()
             .enumerate()
-            .map(|(i, stream)| stream.into_choice(i))
+            .map(|(i, lane)| {
+                let score = lane.score();
+                lane.stream.into_choice(i, score)
+            })
             .collect();
         let mut usage = self.usage;
         usage.completion_tokens = choices.iter().map(|choice| choice.token_ids.len()).sum();
@@ -63,7 +178,9 @@ impl Job {
         };
         let fresh = usage.prompt_tokens - usage.cached_tokens.min(usage.prompt_tokens);
         Answer {
-            budget: self.budget,
+            vote,
+            decision: self.decision,
+            budget: self.prepared.budget,
             usage,
             timings: Timings {
                 ttft_ms: self.first_token.map_or(0.0, |at| ms(self.submitted, at)),
@@ -73,7 +190,7 @@ impl Job {
                 decode_tps: decode,
                 total_ms: ms(self.submitted, now),
             },
-            adapter: self.adapter,
+            adapter: self.prepared.adapter,
             choices,
         }
     }

@@ -8,18 +8,23 @@
 //! - [`budget`]: the hard limit that closes a thought and forces an answer
 //! - [`loops`]: sees a thought that repeats itself
 //! - [`mod@format`]: what an adapter says of itself: how its thoughts end, how a budget is named to it
-//! - [`vote`]: from the answers of N streams to one, and when to stop asking
 //! - [`switcher`]: reads hidden states while the prompt is encoded, and says whether to think
+//! - [`verifier`]: how likely a response is right
+//! - [`vote`]: from the answers of N streams to one, and when to stop asking
+//! - `decide`, `drive`, `judge`: the pipeline of a query: its mode, its tokens, its scores and its vote
 //! - [`event`], [`answer`]: what happens, and what comes back
 //!
 //! Nothing here prints or reads flags, and `edgethink.json` is the only file that is known.
 
 pub mod answer;
 pub mod budget;
+mod decide;
+mod drive;
 pub mod error;
 pub mod event;
 pub mod format;
 mod job;
+mod judge;
 pub mod loops;
 pub mod prompt;
 pub mod query;
@@ -29,14 +34,18 @@ pub mod stop;
 mod stream;
 mod submit;
 pub mod switcher;
+pub mod verifier;
 pub mod vote;
 
 pub use answer::{
-    AdapterUse, Answer, BudgetUse, Choice, FinishReason, ThoughtEnd, Timings, TokenLogprob, Usage,
+    AdapterUse, Answer, BudgetUse, Choice, Decision, FinishReason, ThoughtEnd, Timings,
+    TokenLogprob, Usage,
 };
 pub use error::ReasonError;
 pub use event::{Event, QueryId};
 pub use format::{FormatError, ThoughtFormat};
-pub use query::{Input, MinThink, Query, Think};
+pub use query::{Input, MinThink, Query, Scoring, Think};
 pub use reasoner::Reasoner;
 pub use switcher::{Switcher, SwitcherError};
+pub use verifier::{Verifier, VerifierError, VerifierHead};
+pub use vote::{Aggregate, EarlyStop, Vote};

@@ -4,6 +4,7 @@ use edgethink_engine::Sampling;
 use edgethink_model::Message;
 
 use crate::error::ReasonError;
+use crate::vote::{Aggregate, EarlyStop};
 
 /// Whether the answer is thought through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,6 +13,20 @@ pub enum Think {
     On,
     /// The base answers directly.
     Off,
+    /// The switcher decides while the prompt is encoded (METHOD 4).
+    Auto,
+}
+
+/// What scores the answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Scoring {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The trained verifier head (METHOD 5).
+    Verifier,
+    /// The base itself, asked whether the answer is correct: its p("Yes"). Needs no training.
+    GenRm,
 }
 
 /// The prompt.
@@ -62,6 +77,18 @@ pub struct Query {
     pub think: Think,
     /// Parallel streams from the one prompt, at least 1.
     pub n: usize,
+    /// With [`Think::Auto`]: `n` is the most; a score at the switcher's threshold gets one stream, a score of 1 all of them, and a query
+    /// that is answered at once gets one.
+    pub scale_n: bool,
+    /// What scores the answers.
+    pub scoring: Scoring,
+    /// How the streams' answers become one; `None` leaves them side by side.
+    pub vote: Option<Aggregate>,
+    /// Ends the streams that still run once the vote is decided.
+    pub early_stop: Option<EarlyStop>,
+    /// With an early stop: begins only as many streams as can decide the vote, and more where they do not. The fewest tokens; an open
+    /// vote takes longer, since later streams begin when earlier ones have ended.
+    pub waves: bool,
     /// How tokens are drawn.
     pub sampling: Sampling,
     /// Every draw is a function of (seed, stream, position).
@@ -95,6 +122,11 @@ impl Query {
             input,
             think,
             n: 1,
+            scale_n: false,
+            scoring: Scoring::Off,
+            vote: None,
+            early_stop: None,
+            waves: false,
             sampling: Sampling::greedy(),
             seed: 0,
             max_tokens: None,
@@ -123,6 +155,20 @@ impl Query {
     pub(crate) fn check(&self) -> Result<(), ReasonError> {
         if self.n == 0 {
             return Err(ReasonError::NoStreams);
+        }
+        if self.scale_n && self.think != Think::Auto {
+            return Err(ReasonError::ScaleWithoutAuto);
+        }
+        match (self.vote, self.early_stop) {
+            (Some(vote), _) if vote.needs_scores() && self.scoring == Scoring::Off => {
+                return Err(ReasonError::VoteWithoutScores { vote });
+            }
+            (None, Some(_)) => return Err(ReasonError::StopWithoutVote),
+            (_, None) if self.waves => return Err(ReasonError::WavesWithoutStop),
+            (_, Some(EarlyStop::Confidence(wanted))) if !(wanted > 0.5 && wanted < 1.0) => {
+                return Err(ReasonError::Confidence { wanted });
+            }
+            _ => {}
         }
         if self.max_tokens == Some(0) {
             return Err(ReasonError::NoTokens);

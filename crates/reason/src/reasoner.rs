@@ -8,20 +8,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use edgethink_engine::{
-    AdapterId, Engine, Event as EngineEvent, FinishReason as EngineFinish, Request, RequestError,
-    RequestId,
+    AdapterId, Engine, Event as EngineEvent, FinishReason as EngineFinish, RequestId,
 };
 use edgethink_model::tokenizer::Tokenizer;
 use edgethink_model::{Adapter, Model};
 
-use crate::answer::{Answer, FinishReason, TokenLogprob};
+use crate::answer::{Answer, FinishReason};
+use crate::decide::Switching;
+use crate::drive::Drawn;
 use crate::error::ReasonError;
 use crate::event::{Event, QueryId};
 use crate::format::ThoughtFormat;
-use crate::job::{Job, emit};
+use crate::job::Job;
 use crate::prompt::{tag_token, template_can_think};
 use crate::query::{Query, Think};
-use crate::stream::{Kind, Piece};
+use crate::switcher::Switcher;
+use crate::verifier::{GenRm, Verifier, VerifierHead};
 
 /// A model, its engine, perhaps an adapter, and the queries in flight.
 #[derive(Debug)]
@@ -31,20 +33,24 @@ pub struct Reasoner {
     pub(crate) engine: Engine,
     pub(crate) adapter: Option<(AdapterId, Adapter)>,
     pub(crate) format: ThoughtFormat,
-    open_token: Option<u32>,
+    pub(crate) open_token: Option<u32>,
     pub(crate) close_token: Option<u32>,
     pub(crate) jobs: BTreeMap<QueryId, Job>,
-    /// Whose a request of the engine is: the query, and the stream of it that the request's first one is.
-    pub(crate) routes: BTreeMap<RequestId, (QueryId, usize)>,
+    /// Whose a request of the engine is, and what it is for.
+    pub(crate) routes: BTreeMap<RequestId, (QueryId, Route)>,
+    pub(crate) switching: Option<Switching>,
+    pub(crate) verifier: Option<Verifier>,
+    pub(crate) genrm: Verifier,
     pub(crate) next_query: u64,
 }
 
-/// A token as the engine gave it.
-struct Drawn {
-    token: u32,
-    logprob: f32,
-    top: Vec<(u32, f32)>,
-    forced: bool,
+/// What a request of the engine is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Route {
+    /// Its streams are the query's, from `first` on.
+    Streams { first: usize },
+    /// It scores the answer of a stream.
+    Score { stream: usize },
 }
 
 impl Reasoner {
@@ -67,6 +73,7 @@ impl Reasoner {
         Ok(Self {
             open_token: tag_token(&tokenizer, &format.tags.open),
             close_token: tag_token(&tokenizer, &format.tags.close),
+            genrm: Verifier::GenRm(GenRm::new(&model)?),
             model,
             tokenizer,
             engine,
@@ -74,8 +81,34 @@ impl Reasoner {
             format,
             jobs: BTreeMap::new(),
             routes: BTreeMap::new(),
+            switching: None,
+            verifier: None,
             next_query: 0,
         })
+    }
+
+    /// With a switcher, for [`Think::Auto`].
+    #[must_use]
+    pub fn with_switcher(mut self, switcher: Switcher) -> Self {
+        self.switching = Some(Switching::new(switcher));
+        self
+    }
+
+    /// With a verifier, for [`crate::Scoring::Verifier`].
+    #[must_use]
+    pub fn with_verifier(mut self, head: VerifierHead) -> Self {
+        self.verifier = Some(Verifier::Head(head));
+        self
+    }
+
+    /// The switcher, if there is one.
+    pub fn switcher(&self) -> Option<&Switcher> {
+        self.switching.as_ref().map(|switching| &switching.switcher)
+    }
+
+    /// The verifier, if there is one.
+    pub fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
     }
 
     /// The model.
@@ -98,9 +131,12 @@ impl Reasoner {
         &self.format
     }
 
-    /// What the model does best on its own: thinks if it has an adapter, or a template with a switch for it.
+    /// What the model does best on its own: decides if it has a switcher and both modes, thinks if it has an adapter or a template with a
+    /// switch for it.
     pub fn default_think(&self) -> Think {
-        if self.adapter.is_some() || template_can_think(self.model.template.as_ref()) {
+        if self.switching.is_some() {
+            Think::Auto
+        } else if self.adapter.is_some() || template_can_think(self.model.template.as_ref()) {
             Think::On
         } else {
             Think::Off
@@ -121,15 +157,15 @@ impl Reasoner {
         for event in self.engine.step()? {
             let request = event.request();
             // Events of a query that was dropped after an error are of no interest.
-            let Some(&(query, first)) = self.routes.get(&request) else {
+            let Some(&(query, route)) = self.routes.get(&request) else {
                 continue;
             };
             let Some(mut job) = self.jobs.remove(&query) else {
                 continue;
             };
             let mut events = Vec::new();
-            match self.event(&mut job, first, event, &mut events) {
-                Ok(()) if job.streams.iter().all(|stream| stream.finished().is_some()) => {
+            match self.event(&mut job, route, event, &mut events) {
+                Ok(()) if job.done() => {
                     self.routes.retain(|_, (owner, _)| *owner != query);
                     events.push(Event::Answered(Box::new(job.into_answer())));
                 }
@@ -137,8 +173,7 @@ impl Reasoner {
                     self.jobs.insert(query, job);
                 }
                 Err(error) => {
-                    self.routes.retain(|_, (owner, _)| *owner != query);
-                    self.cancel_requests(&job);
+                    self.drop_lanes(&mut job);
                     events.push(Event::Failed(error));
                 }
             }
@@ -149,17 +184,35 @@ impl Reasoner {
 
     /// Ends a query; its streams finish as cancelled with what they have.
     pub fn cancel(&mut self, query: QueryId) {
-        if let Some(job) = self.jobs.remove(&query) {
-            self.cancel_requests(&job);
-            self.jobs.insert(query, job);
+        let Some(job) = self.jobs.get_mut(&query) else {
+            return;
+        };
+        // Nothing more is begun.
+        job.n = job.lanes.len();
+        job.judging.early_stop = None;
+        job.undecided = None;
+        let requests: Vec<RequestId> = self.requests(query);
+        for request in requests {
+            // What has just ended or failed has nothing left to cancel.
+            let _ = self.engine.cancel(request);
         }
     }
 
-    fn cancel_requests(&mut self, job: &Job) {
-        for &(request, stream) in &job.handles {
-            // A stream that has ended or failed is not known any more, and has nothing left to cancel.
-            let _ = self.engine.cancel_stream(request, stream);
+    /// The requests of a query.
+    fn requests(&self, query: QueryId) -> Vec<RequestId> {
+        let own = |(&request, &(owner, _)): (&RequestId, &(QueryId, Route))| {
+            (owner == query).then_some(request)
+        };
+        self.routes.iter().filter_map(own).collect()
+    }
+
+    /// Ends all requests of a query and forgets its streams; none of their events is read any more.
+    pub(crate) fn drop_lanes(&mut self, job: &mut Job) {
+        for request in self.requests(job.query) {
+            self.routes.remove(&request);
+            let _ = self.engine.cancel(request);
         }
+        job.lanes.clear();
     }
 
     /// Answers one query: gives every event to `on_event`, and ends early when `cancelled` says so.
@@ -193,16 +246,44 @@ impl Reasoner {
         }
     }
 
-    /// Takes an event of a request whose first stream is the query's stream `first`.
+    /// Takes an event of a request of `job`.
     fn event(
+        &mut self,
+        job: &mut Job,
+        route: Route,
+        event: EngineEvent,
+        out: &mut Vec<Event>,
+    ) -> Result<(), ReasonError> {
+        match route {
+            Route::Streams { first } => self.stream_event(job, first, event, out),
+            Route::Score { stream } => self.score_event(job, stream, event, out),
+        }
+    }
+
+    /// Takes an event of the streams `first..`.
+    fn stream_event(
         &mut self,
         job: &mut Job,
         first: usize,
         event: EngineEvent,
         out: &mut Vec<Event>,
     ) -> Result<(), ReasonError> {
+        // A stream that goes on as another request is not spoken for by this one.
+        let own = |job: &Job, index: usize, handle| {
+            job.lanes
+                .get(index)
+                .is_some_and(|lane| lane.handle == handle)
+        };
         match event {
-            // A continued stream is encoded again; the query's own prompt is the first.
+            EngineEvent::Hidden {
+                first_position,
+                data,
+                ..
+            } => match &mut job.undecided {
+                Some(undecided) => Ok(undecided.reading.take(first_position, &data)?),
+                None => Ok(()),
+            },
+            // Streams that begin later or go on are encoded again; the query's own prompt is the first.
             EngineEvent::Prefilled { .. } if job.prefilled.is_some() => Ok(()),
             EngineEvent::Prefilled {
                 prompt_tokens,
@@ -215,7 +296,7 @@ impl Reasoner {
                     prompt_tokens,
                     cached_tokens,
                 });
-                Ok(())
+                self.decide(job, out)
             }
             EngineEvent::Token {
                 request,
@@ -227,8 +308,8 @@ impl Reasoner {
                 ..
             } => {
                 let index = first + stream;
-                if job.streams[index].finished().is_some()
-                    || job.handles[index] != (request, stream)
+                if !own(job, index, (request, stream))
+                    || job.lanes[index].stream.finished().is_some()
                 {
                     return Ok(()); // sampled before the stop string or the continuation was known
                 }
@@ -246,8 +327,8 @@ impl Reasoner {
                 reason,
             } => {
                 let index = first + stream;
-                if job.handles[index] != (request, stream) {
-                    return Ok(()); // it goes on as another request
+                if !own(job, index, (request, stream)) {
+                    return Ok(());
                 }
                 let reason = match reason {
                     EngineFinish::Stop => FinishReason::Stop,
@@ -257,168 +338,6 @@ impl Reasoner {
                 self.finish(job, index, reason, out)
             }
             EngineEvent::Failed { error, .. } => Err(error.into()),
-            EngineEvent::Hidden { .. } => Ok(()),
         }
-    }
-
-    /// One token, and the rules that speak after it.
-    fn drawn(
-        &mut self,
-        job: &mut Job,
-        index: usize,
-        drawn: &Drawn,
-        out: &mut Vec<Event>,
-    ) -> Result<(), ReasonError> {
-        let ended = self.ends(job.ignore_eos, drawn);
-        let closes = Some(drawn.token) == self.close_token;
-        if !drawn.forced
-            && (ended || closes)
-            && let Some(continuation) = job.streams[index].wants_more()
-        {
-            return self.go_on(job, index, &continuation);
-        }
-        self.token(job, index, drawn, out)?;
-        if ended {
-            job.streams[index].end_turn();
-        }
-        if !job.streams[index].stopped() {
-            let forced = self.force_if_due(job, index)?;
-            if forced || !ended {
-                return Ok(());
-            }
-        }
-        let (request, stream) = job.handles[index];
-        // It may have ended with this very token.
-        let _ = self.engine.cancel_stream(request, stream);
-        self.finish(job, index, FinishReason::Stop, out)
-    }
-
-    fn token(
-        &self,
-        job: &mut Job,
-        index: usize,
-        drawn: &Drawn,
-        out: &mut Vec<Event>,
-    ) -> Result<(), ReasonError> {
-        let token = drawn.token;
-        let now = Instant::now();
-        job.first_token.get_or_insert(now);
-        job.last_token = Some(now);
-        let stream = &mut job.streams[index];
-        let detokenizer = &mut job.detokenizers[index];
-        let kind = match token {
-            _ if self.ends(job.ignore_eos, drawn) => Kind::End,
-            _ if !stream.splits() => Kind::Text,
-            token if Some(token) == self.open_token => Kind::Open,
-            token if Some(token) == self.close_token => Kind::Close,
-            _ => Kind::Text,
-        };
-        let text = match kind {
-            Kind::Text => detokenizer.push(token)?,
-            Kind::Open | Kind::Close | Kind::End => detokenizer.finish()?,
-        };
-        let logprob = if stream.keeps_logprobs() {
-            Some(self.logprob(drawn)?)
-        } else {
-            None
-        };
-        let ended = stream.token(
-            Piece {
-                token,
-                kind,
-                text: &text,
-            },
-            logprob,
-        );
-        emit(stream, index, ended, out);
-        Ok(())
-    }
-
-    fn logprob(&self, drawn: &Drawn) -> Result<TokenLogprob, ReasonError> {
-        let text = |id| self.tokenizer.decode(&[id], false);
-        let top: Result<_, ReasonError> = drawn
-            .top
-            .iter()
-            .map(|&(id, logp)| Ok((id, text(id)?, logp)))
-            .collect();
-        Ok(TokenLogprob {
-            token: drawn.token,
-            text: text(drawn.token)?,
-            logp: drawn.logprob,
-            top: top?,
-        })
-    }
-
-    /// The token ends the turn.
-    fn ends(&self, ignore_eos: bool, drawn: &Drawn) -> bool {
-        !ignore_eos && !drawn.forced && self.model.generation.eos_token_ids.contains(&drawn.token)
-    }
-
-    fn finish(
-        &self,
-        job: &mut Job,
-        index: usize,
-        reason: FinishReason,
-        out: &mut Vec<Event>,
-    ) -> Result<(), ReasonError> {
-        let stream = &mut job.streams[index];
-        if stream.finished().is_some() {
-            return Ok(());
-        }
-        stream.finish(&job.detokenizers[index].finish()?, reason);
-        emit(stream, index, None, out);
-        out.push(Event::StreamFinished {
-            stream: index,
-            reason: stream.finished().unwrap_or(reason),
-        });
-        Ok(())
-    }
-
-    /// Forces the closing phrase if a rule of the stream asks for it; returns whether it did.
-    pub(crate) fn force_if_due(
-        &mut self,
-        job: &mut Job,
-        index: usize,
-    ) -> Result<bool, ReasonError> {
-        let Some(text) = job.streams[index].wants_closing(&self.format.closing) else {
-            return Ok(false);
-        };
-        let tokens = self.tokenizer.encode(&text, false)?;
-        let (request, stream) = job.handles[index];
-        match self.engine.force(request, stream, &tokens) {
-            // It has just ended by itself.
-            Err(RequestError::UnknownRequest { .. } | RequestError::UnknownStream { .. }) => {}
-            done => done?,
-        }
-        Ok(true)
-    }
-
-    /// Takes the last token of a stream back and lets `continuation` follow instead.
-    ///
-    /// The engine cannot take a token back, so the stream goes on as a request of its own, whose prompt is all that stands; the
-    /// prefix cache has its KV. Its draws stay a function of (seed, stream, position).
-    fn go_on(
-        &mut self,
-        job: &mut Job,
-        index: usize,
-        continuation: &[u32],
-    ) -> Result<(), ReasonError> {
-        let (old, stream) = job.handles[index];
-        // It may have ended with this very token.
-        let _ = self.engine.cancel_stream(old, stream);
-        let kept = job.streams[index].token_ids();
-        let mut prompt = job.request.prompt.clone();
-        prompt.extend_from_slice(kept);
-        let request = self.engine.submit(Request {
-            prompt,
-            n: 1,
-            max_tokens: job.request.max_tokens - kept.len(),
-            first_stream: index,
-            ..job.request.clone()
-        })?;
-        job.handles[index] = (request, 0);
-        self.routes.insert(request, (job.query, index));
-        self.engine.force(request, 0, continuation)?;
-        Ok(())
     }
 }

@@ -286,6 +286,11 @@ impl Stream {
         &self.token_ids
     }
 
+    /// Its answer's text so far, as far as it was taken.
+    pub(crate) fn content(&self) -> &str {
+        &self.content
+    }
+
     /// Why the thought ended.
     pub(crate) fn closed(&self) -> Option<ThoughtEnd> {
         self.closed
@@ -332,7 +337,7 @@ impl Stream {
     }
 
     /// The final form of the stream.
-    pub(crate) fn into_choice(mut self, index: usize) -> Choice {
+    pub(crate) fn into_choice(mut self, index: usize, score: Option<f32>) -> Choice {
         self.take();
         Choice {
             index,
@@ -345,6 +350,7 @@ impl Stream {
             thought_closed: self.closed,
             budget_forced: self.forced.is_some_and(|why| why != ThoughtEnd::Loop),
             continued: self.continued,
+            score,
         }
     }
 }
@@ -387,7 +393,7 @@ mod tests {
             }
         }
         stream.finish("", FinishReason::Length);
-        stream.into_choice(0)
+        stream.into_choice(0, None)
     }
 
     #[test]
@@ -454,7 +460,7 @@ mod tests {
                 id += 1;
             }
             stream.finish("", FinishReason::Length);
-            let choice = stream.into_choice(0);
+            let choice = stream.into_choice(0, None);
             assert!(
                 choice.text.starts_with("**Final answer:** 123"),
                 "{budget}: {choice:?}"
@@ -481,7 +487,7 @@ mod tests {
         assert_eq!(stream.token(piece(10, Kind::Close, ""), None), Some(1));
         assert_eq!(stream.token(piece(2, Kind::Text, "b"), None), None);
         stream.finish("", FinishReason::Stop);
-        let choice = stream.into_choice(3);
+        let choice = stream.into_choice(3, None);
         assert_eq!(
             (choice.reasoning.as_str(), choice.text.as_str()),
             ("a", "b")
@@ -512,7 +518,7 @@ mod tests {
                 }
             }
             stream.finish("", FinishReason::Stop);
-            (closed_at, stream.into_choice(0))
+            (closed_at, stream.into_choice(0, None))
         };
         let (at, choice) = run(&rules(true, None));
         assert_eq!(at, Some(2 + crate::loops::MIN_LOOP_TOKENS));
@@ -557,7 +563,7 @@ mod tests {
             }
             stream.token(piece(4, Kind::Close, ""), None);
             stream.finish("", FinishReason::Stop);
-            let choice = stream.into_choice(0);
+            let choice = stream.into_choice(0, None);
             assert_eq!(choice.thought_closed, Some(ThoughtEnd::Model));
             (choice.continued, choice.reasoning_tokens)
         };

@@ -34,7 +34,11 @@ fn events_add_up_to_the_answer() {
                 Event::Reasoning { stream, text } => reasoning[*stream].push_str(text),
                 Event::Content { stream, text } => content[*stream].push_str(text),
                 Event::StreamFinished { stream, reason } => finished[*stream] = Some(*reason),
-                Event::ThoughtEnded { .. } | Event::Answered(_) | Event::Failed(_) => {}
+                Event::ThoughtEnded { .. }
+                | Event::Decided(_)
+                | Event::Scored { .. }
+                | Event::Answered(_)
+                | Event::Failed(_) => {}
             },
             || false,
         )

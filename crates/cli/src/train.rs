@@ -201,9 +201,11 @@ impl Progress for View {
                 step,
                 accuracy,
                 mean_length,
+                answer_share,
             } => self.line(&format!(
-                "step {step}: held out {:.1} % right, {mean_length:.1} tokens",
-                100.0 * accuracy
+                "step {step}: held out {:.1} % right, {mean_length:.1} tokens, {:.0} % of them after the thought",
+                100.0 * accuracy,
+                100.0 * answer_share
             )),
             Event::PolicyFinished {
                 path,

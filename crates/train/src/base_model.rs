@@ -55,7 +55,7 @@ pub(crate) fn load(recipe: &ModelRecipe, seed: u64) -> Result<Start, TrainError>
                 source,
             })?;
             let text = load_text(tokenizer)?;
-            check_vocab(&parsed, &text)?;
+            check_vocab(&parsed, &text.tokenizer, &text.dir)?;
             let spec = spec(&parsed);
             let std = recipe.init_std.unwrap_or(0.02);
             let params = params::init(&spec, std, seed);
@@ -76,22 +76,7 @@ pub(crate) fn load(recipe: &ModelRecipe, seed: u64) -> Result<Start, TrainError>
 
 fn from_model(dir: &Path) -> Result<Start, TrainError> {
     let model = Model::load(&dir.to_string_lossy())?;
-    let spec = spec(&model.config);
-    let named = model.weights.named();
-    let params = spec
-        .tensors()
-        .into_iter()
-        .zip(named)
-        .map(|((name, shape), (found, tensor))| {
-            debug_assert_eq!(name, found, "both list the tensors in the same order");
-            Param {
-                decay: params::decays(&name, &shape),
-                values: tensor.to_f32(),
-                name,
-                shape,
-            }
-        })
-        .collect();
+    let (spec, params) = network(&model);
     let missing = |what: &str| TrainError::Unfit {
         path: dir.to_owned(),
         problem: format!("has no {what}"),
@@ -102,13 +87,33 @@ fn from_model(dir: &Path) -> Result<Start, TrainError> {
         template: model.template,
         eos: model.generation.eos_token_ids,
     };
-    check_vocab(&model.config, &text)?;
+    check_vocab(&model.config, &text.tokenizer, dir)?;
     Ok(Start {
         config: model.config,
         spec,
         params,
         text,
     })
+}
+
+/// The network of a loaded model, with its weights in f32.
+pub(crate) fn network(model: &Model) -> (Spec, Vec<Param>) {
+    let spec = spec(&model.config);
+    let params = spec
+        .tensors()
+        .into_iter()
+        .zip(model.weights.named())
+        .map(|((name, shape), (found, tensor))| {
+            debug_assert_eq!(name, found, "both list the tensors in the same order");
+            Param {
+                decay: params::decays(&name, &shape),
+                values: tensor.to_f32(),
+                name,
+                shape,
+            }
+        })
+        .collect();
+    (spec, params)
 }
 
 /// Sizes and switches for the network from a model's config.
@@ -132,11 +137,15 @@ pub(crate) fn spec(config: &Config) -> Spec {
     }
 }
 
-fn check_vocab(config: &Config, text: &Text) -> Result<(), TrainError> {
-    let largest = text.tokenizer.last_token();
-    match largest {
+/// Every token of the tokenizer has a row in the embedding.
+pub(crate) fn check_vocab(
+    config: &Config,
+    tokenizer: &Tokenizer,
+    dir: &Path,
+) -> Result<(), TrainError> {
+    match tokenizer.last_token() {
         Some((token, id)) if id as usize >= config.vocab_size => Err(TrainError::Unfit {
-            path: text.dir.clone(),
+            path: dir.to_owned(),
             problem: format!(
                 "token {token:?} has id {id}, but the config's vocab_size is {}; make them equal",
                 config.vocab_size

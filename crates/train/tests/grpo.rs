@@ -45,7 +45,11 @@ fn recipe(dir: &Path, out: &str) -> GrpoRecipe {
 
 /// A base, an adapter that answers "is 7 <|im_end|>", and questions.
 fn world() -> tempfile::TempDir {
-    let dir = workspace();
+    world_of(16)
+}
+
+fn world_of(hidden: usize) -> tempfile::TempDir {
+    let dir = workspace_of(hidden);
     base(&base_recipe(dir.path(), "base"), &mut Silent).unwrap();
     sft(
         &sft_recipe(dir.path(), "base", "sft", true, 3.0),
@@ -111,13 +115,7 @@ fn it_learns_resumes_to_the_same_bits_and_leaves_its_records() {
         "the resumed adapter differs"
     );
 
-    for file in [
-        "training.svg",
-        "lengths.svg",
-        "run.json",
-        "edgethink.json",
-        "completions/completions_00001.jsonl",
-    ] {
+    for file in ["training.svg", "lengths.svg", "run.json", "edgethink.json"] {
         assert!(d.join("whole").join(file).is_file(), "{file}");
     }
     let model = Model::load(d.join("base").to_str().unwrap()).unwrap();
@@ -153,28 +151,117 @@ fn micro_batches_change_nothing_but_rounding() {
     assert!(differ.fold(0.0, f32::max) < 1e-3 * largest);
 }
 
+/// The gap between a sampler and the trainer: mean, and smallest and largest importance weight, means over the run.
+fn gap(dir: &Path, out: &str) -> [f64; 3] {
+    [
+        "sampling/sampling_logp_difference/mean",
+        "sampling/importance_sampling_ratio/min",
+        "sampling/importance_sampling_ratio/max",
+    ]
+    .map(|name| last(dir, out, name))
+}
+
 #[test]
-fn a_quantized_sampler_is_measured_and_corrected() {
+fn a_sampler_with_rounded_kv_is_measured() {
     let dir = world();
     let mut recipe = recipe(dir.path(), "int8");
-    recipe.rollout.weights = RolloutWeights::Q8;
     recipe.rollout.kv = RolloutKv::Int8;
     recipe.run.steps = 4;
-    // Rows of 16 are no whole group of 32: such a model is refused by the engine, with its reason.
-    match grpo(&recipe, &mut Silent) {
-        Ok(_) => {
-            let gap = last(dir.path(), "int8", "sampling/sampling_logp_difference/mean");
-            assert!(gap > 1e-5 && gap < 0.2, "{gap}");
-        }
-        Err(TrainError::Engine { source }) => {
-            assert!(source.to_string().contains("32"), "{source}")
-        }
-        Err(other) => panic!("{other:?}"),
-    }
-    recipe.rollout.weights = RolloutWeights::Stored;
     grpo(&recipe, &mut Silent).unwrap();
-    let gap = last(dir.path(), "int8", "sampling/sampling_logp_difference/mean");
-    assert!(gap > 1e-6 && gap < 0.2, "{gap}");
+    let [mean, ..] = gap(dir.path(), "int8");
+    assert!(mean > 1e-6 && mean < 0.2, "{mean}");
+    // Rows of 16 are no whole group of 32: such a model is refused by the engine, with its reason.
+    recipe.rollout.weights = RolloutWeights::Q4;
+    let error = grpo(&recipe, &mut Silent).unwrap_err();
+    let TrainError::Engine { source } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(source.to_string().contains("32"), "{source}");
+}
+
+/// Completions drawn on 4-bit weights, the adapter trained on the full ones: the gap is not zero, and the importance weights act.
+#[test]
+fn a_sampler_with_4_bit_weights_is_measured_and_corrected() {
+    let dir = world_of(32);
+    let run = |out: &str, weights, cap| {
+        let mut recipe = recipe(dir.path(), out);
+        recipe.rollout.weights = weights;
+        recipe.objective.importance_cap = cap;
+        recipe.run.steps = 1;
+        grpo(&recipe, &mut Silent).unwrap();
+        gap(dir.path(), out)
+    };
+    let [mean, least, most] = run("stored", RolloutWeights::Stored, 2.0);
+    assert!(
+        mean < 1e-5 && least > 0.999 && most < 1.001,
+        "{mean} {least} {most}"
+    );
+    let [eight, ..] = run("q8", RolloutWeights::Q8, 2.0);
+    let [four, least, most] = run("q4", RolloutWeights::Q4, 2.0);
+    assert!(
+        eight > 1e-5 && four > 2.0 * eight,
+        "8 bits: {eight}, 4 bits: {four}"
+    );
+    assert!(least < 0.95 && most > 1.05, "{least} {most}");
+    // Other weights of the same completions make another step: those above 1 are all cut to 1 here.
+    run("cut", RolloutWeights::Q4, 1.0);
+    assert!(
+        adapter(dir.path(), "q4") != adapter(dir.path(), "cut"),
+        "the importance weights act"
+    );
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn the_table_of_completions_is_read_back() {
+    use std::collections::HashMap;
+
+    use parquet::{
+        file::reader::{FileReader, SerializedFileReader},
+        record::Field,
+    };
+    let dir = world();
+    let mut recipe = recipe(dir.path(), "table");
+    recipe.run.steps = 1;
+    grpo(&recipe, &mut Silent).unwrap();
+    let path = dir
+        .path()
+        .join("table/completions/completions_00001.parquet");
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let rows = reader.get_row_iter(None).unwrap();
+    let rows: Vec<HashMap<String, Field>> = rows
+        .map(|row| row.unwrap().into_columns().into_iter().collect())
+        .collect();
+    assert_eq!(rows.len(), 4 * 6);
+    for group in rows.chunks(6) {
+        for row in group {
+            let number = |name: &str| match row[name] {
+                Field::Long(value) => value as f64,
+                Field::Double(value) => value,
+                Field::Bool(value) => f64::from(u8::from(value)),
+                _ => panic!("{name}: {row:?}"),
+            };
+            assert_eq!((number("step"), number("budget")), (1.0, 6.0));
+            assert_eq!(row["prompt"], group[0]["prompt"]);
+            assert!(
+                matches!(&row["prompt"], Field::Str(p) if p.starts_with("<|im_start|> user add")),
+                "{row:?}"
+            );
+            let reward = number("correct") - 0.1 * (6.0 - number("tokens")).abs();
+            assert!((number("l1_exact") - reward).abs() < 1e-9, "{row:?}");
+            assert!((number("reward") - reward).abs() < 1e-6, "{row:?}");
+            assert!(
+                number("ended") == 1.0 || number("tokens") == 12.0,
+                "{row:?}"
+            );
+        }
+        let advantages = group.iter().map(|row| match row["advantage"] {
+            Field::Double(value) => value,
+            _ => f64::NAN,
+        });
+        let sum: f64 = advantages.sum();
+        assert!(sum.abs() < 1e-4, "the advantages of a group sum to {sum}");
+    }
 }
 
 #[test]
@@ -211,6 +298,14 @@ fn all_problems_of_a_recipe_are_told_at_once() {
         )
         .replace("tokens = [6]", "tokens = [6, 100]")
         .replace("beta = 0.001", "beta = -1.0")
+        .replace(
+            "[objective]",
+            "[[reward]]\nkind = \"accuracy\"\n[[reward]]\nkind = \"accuracy\"\n[objective]",
+        )
+        .replace(
+            "completions_every = 10",
+            "completions_every = 10\n[guard]\nmax_answer_growth = 0.5",
+        )
         .replace("lr = 5e-3", "lr = 0.0")
         .replace("/sft\"", "/bad\"");
     fs::write(&path, &bad).unwrap();
@@ -222,6 +317,8 @@ fn all_problems_of_a_recipe_are_told_at_once() {
         "output_dir",
         "beta",
         "lr must be",
+        "twice",
+        "max_answer_growth",
     ] {
         assert!(error.contains(part), "{part}: {error}");
     }

@@ -10,7 +10,7 @@ use super::{
     questions::{Prompt, Questions},
     recipe::GrpoRecipe,
     rollout::{Draws, Sampler},
-    step::{Judged, judge},
+    step::{Judged, answer_share, judge},
 };
 use crate::{
     error::TrainError,
@@ -81,6 +81,7 @@ impl<'a> Evaluation<'a> {
         let mean = |of: &dyn Fn(&Judged) -> f64| judged.iter().map(of).sum::<f64>() / n;
         let accuracy = mean(&|j| f64::from(u8::from(j.correct)));
         let mean_length = mean(&|j| j.completion.tokens.len() as f64);
+        let answer_share = answer_share(judged.iter());
         records.note(
             step,
             &[
@@ -91,6 +92,7 @@ impl<'a> Evaluation<'a> {
                     "eval_completions/mean_answer_length",
                     mean(&|j| j.answer_tokens as f64),
                 ),
+                ("eval_completions/answer_share", answer_share),
                 (
                     "eval_completions/clipped_ratio",
                     mean(&|j| f64::from(u8::from(!j.completion.ended))),
@@ -105,6 +107,7 @@ impl<'a> Evaluation<'a> {
             step,
             accuracy,
             mean_length,
+            answer_share,
         });
         Ok(())
     }

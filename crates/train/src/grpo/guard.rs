@@ -19,15 +19,20 @@ pub(crate) struct Seen {
     pub kl: f64,
     /// Mean entropy, nats per token.
     pub entropy: f64,
+    /// Mean tokens of the visible answers, if a completion has one.
+    pub answer_length: Option<f64>,
 }
 
 /// Steps in a row with each trouble; part of a checkpoint.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RlGuard {
     zero_reward: u64,
     clipped: u64,
     no_signal: u64,
     non_finite: u64,
+    long_answers: u64,
+    /// Mean tokens of the visible answers when the run began.
+    first_answer_length: Option<f64>,
     /// Steps left out in all.
     pub skipped: u64,
 }
@@ -79,7 +84,27 @@ impl RlGuard {
                 seen.entropy
             ));
         }
-        Ok(())
+        self.answers(seen, limits)
+    }
+
+    /// Where the tokens went: a policy that is charged for its thought alone closes it early and goes on thinking in the answer.
+    fn answers(&mut self, seen: &Seen, limits: &GuardRecipe) -> Result<(), String> {
+        let Some(now) = seen.answer_length else {
+            return Ok(());
+        };
+        let first = *self.first_answer_length.get_or_insert(now);
+        if now <= limits.max_answer_growth * first {
+            self.long_answers = 0;
+            return Ok(());
+        }
+        self.long_answers += 1;
+        if self.long_answers < limits.long_answer_steps {
+            return Ok(());
+        }
+        Err(format!(
+            "the visible answers grew from {first:.0} to {now:.0} tokens: the policy goes on thinking after its thought; take a reward that \
+             counts the whole response, raise [objective] beta, or raise [guard] max_answer_growth if long answers are wanted"
+        ))
     }
 }
 
@@ -94,6 +119,7 @@ mod tests {
         finite: true,
         kl: 0.01,
         entropy: 0.3,
+        answer_length: Some(9.0),
     };
 
     fn stopped_after(seen: Seen) -> Option<(u64, String)> {
@@ -117,6 +143,30 @@ mod tests {
             };
             assert_eq!(guard.check(&seen, &GuardRecipe::default()), Ok(()));
         }
+    }
+
+    /// A policy that moves its thought into the answer is stopped; one long answer, or a first step without any, is no reason.
+    #[test]
+    fn answers_that_grow_stop_the_run() {
+        let limits = GuardRecipe::default();
+        let mut guard = RlGuard::default();
+        let mut check = |answer_length| {
+            guard.check(
+                &Seen {
+                    answer_length,
+                    ..GOOD
+                },
+                &limits,
+            )
+        };
+        for length in [None, Some(9.0), Some(100.0), Some(12.0)] {
+            assert_eq!(check(length), Ok(()));
+        }
+        for _ in 1..limits.long_answer_steps {
+            assert_eq!(check(Some(40.0)), Ok(()));
+        }
+        let why = check(Some(40.0)).unwrap_err();
+        assert!(why.contains("from 9 to 40 tokens"), "{why}");
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
     base_model,
     error::TrainError,
     optimizer::{AdamW, learning_rate},
-    run::{Event, Guard, Progress, checkpoint, record::Records, write_provenance},
+    run::{Checkpoints, Event, Position, Progress, record::Records, write_provenance},
 };
 use evaluate::Evaluation;
 use guard::RlGuard;
@@ -72,19 +72,12 @@ struct Run<'a> {
     policy: Policy,
 }
 
-/// How far a run is.
-#[derive(Debug, Clone, Copy, Default)]
-struct Position {
-    step: u64,
-    /// Place in the stream of questions.
-    cursor: u64,
-    /// Tokens of prompts and completions learnt from.
-    tokens: u64,
-}
-
 impl<'a> Run<'a> {
     fn new(recipe: &'a GrpoRecipe) -> Result<Self, TrainError> {
         let model = Model::load(&recipe.model.base.to_string_lossy())?;
+        if let Some(tokenizer) = &model.tokenizer {
+            base_model::check_vocab(&model.config, tokenizer, &recipe.model.base)?;
+        }
         let policy = Policy::load(&recipe.model.adapter, &model.config)?;
         Ok(Self {
             recipe,
@@ -119,27 +112,21 @@ impl<'a> Run<'a> {
             [] => None,
             files => Some(load(files)?),
         };
-        let base = base_model::load(&self.base_recipe(), recipe.seed)?;
-        let slots = base.spec.numbered_slots();
+        let (spec, base) = base_model::network(&self.model);
+        let slots = spec.numbered_slots();
         let mut params = self.policy.params.clone();
         let mut adamw = AdamW::new(&params);
         let mut guard = RlGuard::default();
         let mut at = Position::default();
-        let mut resumed = None;
-        if let Some(path) = checkpoint::find(&recipe.output_dir, &recipe.run.resume) {
-            let state = checkpoint::load(&path, &self.resolved, &mut params, &mut adamw)?;
-            guard = serde_json::from_value(state.extra.clone()).map_err(|e| {
-                TrainError::Checkpoint {
-                    path: path.clone(),
-                    problem: e.to_string(),
-                }
-            })?;
-            at = Position {
-                step: state.step,
-                cursor: state.cursor,
-                tokens: state.tokens,
-            };
-            resumed = Some((state.step, path));
+        let checkpoints = Checkpoints {
+            output_dir: &recipe.output_dir,
+            recipe: &self.resolved,
+            resume: &recipe.run.resume,
+            keep: recipe.run.save_total_limit,
+        };
+        let resumed = checkpoints.resume(&mut params, &mut adamw, &mut guard)?;
+        if let Some((place, _)) = &resumed {
+            at = *place;
         }
         let trainable: usize = params.iter().map(|p| p.values.len()).sum();
         progress.event(&Event::PolicyStarted {
@@ -147,7 +134,7 @@ impl<'a> Run<'a> {
             questions: train.list.len(),
             dropped: train.dropped,
             steps: recipe.run.steps,
-            resumed,
+            resumed: resumed.map(|(at, path)| (at.step, path)),
         });
         write_provenance(&recipe.output_dir, &self.resolved, recipe.seed)?;
         let mut records = Records::open(&recipe.output_dir, at.step)?;
@@ -159,7 +146,7 @@ impl<'a> Run<'a> {
             recipe.data.max_prompt_tokens,
             rayon::current_num_threads(),
         )?;
-        let mut learner = Learner::new(recipe, &self.policy, &base, &slots, &params)?;
+        let mut learner = Learner::new(recipe, &self.policy, &spec, &slots, &base)?;
         let mut window = record::Window::default();
         let mut evaluation = Evaluation::new(recipe, &self.policy, tokenizer, valid.as_ref())?;
         if at.step == 0 {
@@ -169,15 +156,7 @@ impl<'a> Run<'a> {
         let mut reward = f64::NAN;
         while at.step < recipe.run.steps {
             if progress.stop() {
-                let path = self.save(&at, &params, &adamw, &guard)?;
-                progress.event(&Event::Saved {
-                    step: at.step,
-                    path: path.clone(),
-                });
-                return Err(TrainError::Stopped {
-                    step: at.step,
-                    checkpoint: path,
-                });
+                return Err(checkpoints.stop(at, &params, &adamw, &guard, progress));
             }
             let step_begun = Instant::now();
             let drawn = step::draw(
@@ -232,11 +211,7 @@ impl<'a> Run<'a> {
                 record::draw(&recipe.output_dir)?;
             }
             if recipe.run.save_every > 0 && at.step % recipe.run.save_every == 0 && !last {
-                let path = self.save(&at, &params, &adamw, &guard)?;
-                progress.event(&Event::Saved {
-                    step: at.step,
-                    path,
-                });
+                checkpoints.save(at, &params, &adamw, &guard, progress)?;
             }
         }
         let (dir, seconds) = (&recipe.output_dir, begun.elapsed().as_secs_f64());
@@ -257,37 +232,5 @@ impl<'a> Run<'a> {
             reward,
             seconds,
         })
-    }
-
-    fn base_recipe(&self) -> crate::recipe::ModelRecipe {
-        crate::recipe::ModelRecipe {
-            base: Some(self.recipe.model.base.clone()),
-            ..Default::default()
-        }
-    }
-
-    fn save(
-        &self,
-        at: &Position,
-        params: &[crate::params::Param],
-        adamw: &AdamW,
-        guard: &RlGuard,
-    ) -> Result<PathBuf, TrainError> {
-        let mut state = checkpoint::State::new(
-            at.step,
-            adamw.steps,
-            at.cursor,
-            at.tokens,
-            &Guard::new(),
-            &self.resolved,
-        );
-        state.extra = json!(guard);
-        checkpoint::save(
-            &self.recipe.output_dir,
-            &state,
-            params,
-            adamw,
-            self.recipe.run.save_total_limit,
-        )
     }
 }

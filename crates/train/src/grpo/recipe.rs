@@ -247,6 +247,10 @@ pub struct GuardRecipe {
     pub max_kl: f64,
     /// Mean entropy, nats per token.
     pub max_entropy: f64,
+    /// Mean tokens of the visible answers, as a multiple of those of the first step ...
+    pub max_answer_growth: f64,
+    /// ... and steps beyond it.
+    pub long_answer_steps: u64,
 }
 
 impl Default for GuardRecipe {
@@ -258,6 +262,8 @@ impl Default for GuardRecipe {
             non_finite_steps: default_skipped(),
             max_kl: 5.0,
             max_entropy: 4.0,
+            max_answer_growth: 4.0,
+            long_answer_steps: 5,
         }
     }
 }
@@ -385,12 +391,22 @@ impl GrpoRecipe {
             g.zero_reward_steps > 0
                 && g.clipped_steps > 0
                 && g.no_signal_steps > 0
-                && g.non_finite_steps > 0,
+                && g.non_finite_steps > 0
+                && g.long_answer_steps > 0,
             "[guard] numbers of steps must be at least 1",
         );
         require(
             g.max_kl > 0.0 && g.max_entropy > 0.0,
             "[guard] limits must be positive",
+        );
+        require(
+            g.max_answer_growth >= 1.0,
+            "[guard] max_answer_growth must be at least 1",
+        );
+        let kinds: Vec<&str> = self.reward.iter().map(Reward::name).collect();
+        require(
+            (1..kinds.len()).all(|i| !kinds[..i].contains(&kinds[i])),
+            "[[reward]] names a kind twice, and each has one metric and one column; leave one out",
         );
         for reward in &self.reward {
             reward.problems(&budget.tokens, rollout.max_completion_tokens, &mut found);

@@ -1,24 +1,20 @@
 //! What a run leaves to look at: metrics with TRL's names, tables of completions, and pictures.
 
-use std::{
-    collections::BTreeMap,
-    fs::{self, File},
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use edgethink_model::Tokenizer;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     questions::Questions,
-    step::{Drawn, Learnt},
+    step::{Drawn, Group, Judged, Learnt, answer_share},
 };
 use crate::{
     error::TrainError,
     run::{
         plot::{self, Panel},
         record::Records,
+        table::{self, Column},
     },
 };
 
@@ -64,6 +60,7 @@ impl Drawn {
                 "completions/mean_answer_length",
                 self.mean(|m| m.answer_tokens as f64),
             ),
+            ("completions/answer_share", answer_share(self.members())),
             ("sampling/sampling_logp_difference/mean", learnt.gap[0]),
             ("sampling/sampling_logp_difference/max", learnt.gap[1]),
             (
@@ -133,7 +130,7 @@ impl Window {
     }
 }
 
-/// Writes the completions of a step, one JSON object per line.
+/// Writes the table of a step's completions, `completions/completions_<step>`, with TRL's columns first.
 pub(crate) fn completions(
     dir: &Path,
     step: u64,
@@ -141,38 +138,60 @@ pub(crate) fn completions(
     questions: &Questions<'_>,
     tokenizer: &Tokenizer,
 ) -> Result<(), TrainError> {
-    let dir = dir.join("completions");
-    let path = dir.join(format!("completions_{step:05}.jsonl"));
-    let wrong = |source| TrainError::Write {
-        path: path.clone(),
-        source,
-    };
-    fs::create_dir_all(&dir).map_err(wrong)?;
-    let mut out = BufWriter::new(File::create(&path).map_err(wrong)?);
+    let mut prompts = Vec::new();
     for group in &drawn.groups {
         let prompt = tokenizer
             .decode(&group.prompt.tokens, false)
             .map_err(TrainError::engine)?;
-        for (member, advantage) in group.members.iter().zip(&group.advantages) {
-            let mut row = json!({
-                "step": step,
-                "prompt": prompt,
-                "completion": member.text,
-                "answer": questions.list[group.prompt.question].answer,
-                "correct": member.correct,
-                "budget": group.prompt.budget,
-                "budget_named": group.prompt.named,
-                "tokens": member.completion.tokens.len(),
-                "reward": member.reward,
-                "advantage": advantage,
-            });
-            for (name, value) in drawn.names.iter().zip(&member.rewards) {
-                row[*name] = json!(value);
-            }
-            writeln!(out, "{row}").map_err(wrong)?;
-        }
+        prompts.extend(vec![prompt; group.members.len()]);
     }
-    out.flush().map_err(wrong)
+    let rows: Vec<(&Group, &Judged, f32)> = drawn
+        .groups
+        .iter()
+        .flat_map(|g| {
+            g.members
+                .iter()
+                .zip(&g.advantages)
+                .map(move |(m, &a)| (g, m, a))
+        })
+        .collect();
+    let text = |of: &dyn Fn(&Group, &Judged) -> String| {
+        Column::Text(rows.iter().map(|(g, m, _)| of(g, m)).collect())
+    };
+    let integer = |of: &dyn Fn(&Group, &Judged) -> usize| {
+        Column::Integer(rows.iter().map(|(g, m, _)| of(g, m) as i64).collect())
+    };
+    let number =
+        |of: &dyn Fn(&Judged) -> f64| Column::Number(rows.iter().map(|(_, m, _)| of(m)).collect());
+    let flag = |of: &dyn Fn(&Group, &Judged) -> bool| {
+        Column::Flag(rows.iter().map(|(g, m, _)| of(g, m)).collect())
+    };
+    let advantages = rows.iter().map(|(.., advantage)| f64::from(*advantage));
+    let mut columns = vec![
+        ("step", integer(&|_, _| step as usize)),
+        ("prompt", Column::Text(prompts)),
+        ("completion", text(&|_, m| m.text.clone())),
+    ];
+    for (i, name) in drawn.names.iter().enumerate() {
+        columns.push((name, number(&|m| m.rewards[i])));
+    }
+    columns.extend([
+        ("advantage", Column::Number(advantages.collect())),
+        ("reward", number(&|m| f64::from(m.reward))),
+        (
+            "answer",
+            text(&|g, _| questions.list[g.prompt.question].answer.clone()),
+        ),
+        ("correct", flag(&|_, m| m.correct)),
+        ("ended", flag(&|_, m| m.completion.ended)),
+        ("budget", integer(&|g, _| g.prompt.budget)),
+        ("budget_named", flag(&|g, _| g.prompt.named)),
+        ("tokens", integer(&|_, m| m.completion.tokens.len())),
+        ("answer_tokens", integer(&|_, m| m.answer_tokens)),
+    ]);
+    let name = format!("completions_{step:05}");
+    table::write(&dir.join("completions"), &name, &columns)?;
+    Ok(())
 }
 
 /// Draws the course of the run and, once both are known, the lengths before and after (the paper's Fig. 4 and 5).
@@ -197,6 +216,14 @@ pub(crate) fn draw(dir: &Path) -> Result<(), TrainError> {
                 ],
             ),
             Panel::new("KL to the reference, nats per token", &[("kl", "training")]),
+            Panel::new("entropy, nats per token", &[("entropy", "training")]),
+            Panel::new(
+                "share of the tokens after the thought",
+                &[
+                    ("completions/answer_share", "training"),
+                    ("eval_completions/answer_share", "held out"),
+                ],
+            ),
         ],
     )?;
     let lengths = |name: &str| -> Option<Vec<f64>> {

@@ -13,10 +13,9 @@ use super::{
     rollout::{Completion, Draws, Sampler},
 };
 use crate::{
-    base_model::Start,
     error::TrainError,
     gradient,
-    net::Slots,
+    net::{Slots, Spec},
     ops::Score,
     optimizer::{self, AdamW},
     params::{Param, generator},
@@ -35,6 +34,16 @@ pub(crate) struct Judged {
     pub rewards: Vec<f64>,
     /// Their weighted sum.
     pub reward: f32,
+}
+
+/// Share of the tokens of completions that stands after the thought.
+pub(crate) fn answer_share<'a>(completions: impl Iterator<Item = &'a Judged>) -> f64 {
+    let (mut answers, mut all) = (0, 0);
+    for judged in completions {
+        answers += judged.answer_tokens;
+        all += judged.completion.tokens.len();
+    }
+    answers as f64 / all.max(1) as f64
 }
 
 /// The completions of one prompt.
@@ -185,6 +194,13 @@ impl Drawn {
         self.mean(|m| m.completion.tokens.len() as f64)
     }
 
+    /// Mean tokens of the visible answers, of those completions that have one.
+    pub(crate) fn answer_length(&self) -> Option<f64> {
+        let answered = self.members().filter(|m| m.answer_tokens > 0).count();
+        let tokens: usize = self.members().map(|m| m.answer_tokens).sum();
+        (answered > 0).then(|| tokens as f64 / answered as f64)
+    }
+
     pub(crate) fn clipped(&self) -> f64 {
         self.mean(|m| f64::from(u8::from(!m.completion.ended)))
     }
@@ -205,6 +221,7 @@ impl Drawn {
             finite: learnt.finite,
             kl: learnt.kl,
             entropy: learnt.entropy,
+            answer_length: self.answer_length(),
         }
     }
 
@@ -259,23 +276,23 @@ impl<'a> Learner<'a> {
     pub(crate) fn new(
         recipe: &'a GrpoRecipe,
         policy: &'a Policy,
-        base: &'a Start,
+        spec: &'a Spec,
         slots: &'a Slots,
-        params: &[Param],
+        base: &[Param],
     ) -> Result<Self, TrainError> {
         let longest = recipe.data.max_prompt_tokens + recipe.rollout.max_completion_tokens;
         Ok(Self {
             recipe,
             reference: policy.params.clone(),
             side: Side::frozen(
-                &base.spec,
+                spec,
                 slots,
                 &policy.layout,
-                &base.params,
+                base,
                 recipe.run.gradient_checkpointing,
             ),
-            lanes: Lanes::new(params)?,
-            batcher: Batcher::at_temperature(&base.spec, longest, recipe.rollout.temperature),
+            lanes: Lanes::new(&policy.params)?,
+            batcher: Batcher::at_temperature(spec, longest, recipe.rollout.temperature),
         })
     }
 
@@ -372,5 +389,59 @@ impl Learnt {
             mean(&importance),
             terms.iter().map(importance).fold(0.0, f64::max),
         ];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn repository(path: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../..")
+            .join(path)
+    }
+
+    const WORK: &str = "Ben = 17. Olga = Ben * 2 = 17 * 2 = 34. Finn = Olga * 3 = 34 * 3 = 102. Hugo = Finn - 11 = 102 - 11 = 91. \
+                        Eva = Hugo + 7 = 91 + 7 = 98. ";
+    const ANSWER: &str = "**Final answer:** 98";
+
+    /// Completions written by hand, judged as the recipe of the pocket model does: wherever the thinking stands, it is charged in full, and
+    /// the share of the tokens after the thought tells where it went.
+    #[test]
+    fn thinking_on_in_the_answer_gains_nothing() {
+        let recipe = GrpoRecipe::load(&repository("recipes/pocket/grpo.toml")).unwrap();
+        let tokenizer =
+            Tokenizer::from_file(&repository("models/pocket/base/tokenizer.json")).unwrap();
+        let judged = |text: &str| {
+            let completion = Completion {
+                tokens: tokenizer.encode(text, false).unwrap(),
+                logprobs: Vec::new(),
+                ended: true,
+            };
+            judge(&recipe, &tokenizer, completion, 96, "98").unwrap()
+        };
+        let long = WORK.repeat(3);
+        let honest = judged(&format!("<think>\n{long}\n</think>\n\n{ANSWER}"));
+        assert!(honest.correct && honest.completion.tokens.len() > 200);
+        assert_eq!(honest.reward, 0.0);
+        assert!(answer_share([&honest].into_iter()) < 0.1);
+        for moved in [
+            format!("<think>\n</think>\n\n{long}\n\n{ANSWER}"),
+            format!("<think>\n{WORK}\n</think>\n\n{WORK}{WORK}\n\n{ANSWER}"),
+            format!("{long}\n\n{ANSWER}"),
+        ] {
+            let moved = judged(&moved);
+            assert!(moved.correct, "{}", moved.text);
+            assert_eq!(moved.reward, 0.0, "{}", moved.text);
+            assert!(answer_share([&moved].into_iter()) > 0.5, "{}", moved.text);
+        }
+        // A second end of the thought hides the thinking from the answer, not from the charge.
+        let twice = judged(&format!("<think>\n</think>\n{long}\n</think>\n\n{ANSWER}"));
+        assert_eq!(twice.reward, 0.0);
+        let short = judged(&format!("<think>\n{WORK}\n</think>\n\n{ANSWER}"));
+        assert!(short.correct && short.reward > 0.0, "{short:?}");
     }
 }

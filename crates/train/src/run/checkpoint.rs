@@ -12,66 +12,111 @@ use std::{
 };
 
 use edgethink_model::{Dtype, Stored, hf::safetensors, save_tensors};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::guard::Guard;
+use super::{Event, Progress};
 use crate::{error::TrainError, optimizer::AdamW, params::Param};
+
+/// How far a run is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Position {
+    /// Optimizer steps made, skipped ones included.
+    pub step: u64,
+    /// Place in the stream of examples or questions.
+    pub cursor: u64,
+    /// Tokens learnt from.
+    pub tokens: u64,
+}
 
 /// The numbers of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {
-    /// Optimizer steps made, skipped ones included.
-    pub step: u64,
+struct State<G> {
+    #[serde(flatten)]
+    at: Position,
     /// Steps that the optimizer applied.
-    pub optimizer_steps: u64,
-    /// Place in the stream of examples.
-    pub cursor: u64,
-    /// Tokens seen.
-    pub tokens: u64,
-    /// Bits of the guard's numbers, so that they come back exactly.
-    guard: [u64; 5],
+    optimizer_steps: u64,
+    guard: G,
     /// The recipe, with all defaults.
-    pub recipe: Value,
-    /// What else a kind of training keeps.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub extra: Value,
+    recipe: Value,
 }
 
-impl State {
-    pub(crate) fn new(
-        step: u64,
-        optimizer_steps: u64,
-        cursor: u64,
-        tokens: u64,
-        guard: &Guard,
-        recipe: &Value,
-    ) -> Self {
-        Self {
-            step,
-            optimizer_steps,
-            cursor,
-            tokens,
-            guard: [
-                guard.smoothed.to_bits(),
-                guard.best.to_bits(),
-                guard.finite,
-                guard.skipped_now,
-                guard.skipped,
-            ],
-            recipe: recipe.clone(),
-            extra: Value::Null,
-        }
+/// The checkpoints of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Checkpoints<'a> {
+    pub output_dir: &'a Path,
+    /// The recipe with all defaults, which a resumed run must agree with.
+    pub recipe: &'a Value,
+    /// `[run] resume`.
+    pub resume: &'a str,
+    /// How many are kept.
+    pub keep: usize,
+}
+
+impl Checkpoints<'_> {
+    /// Goes on from the checkpoint that the recipe asks for, if there is one: fills `params`, a fresh optimizer and the guard. Returns its
+    /// place and its directory.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] for one that is damaged or of another recipe.
+    pub(crate) fn resume<G: DeserializeOwned>(
+        &self,
+        params: &mut [Param],
+        adamw: &mut AdamW,
+        guard: &mut G,
+    ) -> Result<Option<(Position, PathBuf)>, TrainError> {
+        let path = match self.resume {
+            "none" => None,
+            "auto" => list(self.output_dir).pop().map(|(_, path)| path),
+            path => Some(PathBuf::from(path)),
+        };
+        let Some(path) = path else { return Ok(None) };
+        let state = load(&path, self.recipe, params, adamw)?;
+        *guard = state.guard;
+        Ok(Some((state.at, path)))
     }
 
-    pub(crate) fn guard(&self) -> Guard {
-        let [smoothed, best, finite, skipped_now, skipped] = self.guard;
-        Guard {
-            smoothed: f64::from_bits(smoothed),
-            best: f64::from_bits(best),
-            finite,
-            skipped_now,
-            skipped,
+    /// Writes one, drops those beyond the kept ones, and says so.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`].
+    pub(crate) fn save<G: Serialize>(
+        &self,
+        at: Position,
+        params: &[Param],
+        adamw: &AdamW,
+        guard: &G,
+        progress: &mut dyn Progress,
+    ) -> Result<PathBuf, TrainError> {
+        let state = State {
+            at,
+            optimizer_steps: adamw.steps,
+            guard,
+            recipe: self.recipe.clone(),
+        };
+        let path = save(self.output_dir, &state, params, adamw, self.keep)?;
+        progress.event(&Event::Saved {
+            step: at.step,
+            path: path.clone(),
+        });
+        Ok(path)
+    }
+
+    /// Writes one for a run that was asked to stop; returns what ends it.
+    pub(crate) fn stop<G: Serialize>(
+        &self,
+        at: Position,
+        params: &[Param],
+        adamw: &AdamW,
+        guard: &G,
+        progress: &mut dyn Progress,
+    ) -> TrainError {
+        match self.save(at, params, adamw, guard, progress) {
+            Ok(checkpoint) => TrainError::Stopped {
+                step: at.step,
+                checkpoint,
+            },
+            Err(error) => error,
         }
     }
 }
@@ -125,14 +170,14 @@ pub(crate) fn write_dir_atomic(
 }
 
 /// Writes `checkpoint-N` and removes all but the newest `keep`.
-pub(crate) fn save(
+fn save<G: Serialize>(
     output_dir: &Path,
-    state: &State,
+    state: &State<G>,
     params: &[Param],
     optimizer: &AdamW,
     keep: usize,
 ) -> Result<PathBuf, TrainError> {
-    let path = output_dir.join(format!("checkpoint-{}", state.step));
+    let path = output_dir.join(format!("checkpoint-{}", state.at.step));
     write_dir_atomic(&path, |dir| {
         let named = |prefix: &str, values: &'_ [Vec<f32>]| -> Vec<(String, Vec<f32>, Vec<usize>)> {
             params
@@ -193,22 +238,13 @@ fn list(output_dir: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// The checkpoint that `[run] resume` asks for.
-pub(crate) fn find(output_dir: &Path, resume: &str) -> Option<PathBuf> {
-    match resume {
-        "none" => None,
-        "auto" => list(output_dir).pop().map(|(_, path)| path),
-        path => Some(PathBuf::from(path)),
-    }
-}
-
 /// Reads a checkpoint into `params` and a fresh optimizer.
-pub(crate) fn load(
+fn load<G: DeserializeOwned>(
     path: &Path,
     recipe: &Value,
     params: &mut [Param],
     optimizer: &mut AdamW,
-) -> Result<State, TrainError> {
+) -> Result<State<G>, TrainError> {
     let wrong = |problem: String| TrainError::Checkpoint {
         path: path.to_owned(),
         problem,
@@ -216,7 +252,7 @@ pub(crate) fn load(
     let file = path.join("trainer_state.json");
     let text =
         fs::read_to_string(&file).map_err(|source| TrainError::Read { path: file, source })?;
-    let state: State = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let state: State<G> = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     let changed = differences(&state.recipe, recipe);
     if !changed.is_empty() {
         return Err(wrong(format!(

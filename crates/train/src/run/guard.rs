@@ -4,6 +4,8 @@
 //! smoothed loss that stays far above its best for a while ends it too: such a run (METHOD 1: a high rate with a
 //! high rank and a small batch) does not come back.
 
+use serde::{Deserialize, Serialize};
+
 /// Weight of the past in the smoothed loss.
 const SMOOTHING: f64 = 0.98;
 /// Rise over the best smoothed loss, in nats, that counts as diverging ...
@@ -13,8 +15,9 @@ const FACTOR: f64 = 1.5;
 /// Steps before the rise is looked at.
 const PATIENCE: u64 = 50;
 
-/// State of the guard; part of a checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// State of the guard; part of a checkpoint, as bits, so that its numbers come back exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[u64; 5]", into = "[u64; 5]")]
 pub(crate) struct Guard {
     /// Smoothed loss; NaN before the first step.
     pub smoothed: f64,
@@ -25,6 +28,30 @@ pub(crate) struct Guard {
     /// Steps skipped in a row, and in all.
     pub skipped_now: u64,
     pub skipped: u64,
+}
+
+impl From<Guard> for [u64; 5] {
+    fn from(guard: Guard) -> Self {
+        [
+            guard.smoothed.to_bits(),
+            guard.best.to_bits(),
+            guard.finite,
+            guard.skipped_now,
+            guard.skipped,
+        ]
+    }
+}
+
+impl From<[u64; 5]> for Guard {
+    fn from([smoothed, best, finite, skipped_now, skipped]: [u64; 5]) -> Self {
+        Self {
+            smoothed: f64::from_bits(smoothed),
+            best: f64::from_bits(best),
+            finite,
+            skipped_now,
+            skipped,
+        }
+    }
 }
 
 impl Guard {

@@ -5,10 +5,11 @@ mod guard;
 mod lanes;
 pub(crate) mod plot;
 pub(crate) mod record;
+pub(crate) mod table;
 mod tensorboard;
 mod trainer;
 
-pub(crate) use guard::Guard;
+pub(crate) use checkpoint::{Checkpoints, Position};
 pub(crate) use lanes::Lanes;
 pub(crate) use record::write_provenance;
 pub(crate) use trainer::{Batcher, Job, LoraLayout, Outcome, Side, run};
@@ -103,6 +104,8 @@ pub enum Event {
         accuracy: f64,
         /// Mean tokens of a response.
         mean_length: f64,
+        /// Share of these tokens that stands after the thought.
+        answer_share: f64,
     },
     /// The adapter was written.
     PolicyFinished {

@@ -4,16 +4,11 @@
 //! number of learnt tokens of the whole step (so that no micro-batch split changes the gradient), clips, and lets
 //! AdamW move the parameters.
 
-use std::{
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{ops::Range, path::Path, sync::Arc, time::Instant};
 
 use serde_json::Value;
 
-use super::{Event, Progress, checkpoint, guard::Guard, lanes::Lanes, record};
+use super::{Checkpoints, Event, Position, Progress, guard::Guard, lanes::Lanes, record};
 use crate::{
     data::{Dataset, Order},
     error::TrainError,
@@ -96,16 +91,15 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
     let (total_steps, total_tokens) = order.totals(recipe.batch_tokens);
     let mut at = Position::default();
     let mut guard = Guard::new();
-    let mut resumed = None;
-    if let Some(path) = checkpoint::find(job.output_dir, &recipe.resume) {
-        let state = checkpoint::load(&path, &job.resolved, &mut params, &mut adamw)?;
-        guard = state.guard();
-        at = Position {
-            step: state.step,
-            cursor: state.cursor,
-            tokens: state.tokens,
-        };
-        resumed = Some((state.step, path));
+    let checkpoints = Checkpoints {
+        output_dir: job.output_dir,
+        recipe: &job.resolved,
+        resume: &recipe.resume,
+        keep: recipe.save_total_limit,
+    };
+    let resumed = checkpoints.resume(&mut params, &mut adamw, &mut guard)?;
+    if let Some((place, _)) = &resumed {
+        at = *place;
     }
     let count = |list: &[Param]| list.iter().map(|p| p.values.len()).sum::<usize>();
     progress.event(&Event::Started {
@@ -116,7 +110,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         truncated: job.train.truncated,
         steps: total_steps,
         tokens: total_tokens,
-        resumed,
+        resumed: resumed.map(|(at, path)| (at.step, path)),
     });
     record::write_provenance(job.output_dir, &job.resolved, job.seed)?;
     let mut records = record::Records::open(job.output_dir, at.step)?;
@@ -137,16 +131,8 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
 
     while let Some(step) = order.step(at.cursor, recipe.batch_tokens) {
         if progress.stop() {
-            let path = save(&job, recipe, &at, &params, &adamw, &guard)?;
             records.draw()?;
-            progress.event(&Event::Saved {
-                step: at.step,
-                path: path.clone(),
-            });
-            return Err(TrainError::Stopped {
-                step: at.step,
-                checkpoint: path,
-            });
+            return Err(checkpoints.stop(at, &params, &adamw, &guard, progress));
         }
         let step_begun = Instant::now();
         let leaves = side.leaves(&params);
@@ -243,11 +229,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
             });
         }
         if recipe.save_every > 0 && at.step % recipe.save_every == 0 && !last {
-            let path = save(&job, recipe, &at, &params, &adamw, &guard)?;
-            progress.event(&Event::Saved {
-                step: at.step,
-                path,
-            });
+            checkpoints.save(at, &params, &adamw, &guard, progress)?;
         }
     }
     records.draw()?;
@@ -257,39 +239,6 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         steps: at.step,
         seconds: begun.elapsed().as_secs_f64(),
     })
-}
-
-/// How far a run is.
-#[derive(Debug, Clone, Copy, Default)]
-struct Position {
-    step: u64,
-    cursor: u64,
-    tokens: u64,
-}
-
-fn save(
-    job: &Job<'_>,
-    recipe: &RunRecipe,
-    at: &Position,
-    params: &[Param],
-    adamw: &AdamW,
-    guard: &Guard,
-) -> Result<PathBuf, TrainError> {
-    let state = checkpoint::State::new(
-        at.step,
-        adamw.steps,
-        at.cursor,
-        at.tokens,
-        guard,
-        &job.resolved,
-    );
-    checkpoint::save(
-        job.output_dir,
-        &state,
-        params,
-        adamw,
-        recipe.save_total_limit,
-    )
 }
 
 /// Means over the steps since the last line of the log.

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use edgethink_train::{BaseRecipe, SftRecipe};
 
-const CONFIG: &str = r#"{"model_type":"qwen2","architectures":["Qwen2ForCausalLM"],"vocab_size":32,"hidden_size":16,
+const CONFIG: &str = r#"{"model_type":"qwen2","architectures":["Qwen2ForCausalLM"],"vocab_size":32,"hidden_size":HIDDEN,
 "intermediate_size":32,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"hidden_act":"silu",
 "max_position_embeddings":64,"rms_norm_eps":1e-6,"rope_theta":10000.0,"tie_word_embeddings":true}"#;
 
@@ -14,9 +14,18 @@ const TEMPLATE: &str = "{% for m in messages %}<|im_start|> {{ m.role }} {{ m.co
 
 /// A directory with a config, a word tokenizer, a template and data: "add" questions of small numbers.
 pub fn workspace() -> tempfile::TempDir {
+    workspace_of(16)
+}
+
+/// The same for a network of another width; 4-bit and 8-bit weights need a multiple of 32.
+pub fn workspace_of(hidden: usize) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    fs::write(at("config.json"), CONFIG).unwrap();
+    fs::write(
+        at("config.json"),
+        CONFIG.replace("HIDDEN", &hidden.to_string()),
+    )
+    .unwrap();
     fs::create_dir(at("tokenizer")).unwrap();
     let mut words: Vec<String> = [
         "<unk>",

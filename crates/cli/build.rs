@@ -1,13 +1,13 @@
 //! Puts the shipped pocket model into the program, so that `cargo install` gives something that answers offline.
 //!
-//! Writes `$OUT_DIR/pocket.rs` with one `include_bytes!` per file of `models/pocket/{base,adapter}` in the repository. A
+//! Writes `$OUT_DIR/pocket.rs` with one `include_bytes!` per file of `models/pocket/{base,adapter,switcher,verifier}` in the repository. A
 //! repository without them gives an empty list, and the program then asks for `--model`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// What a model or adapter directory may hold besides the checkpoints and logs of its training.
-const MODEL_FILES: [&str; 9] = [
+/// What a directory of a model, an adapter or a head may hold besides the checkpoints and logs of its training.
+const MODEL_FILES: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -17,9 +17,11 @@ const MODEL_FILES: [&str; 9] = [
     "adapter_config.json",
     "adapter_model.safetensors",
     "edgethink.json",
+    "head.json",
+    "head.safetensors",
 ];
 
-/// Base and adapter together; more does not belong into a program (or the repository).
+/// All parts together; more does not belong into a program (or the repository).
 const MAX_BYTES: u64 = 16 << 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Cargo looks for a path that is not there at every build, so this also sees the model arrive.
     println!("cargo::rerun-if-changed={}", root.display());
     let mut files = Vec::new();
-    for part in ["base", "adapter"] {
+    for part in ["base", "adapter", "switcher", "verifier"] {
         let dir = root.join(part);
         if dir.is_dir() {
             collect(&dir, part, &mut files)?;

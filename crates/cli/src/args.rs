@@ -4,6 +4,7 @@
 
 pub(crate) mod model;
 pub(crate) mod sampling;
+pub(crate) mod vote;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use edgethink_reason::query::DEFAULT_CONTINUATION;
 
 pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
+pub(crate) use vote::VoteArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -99,7 +101,9 @@ pub(crate) struct DisplayArgs {
   edgethink ask --budget 100 \"...\"                 at most 100 tokens, and still an answer
   edgethink ask --budget 100 --budget-line none \"...\"   cut there, but do not say so in the prompt
   edgethink ask --min-think 200 --stop-loops \"...\"   think longer, but not in circles
-  edgethink ask --n 4 --temperature 0.8 --json \"...\" | jq '.choices[].text'
+  edgethink ask --n 8 --temperature 0.8 --verify \"...\"   eight streams, scored, one weighted vote
+  edgethink ask --n 8 --temperature 0.8 --waves \"...\"    begin only the streams that can decide the vote
+  edgethink ask --n 4 --temperature 0.8 --vote none --json \"...\" | jq '.choices[].text'
   echo \"What is 2 plus 2?\" | edgethink ask        the question from stdin
   edgethink ask --raw --max-tokens 20 \"Once upon a time\"
 
@@ -122,10 +126,8 @@ pub(crate) struct AskArgs {
     /// Go on after the model has ended its turn
     #[arg(long)]
     pub(crate) ignore_eos: bool,
-    /// Parallel answers from one encoded prompt
-    #[arg(long, short, value_name = "N", default_value_t = 1, env = "EDGETHINK_N",
-          value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) n: u16,
+    #[command(flatten)]
+    pub(crate) vote: VoteArgs,
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
@@ -150,7 +152,7 @@ pub(crate) struct AskArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Commands inside:
-  /think on|off    think before answering, or not
+  /think on|off    think before answering, or not; auto lets the switcher decide
   /budget N|off    limit on the tokens of one answer
   /clear           forget the conversation
   /help            show the commands
@@ -183,21 +185,49 @@ pub(crate) enum ThinkArg {
     On,
     /// The base answers at once
     Off,
+    /// The switcher decides
+    Auto,
+}
+
+/// How hard to think, in the words of OpenAI's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EffortArg {
+    /// Answer at once
+    None,
+    /// The smallest budget that the adapter was trained with
+    Minimal,
+    /// A small one
+    Low,
+    /// A larger one
+    Medium,
+    /// The largest one
+    High,
+    /// No budget
+    Xhigh,
 }
 
 /// How long the model may think.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Thinking and limits")]
 pub(crate) struct ThinkingArgs {
-    /// Think before answering [default: on if there is an adapter or the model can think]
+    /// Think before answering [default: auto if there is a switcher, on if there is an adapter or the model can think]
     #[arg(
         long,
         value_enum,
-        value_name = "on|off",
+        value_name = "auto|on|off",
         env = "EDGETHINK_THINK",
         hide_possible_values = true
     )]
     pub(crate) think: Option<ThinkArg>,
+    /// How hard to think: none answers at once, minimal to high set --think on and a budget of the adapter's, xhigh sets none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "EFFORT",
+        env = "EDGETHINK_REASONING_EFFORT",
+        conflicts_with_all = ["think", "budget", "soft_budget"]
+    )]
+    pub(crate) reasoning_effort: Option<EffortArg>,
     /// Hard limit on the whole response: the thought is cut in time and an answer is forced; the prompt names it too if the
     /// adapter was trained so
     #[arg(long, value_name = "TOKENS", env = "EDGETHINK_BUDGET")]
@@ -327,9 +357,8 @@ pub(crate) struct EvalArgs {
     /// Only the first rows
     #[arg(long, value_name = "ROWS", value_parser = positive)]
     pub(crate) limit: Option<usize>,
-    /// Answers per row; accuracy is their mean
-    #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) n: u16,
+    #[command(flatten)]
+    pub(crate) vote: VoteArgs,
     /// Rows that run at the same time
     #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = positive)]
     pub(crate) batch: usize,

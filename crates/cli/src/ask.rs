@@ -24,17 +24,19 @@ pub(crate) fn run(args: &AskArgs) -> Result<ExitCode> {
     };
     let opened = open::open(&args.model)?;
     let need = Need {
-        streams: args.n.into(),
+        streams: args.vote.n.into(),
         ..Need::one(&args.thinking)
     };
     let name = opened.name.clone();
     let mut reasoner = open::reasoner(opened, &args.engine, &args.thinking, &need)?;
     let query = Query {
-        n: args.n.into(),
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
         top_logprobs: args.logprobs.map(usize::from),
-        ..open::query(&reasoner, input, &args.thinking, &args.sampling)
+        ..open::with_vote(
+            open::query(&reasoner, input, &args.thinking, &args.sampling),
+            &args.vote,
+        )
     };
     let answer = if args.json {
         let running = Running::start();
@@ -61,6 +63,7 @@ pub(crate) fn stream(
         Screen::stdout(),
         display.show_thought,
         query.n,
+        query.vote.is_some(),
     );
     let running = Running::start();
     let mut shown = Ok(());

@@ -14,7 +14,8 @@ use crate::ask;
 use crate::open::{self, Need};
 use crate::screen::Screen;
 
-const HELP: &str = "/think on|off    think before answering, or not
+const HELP: &str =
+    "/think on|off    think before answering, or not; /think auto lets the switcher decide
 /budget N|off    limit on the tokens of one answer
 /clear           forget the conversation
 /help            this list
@@ -50,7 +51,11 @@ pub(crate) fn run(args: &ChatArgs) -> Result<ExitCode> {
     let mut input = Lines::open()?;
     let screen = Screen::stderr();
     if input.interactive() {
-        let think = if chat.thinks(&reasoner) { "on" } else { "off" };
+        let think = match chat.mode(&reasoner) {
+            Think::On => "on",
+            Think::Off => "off",
+            Think::Auto => "auto",
+        };
         eprintln!(
             "{}",
             screen.dim(&format!(
@@ -69,10 +74,10 @@ pub(crate) fn run(args: &ChatArgs) -> Result<ExitCode> {
             Line::Say(text) => chat.say(&mut reasoner, text)?,
             Line::Think(think) => {
                 chat.think = Some(think);
-                say(if think == ThinkArg::On {
-                    "thinking on"
-                } else {
-                    "thinking off"
+                say(match think {
+                    ThinkArg::On => "thinking on",
+                    ThinkArg::Off => "thinking off",
+                    ThinkArg::Auto => "thinking when the switcher says so",
                 });
             }
             Line::Budget(budget) => {
@@ -101,11 +106,13 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    fn thinks(&self, reasoner: &Reasoner) -> bool {
-        self.think
-            .map_or(reasoner.default_think() == Think::On, |think| {
-                think == ThinkArg::On
-            })
+    fn mode(&self, reasoner: &Reasoner) -> Think {
+        match self.think {
+            Some(ThinkArg::On) => Think::On,
+            Some(ThinkArg::Off) => Think::Off,
+            Some(ThinkArg::Auto) => Think::Auto,
+            None => reasoner.default_think(),
+        }
     }
 
     /// The budget in words.
@@ -142,13 +149,11 @@ impl Chat<'_> {
             &self.args.thinking,
             &self.args.sampling,
         );
-        query.think = if self.thinks(reasoner) {
-            Think::On
-        } else {
-            Think::Off
-        };
-        query.budget = self.budget;
-        query.named_budget = self.args.thinking.soft_budget.or(self.budget);
+        if self.args.thinking.reasoning_effort.is_none() {
+            query.think = self.mode(reasoner);
+            query.budget = self.budget;
+            query.named_budget = self.args.thinking.soft_budget.or(self.budget);
+        }
         match ask::stream(reasoner, &query, &self.args.display) {
             Ok(answer) => {
                 let Some(choice) = answer.choices.into_iter().next() else {
@@ -197,7 +202,8 @@ fn parse(line: &str) -> Line {
     match (command, rest.as_slice()) {
         ("/think", ["on"]) => Line::Think(ThinkArg::On),
         ("/think", ["off"]) => Line::Think(ThinkArg::Off),
-        ("/think", _) => Line::Bad("write /think on or /think off".into()),
+        ("/think", ["auto"]) => Line::Think(ThinkArg::Auto),
+        ("/think", _) => Line::Bad("write /think on, /think off or /think auto".into()),
         ("/budget", ["off"]) => Line::Budget(None),
         ("/budget", [number]) => match number.parse() {
             Ok(budget) => Line::Budget(Some(budget)),

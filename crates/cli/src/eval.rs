@@ -19,7 +19,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::args::EvalArgs;
+use crate::args::vote::VoteArg;
+use crate::args::{EvalArgs, VoteArgs};
 use crate::interrupt::{self, Running};
 use crate::open::{self, Need};
 use crate::show::rate;
@@ -142,7 +143,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         );
     }
     let opened = open::open(&args.model)?;
-    let n = usize::from(args.n);
+    let n = usize::from(args.vote.n);
     let batch = args.batch.min(rows.len());
     let need = Need {
         streams: batch * n,
@@ -258,8 +259,13 @@ fn row_query(reasoner: &Reasoner, row: &Row, index: usize, args: &EvalArgs) -> Q
     };
     let input = Input::Messages(system.into_iter().chain(turns).collect());
     let query = open::query(reasoner, input, &args.thinking, &args.sampling);
+    // Streams stand side by side unless a vote is asked for.
+    let vote = VoteArgs {
+        vote: args.vote.vote.or(Some(VoteArg::None)),
+        ..args.vote.clone()
+    };
+    let query = open::with_vote(query, &vote);
     Query {
-        n: args.n.into(),
         seed: query.seed.wrapping_add(index as u64),
         ..query
     }

@@ -1,6 +1,6 @@
 //! The JSON forms of results, for scripts. Field names are part of the program's interface.
 
-use edgethink_reason::{AdapterUse, Answer, Choice, ThoughtEnd, TokenLogprob};
+use edgethink_reason::{AdapterUse, Answer, Choice, Decision, ThoughtEnd, TokenLogprob, Vote};
 use serde::Serialize;
 
 /// `ask --json`: one answer's fields on top; with several answers they are under `choices`.
@@ -11,6 +11,10 @@ pub(crate) struct AnswerJson {
     pub(crate) only: Option<ChoiceJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) choices: Option<Vec<ChoiceJson>>,
+    /// `null` if no vote was asked for.
+    pub(crate) vote: Option<VoteJson>,
+    /// `null` unless the switcher was asked.
+    pub(crate) switcher: Option<SwitcherJson>,
     /// `null` if no budget was asked for.
     pub(crate) budget: Option<BudgetJson>,
     pub(crate) usage: UsageJson,
@@ -33,6 +37,72 @@ pub(crate) struct ChoiceJson {
     pub(crate) budget_forced: bool,
     /// How often a thought that ended too early was made to go on.
     pub(crate) continued: usize,
+    /// What the verifier gives the answer, 0 to 1; `null` if nothing scored it.
+    pub(crate) score: Option<f32>,
+}
+
+/// The vote over the streams' answers.
+#[derive(Debug, Serialize)]
+pub(crate) struct VoteJson {
+    /// `majority`, `weighted` or `best_of_n`.
+    pub(crate) aggregate: &'static str,
+    /// The winning answer; `null` if no stream answered.
+    pub(crate) answer: Option<String>,
+    /// The choice that speaks for it.
+    pub(crate) choice: Option<usize>,
+    /// Equal answers, the heaviest first.
+    pub(crate) groups: Vec<GroupJson>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct GroupJson {
+    pub(crate) answer: String,
+    pub(crate) choices: Vec<usize>,
+    pub(crate) weight: f64,
+}
+
+/// What the switcher said.
+#[derive(Debug, Serialize)]
+pub(crate) struct SwitcherJson {
+    pub(crate) score: f32,
+    pub(crate) threshold: f32,
+    pub(crate) thinks: bool,
+}
+
+impl From<Vote> for VoteJson {
+    fn from(vote: Vote) -> Self {
+        let choice = vote.winner();
+        let groups: Vec<GroupJson> = vote
+            .groups
+            .into_iter()
+            .map(|group| GroupJson {
+                answer: group.answer,
+                choices: group.streams,
+                weight: group.weight,
+            })
+            .collect();
+        Self {
+            aggregate: vote.aggregate.as_str(),
+            answer: groups.first().map(|group| group.answer.clone()),
+            choice,
+            groups,
+        }
+    }
+}
+
+impl From<Decision> for SwitcherJson {
+    fn from(decision: Decision) -> Self {
+        let Decision {
+            score,
+            threshold,
+            thinks,
+        } = decision;
+        Self {
+            score,
+            threshold,
+            thinks,
+        }
+    }
 }
 
 /// The limits that each answer ran under, in tokens of the response.
@@ -69,6 +139,8 @@ pub(crate) struct UsageJson {
     pub(crate) cached_tokens: usize,
     pub(crate) completion_tokens: usize,
     pub(crate) reasoning_tokens: usize,
+    /// Computed to score the answers; not part of `completion_tokens`.
+    pub(crate) verifier_tokens: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -105,6 +177,8 @@ impl AnswerJson {
             model: model.to_owned(),
             choices: only.is_none().then_some(choices),
             only,
+            vote: answer.vote.map(VoteJson::from),
+            switcher: answer.decision.map(SwitcherJson::from),
             budget: answer.budget.map(|budget| BudgetJson {
                 tokens: budget.hard,
                 line: budget.line,
@@ -116,6 +190,7 @@ impl AnswerJson {
                 cached_tokens: answer.usage.cached_tokens,
                 completion_tokens: answer.usage.completion_tokens,
                 reasoning_tokens: answer.usage.reasoning_tokens,
+                verifier_tokens: answer.usage.verifier_tokens,
             },
             timings: TimingsJson {
                 ttft_ms: answer.timings.ttft_ms,
@@ -146,6 +221,7 @@ impl From<Choice> for ChoiceJson {
             thought_closed: choice.thought_closed.map(ThoughtEnd::as_str),
             budget_forced: choice.budget_forced,
             continued: choice.continued,
+            score: choice.score,
         }
     }
 }

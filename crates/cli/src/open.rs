@@ -1,15 +1,21 @@
-//! From flags to a model, an adapter, an engine and a query.
+//! From flags to a model, an adapter, heads, an engine and a query.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use edgethink_engine::{Engine, EngineOptions, KvFormat, Sampling, WeightFormat};
-use edgethink_model::{Adapter, GenerationConfig, LoadOptions, Model};
-use edgethink_reason::{Input, MinThink, Query, Reasoner, Think, ThoughtFormat};
+use edgethink_model::{Adapter, GenerationConfig, HeadFile, LoadOptions, Model};
+use edgethink_reason::{
+    Aggregate, EarlyStop, Effort, Input, MinThink, Query, Reasoner, Scoring, Switcher, Think,
+    ThoughtFormat, VerifierHead,
+};
 
 use crate::args::model::{FormatArgs, KvArg, WeightsArg};
-use crate::args::{EngineArgs, ModelArgs, SamplingArgs, ThinkArg, ThinkingArgs};
+use crate::args::vote::{EarlyStopArg, VerifyArg, VoteArg};
+use crate::args::{
+    EffortArg, EngineArgs, ModelArgs, SamplingArgs, ThinkArg, ThinkingArgs, VoteArgs,
+};
 use crate::pocket;
 use crate::screen::Screen;
 
@@ -26,6 +32,10 @@ pub(crate) struct Opened {
     pub(crate) adapter: Option<Adapter>,
     /// How the adapter was taught to think, as the file beside it says.
     pub(crate) format: ThoughtFormat,
+    /// Says when to think.
+    pub(crate) switcher: Option<Switcher>,
+    /// Scores answers.
+    pub(crate) verifier: Option<VerifierHead>,
 }
 
 /// Loads what the flags name; the shipped pocket model if they name nothing.
@@ -34,7 +44,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
         Some(model) => (model.clone(), model.clone()),
         None => ("pocket".to_owned(), text(&pocket::directory()?)?),
     };
-    // A directory with base/ and adapter/ is a pair, as training a pocket leaves it.
+    // A directory with base/ and adapter/, switcher/ and verifier/ holds a whole, as training a pocket leaves it.
     let root = Path::new(&path);
     let pair = root.join("base/config.json").is_file() && !root.join("config.json").is_file();
     let base = if pair {
@@ -42,13 +52,15 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
     } else {
         path.clone()
     };
-    let beside = root.join("adapter");
-    let adapter = match args.adapter.as_deref() {
-        Some("none") => None,
-        Some(adapter) => Some(adapter.to_owned()),
-        None if beside.join("adapter_config.json").is_file() => Some(text(&beside)?),
-        None => None,
+    let part = |given: Option<&str>, name: &str, file: &str| match given {
+        Some("none") => Ok(None),
+        Some(path) => Ok(Some(path.to_owned())),
+        None if root.join(name).join(file).is_file() => text(&root.join(name)).map(Some),
+        None => Ok(None),
     };
+    let adapter = part(args.adapter.as_deref(), "adapter", "adapter_config.json")?;
+    let switcher = part(args.switcher.as_deref(), "switcher", "head.json")?;
+    let verifier = part(args.verifier.as_deref(), "verifier", "head.json")?;
     let model = load_model(&base, args.offline)?;
     let (adapter, format) = match adapter {
         None => (None, ThoughtFormat::default()),
@@ -59,11 +71,28 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
             (Some(adapter), format)
         }
     };
+    let unusable = |what: &str, path: &str| {
+        format!("cannot use the {what} {path} (--{what} none does without)")
+    };
+    let switcher = switcher
+        .map(|path| {
+            Switcher::load(Path::new(&path), &model).with_context(|| unusable("switcher", &path))
+        })
+        .transpose()?;
+    let verifier = verifier
+        .map(|path| -> Result<VerifierHead> {
+            let file =
+                HeadFile::load(Path::new(&path)).with_context(|| unusable("verifier", &path))?;
+            VerifierHead::new(&file, &model).with_context(|| unusable("verifier", &path))
+        })
+        .transpose()?;
     Ok(Opened {
         name,
         model: Arc::new(model),
         adapter,
         format,
+        switcher,
+        verifier,
     })
 }
 
@@ -180,7 +209,14 @@ pub(crate) fn reasoner(
             "--soft-budget has no line to stand in: the adapter names none; give one with --budget-line, for example \"Use at most {{B}} tokens.\""
         );
     }
-    Ok(Reasoner::new(model, engine, opened.adapter, format)?)
+    let mut reasoner = Reasoner::new(model, engine, opened.adapter, format)?;
+    if let Some(switcher) = opened.switcher {
+        reasoner = reasoner.with_switcher(switcher);
+    }
+    if let Some(verifier) = opened.verifier {
+        reasoner = reasoner.with_verifier(verifier);
+    }
+    Ok(reasoner)
 }
 
 /// A query by the flags; what they leave open comes from the model's generation_config.json.
@@ -193,9 +229,10 @@ pub(crate) fn query(
     let think = match thinking.think {
         Some(ThinkArg::On) => Think::On,
         Some(ThinkArg::Off) => Think::Off,
+        Some(ThinkArg::Auto) => Think::Auto,
         None => reasoner.default_think(),
     };
-    Query {
+    let query = Query {
         sampling: merge(&reasoner.model().generation, sampling),
         seed: sampling.seed,
         max_tokens: thinking.max_tokens,
@@ -208,6 +245,51 @@ pub(crate) fn query(
         }),
         stop_loops: thinking.stop_loops,
         ..Query::greedy(input, think)
+    };
+    let effort = thinking.reasoning_effort.map(|effort| match effort {
+        EffortArg::None => Effort::None,
+        EffortArg::Minimal => Effort::Minimal,
+        EffortArg::Low => Effort::Low,
+        EffortArg::Medium => Effort::Medium,
+        EffortArg::High => Effort::High,
+        EffortArg::Xhigh => Effort::Xhigh,
+    });
+    match effort {
+        Some(effort) => query.with_effort(effort, reasoner.format()),
+        None => query,
+    }
+}
+
+/// `query` with streams, scores and a vote by the flags.
+pub(crate) fn with_vote(query: Query, args: &VoteArgs) -> Query {
+    let n = usize::from(args.n);
+    let scoring = match args.verify {
+        None => Scoring::Off,
+        Some(VerifyArg::Head) => Scoring::Verifier,
+        Some(VerifyArg::Genrm) => Scoring::GenRm,
+    };
+    let vote = match args.vote {
+        Some(VoteArg::Majority) => Some(Aggregate::Majority),
+        Some(VoteArg::Weighted) => Some(Aggregate::Weighted),
+        Some(VoteArg::Best) => Some(Aggregate::BestOfN),
+        Some(VoteArg::None) => None,
+        None if n == 1 => None,
+        None if scoring == Scoring::Off => Some(Aggregate::Majority),
+        None => Some(Aggregate::Weighted),
+    };
+    let early_stop = match args.early_stop {
+        EarlyStopArg::Off => None,
+        EarlyStopArg::Exact => Some(EarlyStop::Exact),
+        EarlyStopArg::Confidence(wanted) => Some(EarlyStop::Confidence(wanted)),
+    };
+    Query {
+        n,
+        scale_n: args.scale_n,
+        scoring,
+        vote,
+        early_stop: early_stop.filter(|_| vote.is_some()),
+        waves: args.waves,
+        ..query
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Folding redraws the last lines of the thought in place and replaces them by one line when it is over; the region is
 //! bounded, so it never runs out of the screen. In a pipe only the answer's text is written, unless the thought is asked for.
-//! With several streams each answer is shown whole, in order, as soon as it and all before it are done.
+//! With several streams each has a line while they run. Without a vote each answer is shown whole, in order, as soon as it and all
+//! before it are done; with one, the winner is shown at the end, and the votes.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -26,7 +27,9 @@ pub(crate) struct Show<W: Write> {
     region: LiveRegion,
     started: Instant,
     last_frame: Option<Instant>,
-    /// Streams shown completely (several streams only).
+    /// The streams vote, and only the winner is shown.
+    votes: bool,
+    /// Streams shown completely (several streams without a vote).
     printed: usize,
     ends_with_newline: bool,
 }
@@ -38,6 +41,7 @@ struct StreamView {
     thinking: bool,
     thought: Option<Folded>,
     finished: Option<FinishReason>,
+    score: Option<f32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,8 +75,48 @@ impl Folded {
     }
 }
 
+impl StreamView {
+    fn begun(&self) -> bool {
+        self.finished.is_some() || !self.reasoning.is_empty() || !self.content.is_empty()
+    }
+
+    /// What it does, within `width` columns.
+    fn line(&self, index: usize, width: usize) -> String {
+        let what = match self.finished {
+            Some(FinishReason::Decided) => "not needed any more",
+            Some(FinishReason::Cancelled) => "stopped",
+            Some(_) => "answers",
+            None if self.thinking => "thinks",
+            None => "writes",
+        };
+        let score = self
+            .score
+            .map_or(String::new(), |score| format!(", score {score:.2}"));
+        let head = format!("{:>2} {what}{score}: ", index + 1);
+        let text = if self.thinking {
+            &self.reasoning
+        } else {
+            &self.content
+        };
+        let text = text.replace('\n', " ");
+        let room = width.saturating_sub(head.chars().count()).max(1);
+        let tail = wrapped_tail(text.trim(), room, 1).pop().unwrap_or_default();
+        let line = format!("{head}{tail}");
+        wrapped_tail(&line, width.max(1), usize::MAX / (width + 1))
+            .into_iter()
+            .next()
+            .unwrap_or_default()
+    }
+}
+
 impl<W: Write> Show<W> {
-    pub(crate) fn new(out: W, screen: Screen, thought: Option<ShowThought>, n: usize) -> Self {
+    pub(crate) fn new(
+        out: W,
+        screen: Screen,
+        thought: Option<ShowThought>,
+        n: usize,
+        votes: bool,
+    ) -> Self {
         Self {
             out,
             screen,
@@ -85,6 +129,7 @@ impl<W: Write> Show<W> {
             region: LiveRegion::default(),
             started: Instant::now(),
             last_frame: None,
+            votes,
             printed: 0,
             ends_with_newline: true,
         }
@@ -93,12 +138,22 @@ impl<W: Write> Show<W> {
     /// Takes the next event.
     pub(crate) fn event(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Prefilled { .. } | Event::Answered(_) | Event::Failed(_) => Ok(()),
+            Event::Prefilled { .. } | Event::Decided(_) | Event::Answered(_) | Event::Failed(_) => {
+                Ok(())
+            }
+            Event::Scored { stream, score } => {
+                self.streams[*stream].score = Some(*score);
+                if self.several() {
+                    self.progress()
+                } else {
+                    Ok(())
+                }
+            }
             Event::Reasoning { stream, text } => {
                 let text = self.clean(text);
                 self.streams[*stream].thinking = true;
                 self.streams[*stream].reasoning.push_str(&text);
-                if self.streams.len() > 1 {
+                if self.several() {
                     return self.progress();
                 }
                 match self.thought {
@@ -121,7 +176,7 @@ impl<W: Write> Show<W> {
                     seconds: self.started.elapsed().as_secs_f64(),
                     end: *end,
                 });
-                if self.streams.len() > 1 {
+                if self.several() {
                     return self.progress();
                 }
                 self.thought_line(*stream)
@@ -129,14 +184,16 @@ impl<W: Write> Show<W> {
             Event::Content { stream, text } => {
                 let text = self.clean(text);
                 self.streams[*stream].content.push_str(&text);
-                if self.streams.len() > 1 {
+                if self.several() {
                     return self.progress();
                 }
                 self.write(&text)
             }
             Event::StreamFinished { stream, reason } => {
                 self.streams[*stream].finished = Some(*reason);
-                if self.streams.len() > 1 {
+                if self.votes && self.several() {
+                    self.progress()
+                } else if self.several() {
                     self.show_finished()
                 } else {
                     Ok(())
@@ -153,6 +210,9 @@ impl<W: Write> Show<W> {
         {
             self.unfinished(choice)?;
         }
+        if self.votes && self.several() {
+            self.winner(answer)?;
+        }
         if !self.ends_with_newline {
             self.write("\n")?;
         }
@@ -167,7 +227,7 @@ impl<W: Write> Show<W> {
 
     fn unfinished(&mut self, choice: &Choice) -> Result<()> {
         let why = match choice.finish_reason {
-            FinishReason::Cancelled => "stopped",
+            FinishReason::Cancelled | FinishReason::Decided => "stopped",
             FinishReason::Stop => "the turn ended inside it",
             FinishReason::Length => "cut off at the limit, no answer; --budget forces one",
         };
@@ -221,28 +281,56 @@ impl<W: Write> Show<W> {
         self.region.draw(&mut self.out, &lines)
     }
 
-    /// One line about all streams.
+    fn several(&self) -> bool {
+        self.streams.len() > 1
+    }
+
+    /// One line for each stream that has begun, as many as fit; at most 25 times a second.
     fn progress(&mut self) -> Result<()> {
         if !self.screen.live || self.last_frame.is_some_and(|at| at.elapsed() < FRAME) {
             return Ok(());
         }
         self.last_frame = Some(Instant::now());
-        let thinking = self
-            .streams
-            .iter()
-            .filter(|s| s.thinking && s.finished.is_none())
-            .count();
-        let done = self.streams.iter().filter(|s| s.finished.is_some()).count();
-        let line = format!(
-            "{} streams: {thinking} thinking, {} answering, {done} done, {:.1} s",
-            self.streams.len(),
-            self.streams.len() - thinking - done,
-            self.started.elapsed().as_secs_f64()
-        );
-        let line = self
-            .screen
-            .dim(&line[..line.len().min(self.screen.width - 1)]);
-        self.region.draw(&mut self.out, &[line])
+        let width = self.screen.width - 1;
+        let begun = self.streams.iter().enumerate().filter(|(_, s)| s.begun());
+        let lines: Vec<String> = begun
+            .map(|(index, stream)| self.screen.dim(&stream.line(index, width)))
+            .take(self.screen.height.saturating_sub(2).max(1))
+            .collect();
+        self.region.draw(&mut self.out, &lines)
+    }
+
+    /// The answer of the vote, and who voted for what.
+    fn winner(&mut self, answer: &Answer) -> Result<()> {
+        let Some(vote) = &answer.vote else {
+            return Ok(());
+        };
+        let Some(winner) = vote.winner() else {
+            return self.write("no stream came to an answer\n");
+        };
+        if self.thought == ShowThought::Full && !answer.choices[winner].reasoning.is_empty() {
+            let thought = self.clean(&answer.choices[winner].reasoning);
+            let thought = format!("{}\n\n", self.screen.dim(&thought));
+            self.write(&thought)?;
+        }
+        let text = self.clean(answer.choices[winner].text.trim_end_matches('\n'));
+        self.write(&format!("{text}\n"))?;
+        if self.thought == ShowThought::Hide {
+            return Ok(());
+        }
+        let mut lines = String::from("\n");
+        for group in &vote.groups {
+            let line = format!(
+                "▸ {}: {} of {}, weight {:.2}",
+                self.clean(&group.answer),
+                group.streams.len(),
+                answer.choices.len(),
+                group.weight
+            );
+            lines.push_str(&self.screen.dim(&line));
+            lines.push('\n');
+        }
+        self.write(&lines)
     }
 
     /// Prints the streams that are complete and whose predecessors are printed.
@@ -301,10 +389,25 @@ impl<W: Write> Show<W> {
     }
 }
 
-/// The line at the end: what it cost.
+/// The line at the end: what was decided, and what it cost.
 pub(crate) fn cost_line(answer: &Answer) -> String {
     let usage = &answer.usage;
-    let mut line = usage.completion_tokens.to_string();
+    let mut line = String::new();
+    if let Some(decision) = answer.decision {
+        let (what, sign) = if decision.thinks {
+            ("thinks", "at least")
+        } else {
+            ("answers at once", "below")
+        };
+        line.push_str(&format!(
+            "{what} ({:.3}, {sign} {:.3}), ",
+            decision.score, decision.threshold
+        ));
+    }
+    if answer.choices.len() > 1 {
+        line.push_str(&format!("{} streams, ", answer.choices.len()));
+    }
+    line.push_str(&usage.completion_tokens.to_string());
     let budget = answer.budget.as_ref();
     if let Some(budget) = budget.filter(|budget| budget.hard.is_some()) {
         let each = if answer.choices.len() > 1 {
@@ -327,6 +430,14 @@ pub(crate) fn cost_line(answer: &Answer) -> String {
     }
     if budget.is_some_and(|budget| budget.line.is_some()) {
         line.push_str(", budget named");
+    }
+    if usage.verifier_tokens > 0 {
+        line.push_str(&format!(", {} to verify", usage.verifier_tokens));
+    }
+    if let [choice] = answer.choices.as_slice()
+        && let Some(score) = choice.score
+    {
+        line.push_str(&format!(", score {score:.2}"));
     }
     if answer.timings.decode_tps > 0.0 {
         line.push_str(&format!(", {} tokens/s", rate(answer.timings.decode_tps)));

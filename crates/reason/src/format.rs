@@ -3,10 +3,10 @@
 //! A trained adapter says this in `edgethink.json` beside its `adapter_config.json`, so that nobody has to guess it:
 //!
 //! ```json
-//! {"budget_line": "Use at most {B} tokens.", "closing": "\n</think>\n\n**Final answer:** "}
+//! {"budget_line": "Use at most {B} tokens.", "budgets": [96, 128, 192, 256], "closing": "\n</think>\n\n**Final answer:** "}
 //! ```
 //!
-//! Both keys may be left out. Without `budget_line` no budget is named in the prompt: a model that never saw the line would only
+//! Every key may be left out. Without `budget_line` no budget is named in the prompt: a model that never saw the line would only
 //! be disturbed by it. Read by [`ThoughtFormat::beside`]; used by [`crate::Reasoner`].
 
 use std::path::Path;
@@ -21,6 +21,9 @@ pub const DEFAULT_CLOSING: &str = "\n</think>\n\n**Final answer:** ";
 /// The file beside an adapter.
 pub const FORMAT_FILE: &str = "edgethink.json";
 
+/// The budgets of the paper (METHOD 3), where the adapter names none.
+pub const DEFAULT_BUDGETS: [usize; 4] = [1000, 3000, 4000, 6000];
+
 /// Where a budget line has its number.
 const NUMBER: &str = "{B}";
 
@@ -33,6 +36,8 @@ pub struct ThoughtFormat {
     pub closing: String,
     /// The line that names a budget in the prompt, with `{B}` for the number; `None` if the model does not know one.
     pub budget_line: Option<String>,
+    /// Budgets that it was trained with, in tokens, growing; what an [`crate::Effort`] chooses from.
+    pub budgets: Vec<usize>,
 }
 
 impl Default for ThoughtFormat {
@@ -41,6 +46,7 @@ impl Default for ThoughtFormat {
             tags: Tags::default(),
             closing: DEFAULT_CLOSING.to_owned(),
             budget_line: None,
+            budgets: DEFAULT_BUDGETS.to_vec(),
         }
     }
 }
@@ -65,9 +71,9 @@ pub enum FormatError {
         /// What the parser says.
         source: serde_json::Error,
     },
-    /// A key that is not known, or whose value is no text.
+    /// A key that is not known, or whose value is none of its kind.
     #[error(
-        "{path}: {key:?} is not known; the keys are \"budget_line\" and \"closing\", both texts"
+        "{path}: {key:?} is not known; the keys are the texts \"budget_line\" and \"closing\" and \"budgets\", a list of growing numbers"
     )]
     Key {
         /// The file.
@@ -116,6 +122,9 @@ impl ThoughtFormat {
             match (key.as_str(), value) {
                 ("budget_line", Value::String(line)) => format.budget_line = Some(line),
                 ("closing", Value::String(closing)) => format.closing = closing,
+                ("budgets", value) if growing(&value).is_some() => {
+                    format.budgets = growing(&value).unwrap_or_default();
+                }
                 _ => return Err(FormatError::Key { path: name, key }),
             }
         }
@@ -148,6 +157,15 @@ impl ThoughtFormat {
             .as_ref()
             .map(|line| line.replace(NUMBER, &tokens.to_string()))
     }
+}
+
+/// Numbers that grow, at least one.
+fn growing(value: &Value) -> Option<Vec<usize>> {
+    let list = value.as_array()?.iter();
+    let numbers: Option<Vec<usize>> = list
+        .map(|n| n.as_u64().and_then(|n| usize::try_from(n).ok()))
+        .collect();
+    numbers.filter(|all| !all.is_empty() && all.is_sorted_by(|a, b| a < b))
 }
 
 #[cfg(test)]
@@ -188,7 +206,9 @@ mod tests {
     fn what_cannot_be_meant_is_refused_by_name() {
         for (text, says) in [
             (r#"{"budget": "Use {B}"}"#, "budget"),
-            (r#"{"budget_line": 3}"#, "both texts"),
+            (r#"{"budget_line": 3}"#, "the texts"),
+            (r#"{"budgets": [128, 96]}"#, "growing numbers"),
+            (r#"{"budgets": []}"#, "growing numbers"),
             ("nothing", "edgethink.json"),
             (r#"{"budget_line": "Be brief."}"#, "Be brief."),
             (r#"{"budget_line": "{B}\ntokens"}"#, "single line"),

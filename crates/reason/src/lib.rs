@@ -44,7 +44,7 @@ pub use answer::{
 pub use error::ReasonError;
 pub use event::{Event, QueryId};
 pub use format::{FormatError, ThoughtFormat};
-pub use query::{Input, MinThink, Query, Scoring, Think};
+pub use query::{Effort, Input, MinThink, Query, Scoring, Think};
 pub use reasoner::Reasoner;
 pub use switcher::{Switcher, SwitcherError};
 pub use verifier::{Verifier, VerifierError, VerifierHead};

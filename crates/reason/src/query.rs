@@ -4,6 +4,7 @@ use edgethink_engine::Sampling;
 use edgethink_model::Message;
 
 use crate::error::ReasonError;
+use crate::format::ThoughtFormat;
 use crate::vote::{Aggregate, EarlyStop};
 
 /// Whether the answer is thought through.
@@ -65,6 +66,38 @@ impl MinThink {
             continuation: DEFAULT_CONTINUATION.to_owned(),
             times: DEFAULT_CONTINUATIONS,
         }
+    }
+}
+
+/// How hard to think, in the words of OpenAI's `reasoning_effort`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Effort {
+    /// Answer at once.
+    None,
+    /// Think within the smallest budget that the adapter was trained with.
+    Minimal,
+    /// Within a small one.
+    Low,
+    /// Within a larger one.
+    Medium,
+    /// Within the largest one.
+    High,
+    /// Think without a budget.
+    Xhigh,
+}
+
+impl Effort {
+    /// One of `budgets`, which grow; `None` where there is no limit or no thought.
+    pub fn budget(self, budgets: &[usize]) -> Option<usize> {
+        let last = budgets.len().checked_sub(1)?;
+        let share = match self {
+            Self::None | Self::Xhigh => return None,
+            Self::Minimal => 0,
+            Self::Low => last.div_ceil(3),
+            Self::Medium => (2 * last).div_ceil(3),
+            Self::High => last,
+        };
+        budgets.get(share).copied()
     }
 }
 
@@ -151,6 +184,22 @@ impl Query {
         }
     }
 
+    /// The same with this much thinking: on or off, with a hard limit that is also named in the prompt, of those in `format`.
+    #[must_use]
+    pub fn with_effort(self, effort: Effort, format: &ThoughtFormat) -> Self {
+        let budget = effort.budget(&format.budgets);
+        Self {
+            think: if effort == Effort::None {
+                Think::Off
+            } else {
+                Think::On
+            },
+            budget,
+            named_budget: budget,
+            ..self
+        }
+    }
+
     /// Refuses what can have no answer.
     pub(crate) fn check(&self) -> Result<(), ReasonError> {
         if self.n == 0 {
@@ -189,5 +238,38 @@ impl Query {
             Input::Raw(text) if text.is_empty() => Err(ReasonError::EmptyPrompt),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_effort_is_a_larger_budget() {
+        let efforts = [
+            Effort::None,
+            Effort::Minimal,
+            Effort::Low,
+            Effort::Medium,
+            Effort::High,
+            Effort::Xhigh,
+        ];
+        let of = |budgets: &[usize]| efforts.map(|effort| effort.budget(budgets));
+        let [a, b, c, d] = [96, 128, 192, 256].map(Some);
+        assert_eq!(of(&[96, 128, 192, 256]), [None, a, b, c, d, None]);
+        assert_eq!(of(&[256]), [None, d, d, d, d, None]);
+        assert_eq!(of(&[]), [None; 6]);
+        let query = Query::greedy(Input::Raw("x".to_owned()), Think::Auto);
+        let low = query
+            .clone()
+            .with_effort(Effort::Low, &ThoughtFormat::default());
+        assert_eq!(
+            (low.think, low.budget),
+            (Think::On, Some(3000)),
+            "the paper's budgets"
+        );
+        let none = query.with_effort(Effort::None, &ThoughtFormat::default());
+        assert_eq!((none.think, none.budget), (Think::Off, None));
     }
 }

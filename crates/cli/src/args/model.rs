@@ -12,6 +12,12 @@ pub(crate) struct ModelArgs {
     /// LoRA adapter: PEFT directory or .gguf file; "none" for no adapter
     #[arg(long, short = 'A', value_name = "ADAPTER", env = "EDGETHINK_ADAPTER")]
     pub(crate) adapter: Option<String>,
+    /// Switcher: a directory with head.json; "none" for no switcher [default: the one beside the adapter]
+    #[arg(long, value_name = "DIR", env = "EDGETHINK_SWITCHER")]
+    pub(crate) switcher: Option<String>,
+    /// Verifier: a directory with head.json; "none" for no verifier [default: the one beside the adapter]
+    #[arg(long, value_name = "DIR", env = "EDGETHINK_VERIFIER")]
+    pub(crate) verifier: Option<String>,
     /// Never use the network: a hub id must be in the local cache
     #[arg(long, env = "EDGETHINK_OFFLINE")]
     pub(crate) offline: bool,

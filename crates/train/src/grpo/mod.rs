@@ -220,7 +220,7 @@ impl<'a> Run<'a> {
             dir,
             &params,
             recipe.run.save_dtype,
-            &recipe.budget.line,
+            &recipe.budget,
         )?;
         progress.event(&Event::PolicyFinished {
             path: dir.clone(),

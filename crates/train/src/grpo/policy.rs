@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use edgethink_model::{Adapter, Config, Linear, LoraPair, Tensor};
 
+use crate::grpo::recipe::BudgetRecipe;
 use crate::{
     base::Saved, error::TrainError, net::LINEARS, params::Param, recipe::FloatType, run::LoraLayout,
 };
@@ -104,7 +105,7 @@ impl Policy {
     }
 
     /// Writes a PEFT directory: the trained tensors beside the settings of the adapter that the run started from, and `edgethink.json`, which
-    /// tells the program how budgets are named to it.
+    /// tells the program how budgets are named to it, and which it knows.
     ///
     /// # Errors
     /// [`TrainError`] for a failed write.
@@ -114,7 +115,7 @@ impl Policy {
         dir: &Path,
         params: &[Param],
         dtype: FloatType,
-        budget_line: &str,
+        budget: &BudgetRecipe,
     ) -> Result<(), TrainError> {
         fs::create_dir_all(dir).map_err(|source| TrainError::Write {
             path: dir.to_owned(),
@@ -134,7 +135,10 @@ impl Policy {
             fs::copy(&source, &path).map_err(|source| TrainError::Write { path, source })?;
         }
         let path = dir.join("edgethink.json");
-        let format = serde_json::json!({"budget_line": budget_line});
+        let mut budgets = budget.tokens.clone();
+        budgets.sort_unstable();
+        budgets.dedup();
+        let format = serde_json::json!({"budget_line": budget.line, "budgets": budgets});
         fs::write(&path, format!("{format:#}\n"))
             .map_err(|source| TrainError::Write { path, source })
     }

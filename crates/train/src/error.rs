@@ -74,8 +74,8 @@ pub enum TrainError {
         /// Why.
         source: edgethink_model::AdapterError,
     },
-    /// The engine that draws completions failed.
-    #[error("cannot draw completions")]
+    /// The engine that encodes prompts or draws completions failed, or what it gave cannot be used.
+    #[error("the engine failed")]
     Engine {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -151,6 +151,9 @@ pub enum TrainError {
         /// The checkpoint just written.
         checkpoint: PathBuf,
     },
+    /// The run was stopped by its user, and is too short to be gone on with.
+    #[error("stopped; nothing is written, the same command begins again")]
+    Cancelled,
     /// The thread pool has another size already.
     #[error(
         "[run] threads is {asked}, but this process already works with {found} threads; set it to 0"
@@ -194,7 +197,7 @@ pub enum TrainError {
 }
 
 impl TrainError {
-    /// A failure of the engine that draws completions.
+    /// A failure of the engine, or of what reads its states.
     pub(crate) fn engine(source: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Engine {
             source: Box::new(source),

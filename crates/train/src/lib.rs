@@ -1,8 +1,9 @@
 //! Training: full training and LoRA SFT with the prompt mask, on a tensor library.
 //!
 //! [`base`] trains every parameter of a network, from scratch or from an existing model; [`sft`] trains a LoRA
-//! adapter on a frozen base; [`grpo`] makes its thoughts short by reinforcement learning. Each reads a recipe
-//! ([`BaseRecipe`], [`SftRecipe`], [`GrpoRecipe`]), tells a [`Progress`] what happens, and
+//! adapter on a frozen base; [`grpo`] makes its thoughts short by reinforcement learning; [`switcher`] trains the
+//! head that says which queries need one. Each reads a recipe ([`BaseRecipe`], [`SftRecipe`], [`GrpoRecipe`],
+//! [`SwitcherRecipe`]), tells a [`Progress`] what happens, and
 //! writes what Hugging Face tools read. Only this crate knows the tensor library, and none of its types leave it.
 
 mod base;
@@ -20,6 +21,7 @@ mod params;
 mod recipe;
 mod run;
 mod sft;
+mod switcher;
 
 pub use base::{Summary, base};
 pub use error::TrainError;
@@ -34,3 +36,7 @@ pub use recipe::{
 };
 pub use run::{Event, Progress, Silent};
 pub use sft::sft;
+pub use switcher::{
+    AverageRecipe, HeadRecipe, LabelledRecipe, SetRecipe, StatesRecipe, SwitcherRecipe,
+    SwitcherRunRecipe, SwitcherSummary, switcher,
+};

@@ -19,7 +19,7 @@ pub(crate) struct Param {
 }
 
 /// A standard normal draw pair by Box and Muller, from two uniform draws.
-fn normal(rng: &mut ChaCha8Rng, std: f32, n: usize) -> Vec<f32> {
+pub(crate) fn normal(rng: &mut ChaCha8Rng, std: f32, n: usize) -> Vec<f32> {
     use rand::Rng;
     (0..n)
         .map(|_| {

@@ -116,6 +116,39 @@ pub enum Event {
         /// Seconds of this run.
         seconds: f64,
     },
+    /// Hidden states of labelled queries are about to be computed, for a head.
+    StatesStarted {
+        /// Queries to answer at once.
+        easy: usize,
+        /// Queries to think about.
+        hard: usize,
+        /// Queries left out because they were there already.
+        repeated: usize,
+        /// Queries left out as too long.
+        dropped: usize,
+        /// Values of the head that are trained.
+        parameters: usize,
+    },
+    /// One more query is encoded.
+    States {
+        /// Queries encoded.
+        done: usize,
+        /// Of so many.
+        of: usize,
+        /// Prompt tokens per second.
+        tokens_per_second: f64,
+        /// Seconds to go at this speed.
+        eta_seconds: f64,
+    },
+    /// A head was written.
+    HeadFinished {
+        /// Its directory.
+        path: PathBuf,
+        /// How well it tells held-out queries apart.
+        auroc: f64,
+        /// Seconds of the run.
+        seconds: f64,
+    },
     /// A checkpoint was written.
     Saved {
         /// Steps made.

@@ -1,0 +1,187 @@
+//! The queries of a labelled set, as tokens: rows of `prompt`, through the chat template, up to the generation prompt.
+
+use std::collections::BTreeSet;
+
+use edgethink_model::{ChatTemplate, Message, Model, RenderOptions, Tokenizer};
+use edgethink_reason::switcher::read_tokens;
+use serde_json::Value;
+
+use super::recipe::{LabelledRecipe, SetRecipe, StatesRecipe};
+use crate::{data::json_lines, error::TrainError};
+
+/// Turns rows into tokens.
+#[derive(Debug)]
+pub(super) struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    template: &'a ChatTemplate,
+    /// Where a switcher stops reading.
+    pub invocation: Vec<u32>,
+}
+
+/// One set.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    /// What the switcher reads of each, `[T]`; no two are equal.
+    pub prompts: Vec<Vec<u32>>,
+    /// Left out as too long.
+    pub too_long: usize,
+    /// Left out because they were there already.
+    pub repeated: usize,
+}
+
+impl<'a> Encoder<'a> {
+    pub(super) fn new(recipe: &StatesRecipe, model: &'a Model) -> Result<Self, TrainError> {
+        let unfit = |problem: String| TrainError::Unfit {
+            path: recipe.base.clone(),
+            problem,
+        };
+        let missing = |what: &str| unfit(format!("has no {what}"));
+        let tokenizer = model.tokenizer.as_ref();
+        let tokenizer = tokenizer.ok_or_else(|| missing("tokenizer.json"))?;
+        let template = model.template.as_ref();
+        let template =
+            template.ok_or_else(|| missing("chat template, which queries are put into"))?;
+        let text = match &recipe.invocation {
+            Some(text) => text.clone(),
+            None => template
+                .generation_prompt()
+                .map_err(|e| unfit(e.to_string()))?,
+        };
+        let invocation = tokenizer
+            .encode(&text, false)
+            .map_err(|e| unfit(e.to_string()))?;
+        if invocation.is_empty() {
+            return Err(missing(
+                "generation prompt to stop reading at; set [model] invocation",
+            ));
+        }
+        Ok(Self {
+            tokenizer,
+            template,
+            invocation,
+        })
+    }
+
+    /// Reads a set.
+    ///
+    /// # Errors
+    /// [`TrainError::Read`], [`TrainError::DataRow`], or [`TrainError::NoQuestions`] for fewer than two queries.
+    pub(super) fn load(
+        &self,
+        set: &SetRecipe,
+        data: &LabelledRecipe,
+    ) -> Result<Queries, TrainError> {
+        let mut queries = Queries::default();
+        let mut seen: BTreeSet<Vec<u32>> = BTreeSet::new();
+        for path in &set.files {
+            let rows = json_lines(path, |row| {
+                let wanted = set
+                    .only
+                    .iter()
+                    .all(|(key, value)| row.get(key) == Some(value));
+                wanted.then(|| messages(&row)).transpose()
+            })?;
+            for (row, messages) in rows {
+                let Some(messages) = messages else { continue };
+                if set
+                    .limit
+                    .is_some_and(|limit| queries.prompts.len() >= limit)
+                {
+                    break;
+                }
+                let plain = self.encode(&messages, path, row)?;
+                if !seen.insert(plain.clone()) {
+                    queries.repeated += 1;
+                    continue;
+                }
+                let turn = queries.prompts.len() % data.systems.len().max(1);
+                let prompt = match data.systems.get(turn).filter(|text| !text.is_empty()) {
+                    None => plain,
+                    Some(text) => {
+                        let system = Message::new("system", text.clone());
+                        let all: Vec<Message> = std::iter::once(system).chain(messages).collect();
+                        self.encode(&all, path, row)?
+                    }
+                };
+                if prompt.len() > data.max_prompt_tokens {
+                    queries.too_long += 1;
+                } else {
+                    queries.prompts.push(prompt);
+                }
+            }
+        }
+        if queries.prompts.len() < 2 {
+            return Err(TrainError::NoQuestions {
+                files: set.files.clone(),
+                dropped: queries.too_long,
+            });
+        }
+        Ok(queries)
+    }
+
+    fn encode(
+        &self,
+        messages: &[Message],
+        path: &std::path::Path,
+        row: usize,
+    ) -> Result<Vec<u32>, TrainError> {
+        let wrong = |problem: String| TrainError::DataRow {
+            path: path.to_owned(),
+            row,
+            problem,
+        };
+        let options = RenderOptions {
+            add_generation_prompt: true,
+            ..RenderOptions::default()
+        };
+        let text = self
+            .template
+            .render(messages, &options)
+            .map_err(|e| wrong(e.to_string()))?;
+        let mut tokens = self
+            .tokenizer
+            .encode(&text, false)
+            .map_err(|e| wrong(e.to_string()))?;
+        tokens.truncate(read_tokens(&self.invocation, &tokens));
+        if tokens.is_empty() {
+            return Err(wrong(
+                "has no tokens before the generation prompt".to_owned(),
+            ));
+        }
+        Ok(tokens)
+    }
+}
+
+fn messages(row: &Value) -> Result<Vec<Message>, String> {
+    match row.get("prompt") {
+        Some(Value::String(text)) => Ok(vec![Message::new("user", text.clone())]),
+        Some(list @ Value::Array(items)) if !items.is_empty() => {
+            serde_json::from_value(list.clone()).map_err(|e| {
+                format!("`prompt` is not a list of messages with role and content: {e}")
+            })
+        }
+        _ => Err("has no `prompt`, a text or a list of messages".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_say_what_is_wrong_with_them() {
+        let parse = |text: &str| messages(&serde_json::from_str(text).unwrap());
+        assert_eq!(parse(r#"{"prompt": "1+1?"}"#).unwrap().len(), 1);
+        let two =
+            r#"{"prompt": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}"#;
+        assert_eq!(parse(two).unwrap().len(), 2);
+        for (row, want) in [
+            (r#"{"question": "x"}"#, "no `prompt`"),
+            (r#"{"prompt": []}"#, "no `prompt`"),
+            (r#"{"prompt": [{"role": "user"}]}"#, "role and content"),
+        ] {
+            let error = parse(row).expect_err(row);
+            assert!(error.contains(want), "{error}");
+        }
+    }
+}

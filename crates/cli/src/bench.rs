@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use edgethink_engine::block_pool::BLOCK_TOKENS;
 use edgethink_engine::{AdapterId, AdapterSpan, Engine, Event, Request};
 use edgethink_model::Model;
 use serde::Serialize;
@@ -31,6 +32,8 @@ struct Figure {
     /// Slowest and fastest repeat.
     min: f64,
     max: f64,
+    /// KV held at most while decoding: the prompt once, and what each stream wrote.
+    kv_bytes: Option<usize>,
 }
 
 /// What it costs to go on with the adapter behind a prompt that the base has read.
@@ -226,21 +229,23 @@ impl Bench<'_> {
                 rates.push(prompt as f64 / time.to_first_s);
             }
         }
-        Ok(self.figure("prefill", 1, depth, prompt, rates))
+        Ok(self.figure("prefill", 1, depth, prompt, rates, None))
     }
 
     /// Decodes `count` tokens on each of `streams` behind `depth` tokens of prompt.
     fn decode(&mut self, count: usize, streams: usize, depth: usize) -> Result<Figure> {
-        let mut rates = Vec::new();
+        let (mut rates, mut kv_bytes) = (Vec::new(), 0);
         for run in 0..=self.repeats {
+            self.engine.clear_prefix_cache();
             let tokens = self.tokens.take(depth.max(1));
             // The first token of each stream belongs to the prefill.
             let time = self.generate(tokens, streams, count + 1)?;
             if run > 0 {
                 rates.push((count * streams) as f64 / time.decode_s);
             }
+            kv_bytes = time.kv_bytes;
         }
-        Ok(self.figure("decode", streams, depth, count, rates))
+        Ok(self.figure("decode", streams, depth, count, rates, Some(kv_bytes)))
     }
 
     /// Lets the base read fresh prompts that end with the invocation sequence, and then the adapter answer them.
@@ -277,6 +282,7 @@ impl Bench<'_> {
         depth: usize,
         tokens: usize,
         mut rates: Vec<f64>,
+        kv_bytes: Option<usize>,
     ) -> Figure {
         rates.sort_by(f64::total_cmp);
         Figure {
@@ -288,6 +294,7 @@ impl Bench<'_> {
             tokens_per_second: median(&rates),
             min: rates[0],
             max: rates[rates.len() - 1],
+            kv_bytes,
         }
     }
 
@@ -300,7 +307,7 @@ impl Bench<'_> {
             adapter: self.adapter,
             ..Request::greedy(prompt, max_tokens)
         })?;
-        let mut first = None;
+        let (mut first, mut blocks) = (None, 0);
         while !self.engine.idle() {
             if interrupt::pressed() {
                 bail!("stopped");
@@ -312,11 +319,14 @@ impl Bench<'_> {
                     _ => {}
                 }
             }
+            let stats = self.engine.stats();
+            blocks = blocks.max(stats.blocks_total - stats.blocks_free);
         }
         let first = first.context("the engine gave no token")?;
         Ok(Times {
             to_first_s: (first - started).as_secs_f64(),
             decode_s: first.elapsed().as_secs_f64(),
+            kv_bytes: blocks * BLOCK_TOKENS * self.engine.stats().kv_bytes_per_token,
         })
     }
 }
@@ -324,6 +334,7 @@ impl Bench<'_> {
 struct Times {
     to_first_s: f64,
     decode_s: f64,
+    kv_bytes: usize,
 }
 
 /// The middle value, or the mean of the two in the middle.
@@ -379,6 +390,8 @@ impl Report {
                     rate(f.tokens_per_second),
                     rate(f.min),
                     rate(f.max),
+                    f.kv_bytes
+                        .map_or("-".to_owned(), |bytes| crate::info::bytes(bytes as u64)),
                 ]
             })
             .collect();
@@ -397,7 +410,7 @@ impl Report {
         if !rows.is_empty() {
             text += &table(
                 &[
-                    "what", "threads", "streams", "depth", "tokens", "tokens/s", "min", "max",
+                    "what", "threads", "streams", "depth", "tokens", "tokens/s", "min", "max", "KV",
                 ],
                 &rows,
             );

@@ -73,6 +73,9 @@ struct Sample<'a> {
     thought_closed: Option<&'static str>,
     budget_forced: bool,
     continued: usize,
+    score: Option<f32>,
+    /// The vote chose it; `null` without a vote.
+    chosen: Option<bool>,
     #[serde(flatten)]
     other: &'a Map<String, Value>,
 }
@@ -98,6 +101,17 @@ struct Summary {
     forced_share: f64,
     /// Share of answers whose thought was cut because it repeated itself.
     loop_share: f64,
+    /// Share of rows whose vote chose a right answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vote_accuracy: Option<f64>,
+    /// Share of rows that the switcher gave a thought.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thought_share: Option<f64>,
+    /// Streams begun per row, and tokens of all of them: what a row costs.
+    streams_per_row: f64,
+    tokens_per_row: f64,
+    /// Tokens computed to score answers, per row.
+    verifier_tokens_per_row: f64,
     seconds: f64,
     tokens_per_second: f64,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -127,6 +141,13 @@ struct Tally {
     unfinished: usize,
     forced: usize,
     loops: usize,
+    streams: usize,
+    tokens: usize,
+    verifier: usize,
+    /// Rows that voted, and those that voted right.
+    votes: [usize; 2],
+    /// Rows that the switcher judged, and those that it gave a thought.
+    decisions: [usize; 2],
     by: BTreeMap<String, Group>,
 }
 
@@ -174,8 +195,13 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
             .map(|choice| is_correct(choice, &expected))
             .collect();
         if let Some(out) = &mut out {
+            let winner = answer.vote.as_ref().map(|vote| vote.winner());
             for (choice, &correct) in answer.choices.iter().zip(&right) {
-                serde_json::to_writer(&mut *out, &sample(index, row, &expected, choice, correct))?;
+                let sample = Sample {
+                    chosen: winner.map(|winner| winner == Some(choice.index)),
+                    ..sample(index, row, &expected, choice, correct)
+                };
+                serde_json::to_writer(&mut *out, &sample)?;
                 writeln!(out)?;
             }
         }
@@ -300,6 +326,8 @@ fn sample<'a>(
         thought_closed: choice.thought_closed.map(ThoughtEnd::as_str),
         budget_forced: choice.budget_forced,
         continued: choice.continued,
+        score: choice.score,
+        chosen: None,
         other: &row.other,
     }
 }
@@ -329,12 +357,30 @@ fn read_rows(path: &Path) -> Result<Vec<Row>> {
 
 impl Tally {
     fn add(&mut self, answer: &Answer, right: &[bool], group: Option<&Value>) {
-        let correct = right.iter().filter(|&&right| right).count();
         self.rows += 1;
+        self.streams += answer.choices.len();
+        self.tokens += answer.usage.completion_tokens;
+        self.verifier += answer.usage.verifier_tokens;
+        if let Some(vote) = &answer.vote {
+            let chose = vote.winner().is_some_and(|winner| right[winner]);
+            self.votes = [self.votes[0] + 1, self.votes[1] + usize::from(chose)];
+        }
+        if let Some(decision) = answer.decision {
+            let [all, thinks] = self.decisions;
+            self.decisions = [all + 1, thinks + usize::from(decision.thinks)];
+        }
+        // A stream that the vote could do without has said nothing.
+        let whole: Vec<(&Choice, bool)> = answer
+            .choices
+            .iter()
+            .zip(right.iter().copied())
+            .filter(|(choice, _)| choice.finish_reason != FinishReason::Decided)
+            .collect();
+        let correct = whole.iter().filter(|(_, right)| *right).count();
         self.correct += correct;
         self.any += usize::from(correct > 0);
-        self.squares += (correct as f64 / right.len() as f64).powi(2);
-        for (choice, &right) in answer.choices.iter().zip(right) {
+        self.squares += (correct as f64 / whole.len().max(1) as f64).powi(2);
+        for (choice, right) in whole {
             let tokens = choice.token_ids.len();
             self.samples += 1;
             self.completion += tokens;
@@ -365,6 +411,7 @@ impl Tally {
         let samples = self.samples.max(1) as f64;
         let rows = self.rows.max(1) as f64;
         let accuracy = self.accuracy();
+        let share = |[all, some]: [usize; 2]| (all > 0).then(|| some as f64 / all as f64);
         let variance = (self.squares / rows - accuracy * accuracy).max(0.0);
         let mut by = self.by;
         for group in by.values_mut() {
@@ -384,8 +431,13 @@ impl Tally {
             unfinished_share: self.unfinished as f64 / samples,
             forced_share: self.forced as f64 / samples,
             loop_share: self.loops as f64 / samples,
+            vote_accuracy: share(self.votes),
+            thought_share: share(self.decisions),
+            streams_per_row: self.streams as f64 / rows,
+            tokens_per_row: self.tokens as f64 / rows,
+            verifier_tokens_per_row: self.verifier as f64 / rows,
             seconds,
-            tokens_per_second: self.completion as f64 / seconds,
+            tokens_per_second: self.tokens as f64 / seconds,
             by,
         }
     }
@@ -407,6 +459,19 @@ impl Summary {
         ];
         if self.samples > self.rows {
             rows.push(("any of n right", percent(self.any_correct)));
+        }
+        if let Some(share) = self.vote_accuracy {
+            rows.push(("vote right", percent(share)));
+        }
+        if let Some(share) = self.thought_share {
+            rows.push(("questions thought about", percent(share)));
+        }
+        if self.streams_per_row > 1.0 {
+            let each = format!(
+                "{:.2} streams, {:.1} tokens, {:.1} to verify",
+                self.streams_per_row, self.tokens_per_row, self.verifier_tokens_per_row
+            );
+            rows.push(("per row", each));
         }
         rows.extend([
             (
@@ -435,7 +500,7 @@ impl Summary {
         ]);
         let mut text = String::new();
         for (name, value) in rows {
-            text.push_str(&format!("{name:18}  {value}\n"));
+            text.push_str(&format!("{name:23}  {value}\n"));
         }
         if let Some(key) = by {
             let rows: Vec<Vec<String>> = self

@@ -284,21 +284,13 @@ mod tests {
                 .map(|((x, &y), mask)| accumulate(&params, &mut grads, x, y, mask, scale))
                 .sum();
             let loss = [(sum / y.len() as f64) as f32];
-            assert_close(
-                &loss,
-                &[step["loss"].as_f64().unwrap() as f32],
-                tolerance,
-            );
+            assert_close(&loss, &[step["loss"].as_f64().unwrap() as f32], tolerance);
             for (p, grad) in params.iter().zip(&grads) {
                 assert_close(grad, &floats(&step["grads"][&p.name]), tolerance);
             }
             adamw.step(&optimizer, optimizer.lr, &mut params, &grads, 1.0);
             for p in &params {
-                assert_close(
-                    &p.values,
-                    &floats(&step["params"][&p.name]),
-                    tolerance,
-                );
+                assert_close(&p.values, &floats(&step["params"][&p.name]), tolerance);
             }
         }
     }

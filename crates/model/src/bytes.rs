@@ -107,6 +107,14 @@ impl Bytes {
         })
     }
 
+    /// All bytes of a mapped file.
+    pub fn whole(file: &Arc<MappedFile>) -> Self {
+        Self {
+            source: Source::Mapped(Arc::clone(file)),
+            range: 0..file.bytes().len(),
+        }
+    }
+
     /// A copy of `bytes` in memory of our own, aligned to 8.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let mut words = vec![0u64; bytes.len().div_ceil(8)];

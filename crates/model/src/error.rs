@@ -30,9 +30,9 @@ pub enum LoadError {
         /// The missing file.
         file: String,
     },
-    /// The argument is neither a directory, a GGUF file nor a hub id.
+    /// The argument is neither a directory, a GGUF file, a bundle nor a hub id.
     #[error(
-        "`{name}` is no model: give a model directory, a .gguf file, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct"
+        "`{name}` is no model: give a model directory, a .gguf or .edgethink file, or a hub id such as Qwen/Qwen2.5-0.5B-Instruct"
     )]
     NotAModel {
         /// The argument.
@@ -117,6 +117,14 @@ pub enum LoadError {
         /// Where and why.
         source: crate::template::TemplateError,
     },
+    /// A bundle cannot be read.
+    #[error("the bundle {}", path.display())]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        source: Box<crate::bundle::BundleError>,
+    },
     /// A model could not be fetched from the hub.
     #[error("`{name}` is no file or directory here, and taken as a hub id it was not found")]
     Hub {
@@ -152,6 +160,14 @@ pub enum SafetensorsError {
         name: String,
         /// The sizes.
         source: TensorError,
+    },
+    /// Codes in 8 bits without their scales.
+    #[error(
+        "the tensor `{name}` is stored as I8 codes, but no matrix with one F32 scale per row (`{name}.int8_scale`)"
+    )]
+    Scales {
+        /// Name of the tensor.
+        name: String,
     },
     /// The index names a file outside the directory.
     #[error("the index places `{name}` in the file `{file}`, which is no plain file name")]

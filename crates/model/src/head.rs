@@ -25,7 +25,7 @@ use thiserror::Error;
 
 use crate::hf::{safetensors, save_tensors, write_atomic};
 use crate::json::{JsonError, parse_object_bytes, shorten};
-use crate::{ContentHash, Dtype, LoadError, Tensor, TensorError};
+use crate::{ContentHash, Dtype, Folder, LoadError, Tensor, TensorError};
 
 const CONFIG: &str = "head.json";
 const TENSORS: &str = "head.safetensors";
@@ -217,25 +217,33 @@ impl HeadFile {
     /// # Errors
     /// [`HeadError`], which names the file and what to do. Nothing that a file says is believed before it is checked.
     pub fn load(dir: &Path) -> Result<Self, HeadError> {
-        let (config, tensors) = (dir.join(CONFIG), dir.join(TENSORS));
-        for (path, file) in [(&config, CONFIG), (&tensors, TENSORS)] {
-            if !path.is_file() {
-                let dir = dir.to_path_buf();
+        Self::load_from(&Folder::disk(dir))
+    }
+
+    /// As [`HeadFile::load`], for a folder that may be inside a bundle.
+    ///
+    /// # Errors
+    /// As [`HeadFile::load`].
+    pub fn load_from(dir: &Folder) -> Result<Self, HeadError> {
+        for file in [CONFIG, TENSORS] {
+            if !dir.has(file) {
+                let dir = dir.path();
                 return Err(HeadError::NotAHead { dir, file });
             }
         }
-        let text = fs::read(&config).map_err(io_error(&config))?;
+        let (config, tensors) = (dir.path_of(CONFIG), dir.path_of(TENSORS));
+        let text = dir.read(CONFIG).map_err(io_error(&config))?;
         let map = parse_object_bytes(&text).map_err(|source| HeadError::Json {
             path: config.clone(),
             source,
         })?;
         let fields = Fields { path: &config, map };
         let hash = fields.read()?;
-        let found = blake3::hash(&fs::read(&tensors).map_err(io_error(&tensors))?);
+        let found = blake3::hash(&dir.read(TENSORS).map_err(io_error(&tensors))?);
         if found.to_hex().as_str() != hash {
             return Err(HeadError::Mixed { path: tensors });
         }
-        fields.into_head(read_tensors(&tensors)?)
+        fields.into_head(read_tensors(dir)?)
     }
 
     /// Writes the two files of `dir`, which is made if it does not exist. Each is written aside and renamed; a crash between the two
@@ -391,8 +399,8 @@ impl Fields<'_> {
     }
 }
 
-fn read_tensors(path: &Path) -> Result<BTreeMap<String, HeadTensor>, HeadError> {
-    let read = safetensors::open(path).map_err(|e| HeadError::Tensors(Box::new(e)))?;
+fn read_tensors(dir: &Folder) -> Result<BTreeMap<String, HeadTensor>, HeadError> {
+    let read = safetensors::open_in(dir, TENSORS).map_err(|e| HeadError::Tensors(Box::new(e)))?;
     let mut tensors = BTreeMap::new();
     for (name, tensor) in read {
         if tensor.dtype != Dtype::F32 {

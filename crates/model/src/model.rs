@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use crate::bundle::Bundle;
 use crate::hub::{Hub, HubId};
 use crate::{
     ChatTemplate, Config, ContentHash, GenerationConfig, LoadError, Tokenizer, Weights, hf,
@@ -16,6 +17,8 @@ pub enum Source {
     Directory(PathBuf),
     /// A GGUF file.
     Gguf(PathBuf),
+    /// A bundle.
+    Bundle(PathBuf),
     /// Made by the program.
     Memory,
 }
@@ -48,7 +51,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads a directory, a `.gguf` file, or a hub id such as `Qwen/Qwen2.5-0.5B-Instruct`.
+    /// Loads a directory, a `.gguf` file, the base of a `.edgethink` bundle, or a hub id such as `Qwen/Qwen2.5-0.5B-Instruct`.
     ///
     /// # Errors
     /// [`LoadError`], which names what is wrong and what to do.
@@ -82,6 +85,13 @@ impl Model {
             .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
         {
             return crate::gguf::load(path);
+        }
+        if Bundle::is_one(path) && path.is_file() {
+            let model = Bundle::open(path).and_then(|bundle| bundle.model());
+            return model.map_err(|source| LoadError::Bundle {
+                path: path.to_path_buf(),
+                source: Box::new(source),
+            });
         }
         Err(LoadError::NotAModel {
             name: path.display().to_string(),

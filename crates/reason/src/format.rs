@@ -11,6 +11,7 @@
 
 use std::path::Path;
 
+use edgethink_model::Folder;
 use serde_json::{Map, Value};
 
 use crate::split::Tags;
@@ -103,19 +104,34 @@ impl ThoughtFormat {
     /// # Errors
     /// A file that cannot be read, is no JSON, has other keys, or fails [`ThoughtFormat::check`].
     pub fn beside(adapter: &Path) -> Result<Self, FormatError> {
-        let mut format = Self::default();
-        let path = adapter.join(FORMAT_FILE);
-        let name = path.display().to_string();
-        if !adapter.is_dir() || !path.exists() {
-            return Ok(format);
+        Self::of(&Folder::disk(adapter))
+    }
+
+    /// As [`ThoughtFormat::beside`], for an adapter that may be inside a bundle.
+    ///
+    /// # Errors
+    /// As [`ThoughtFormat::beside`].
+    pub fn of(adapter: &Folder) -> Result<Self, FormatError> {
+        if !adapter.has(FORMAT_FILE) {
+            return Ok(Self::default());
         }
-        let text = std::fs::read(&path).map_err(|source| FormatError::Read {
-            path: name.clone(),
-            source,
-        })?;
+        let name = adapter.path_of(FORMAT_FILE).display().to_string();
+        match adapter.read(FORMAT_FILE) {
+            Ok(text) => Self::from_json(&text, &name),
+            Err(source) => Err(FormatError::Read { path: name, source }),
+        }
+    }
+
+    /// What the text of an `edgethink.json` says; `name` is the file's, for the errors.
+    ///
+    /// # Errors
+    /// Text that is no JSON, has other keys, or fails [`ThoughtFormat::check`].
+    pub fn from_json(text: &[u8], name: &str) -> Result<Self, FormatError> {
+        let path = || name.to_owned();
+        let mut format = Self::default();
         let keys: Map<String, Value> =
-            serde_json::from_slice(&text).map_err(|source| FormatError::Json {
-                path: name.clone(),
+            serde_json::from_slice(text).map_err(|source| FormatError::Json {
+                path: path(),
                 source,
             })?;
         for (key, value) in keys {
@@ -125,11 +141,26 @@ impl ThoughtFormat {
                 ("budgets", value) if growing(&value).is_some() => {
                     format.budgets = growing(&value).unwrap_or_default();
                 }
-                _ => return Err(FormatError::Key { path: name, key }),
+                _ => return Err(FormatError::Key { path: path(), key }),
             }
         }
         format.check()?;
         Ok(format)
+    }
+
+    /// The text of the `edgethink.json` that says this.
+    pub fn to_json(&self) -> String {
+        let mut keys = Map::new();
+        if let Some(line) = &self.budget_line {
+            keys.insert("budget_line".to_owned(), line.as_str().into());
+        }
+        if self.closing != DEFAULT_CLOSING {
+            keys.insert("closing".to_owned(), self.closing.as_str().into());
+        }
+        if self.budgets != DEFAULT_BUDGETS {
+            keys.insert("budgets".to_owned(), self.budgets.clone().into());
+        }
+        format!("{:#}\n", Value::Object(keys))
     }
 
     /// Refuses a phrase that closes nothing and a line that names no number.
@@ -191,6 +222,8 @@ mod tests {
             (format.closing.as_str(), format.budget_line(64)),
             ("</think>So: ", None)
         );
+        let again = ThoughtFormat::from_json(format.to_json().as_bytes(), "again");
+        assert_eq!(again.expect("a format"), format);
     }
 
     #[test]

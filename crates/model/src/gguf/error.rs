@@ -266,4 +266,14 @@ pub enum GgufError {
         /// Why not.
         reason: String,
     },
+    /// A weight that the wanted dtype cannot hold.
+    #[error("tensor {name:?}, in the rows from {row} on; BF16 and F32 hold every finite weight")]
+    Quantize {
+        /// Name of the tensor in the file.
+        name: String,
+        /// First row of the run that failed.
+        row: usize,
+        /// Which value.
+        source: crate::quant::QuantError,
+    },
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::Map;
 
@@ -14,8 +13,8 @@ use super::reader::{Gguf, TensorInfo};
 use super::tokenizer;
 use super::value::Metadata;
 use crate::{
-    Bytes, ChatTemplate, Config, Dtype, GenerationConfig, Linear, LoadError, MappedFile, Model,
-    Source, Tensor, Weights,
+    Bytes, ChatTemplate, Config, Dtype, Folder, GenerationConfig, Linear, LoadError, MappedFile,
+    Model, Source, Tensor, Weights,
 };
 
 /// Loads a model file.
@@ -23,17 +22,31 @@ use crate::{
 /// # Errors
 /// [`LoadError`] naming the key or tensor that is wrong.
 pub fn load(path: &Path) -> Result<Model, LoadError> {
-    let here = || path.to_path_buf();
     let file = MappedFile::open(path).map_err(LoadError::io(path))?;
+    load_bytes(&Bytes::whole(&file), path)
+}
+
+/// As [`load`], for a file in a folder.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_from(folder: &Folder, name: &str) -> Result<Model, LoadError> {
+    let path = folder.path_of(name);
+    let file = folder.map(name).map_err(LoadError::io(&path))?;
+    load_bytes(&file, &path)
+}
+
+fn load_bytes(file: &Bytes, path: &Path) -> Result<Model, LoadError> {
+    let here = || path.to_path_buf();
     let gguf_error = |source| LoadError::Gguf {
         path: here(),
         source: Box::new(source),
     };
-    let gguf = Gguf::parse(file.bytes()).map_err(gguf_error)?;
+    let gguf = Gguf::parse(file.as_slice()).map_err(gguf_error)?;
     check_kind(&gguf.metadata).map_err(gguf_error)?;
-    let rope_freqs = rope_freqs(&file, &gguf).map_err(gguf_error)?;
+    let rope_freqs = rope_freqs(file, &gguf).map_err(gguf_error)?;
     let config = config::read(&gguf, rope_freqs).map_err(gguf_error)?;
-    let tensors = tensors(&file, &gguf, &config).map_err(gguf_error)?;
+    let tensors = tensors(file, &gguf, &config).map_err(gguf_error)?;
     let weights = Weights::from_named(&config, tensors).map_err(|source| LoadError::Weights {
         path: here(),
         source,
@@ -102,21 +115,18 @@ fn check_kind(meta: &Metadata<'_>) -> Result<(), GgufError> {
 }
 
 /// A tensor over the mapped file.
-pub(crate) fn map_tensor(
-    file: &Arc<MappedFile>,
-    info: &TensorInfo<'_>,
-) -> Result<Tensor, GgufError> {
+pub(crate) fn map_tensor(file: &Bytes, info: &TensorInfo<'_>) -> Result<Tensor, GgufError> {
     let out_of_file = || GgufError::OutOfFile {
         name: info.name.to_owned(),
         start: info.range.start as u64,
         end: info.range.end as u64,
-        have: file.bytes().len() as u64,
+        have: file.len() as u64,
     };
-    let bytes = Bytes::mapped(file, info.range.clone()).ok_or_else(out_of_file)?;
+    let bytes = file.slice(info.range.clone()).ok_or_else(out_of_file)?;
     Tensor::new(info.dtype, info.shape.clone(), bytes).map_err(|_| out_of_file())
 }
 
-fn rope_freqs(file: &Arc<MappedFile>, gguf: &Gguf<'_>) -> Result<Option<Vec<f32>>, GgufError> {
+fn rope_freqs(file: &Bytes, gguf: &Gguf<'_>) -> Result<Option<Vec<f32>>, GgufError> {
     let Some(info) = gguf.tensor(ROPE_FREQS) else {
         return Ok(None);
     };
@@ -130,7 +140,7 @@ fn rope_freqs(file: &Arc<MappedFile>, gguf: &Gguf<'_>) -> Result<Option<Vec<f32>
 
 /// All tensors under their Hugging Face names.
 fn tensors(
-    file: &Arc<MappedFile>,
+    file: &Bytes,
     gguf: &Gguf<'_>,
     config: &Config,
 ) -> Result<BTreeMap<String, Tensor>, GgufError> {

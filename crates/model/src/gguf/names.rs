@@ -57,6 +57,35 @@ pub(super) fn to_hf(name: &str) -> Option<(String, Place)> {
     })
 }
 
+/// The name in a GGUF file of a tensor with this Hugging Face name; `None` as in [`to_hf`].
+pub(super) fn to_gguf(name: &str) -> Option<(String, Place)> {
+    match name {
+        "model.embed_tokens.weight" => {
+            return Some(("token_embd.weight".to_owned(), Place::Global));
+        }
+        "model.norm.weight" => return Some(("output_norm.weight".to_owned(), Place::Global)),
+        "lm_head.weight" => return Some(("output.weight".to_owned(), Place::Global)),
+        _ => {}
+    }
+    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
+    let norm = match part {
+        "input_layernorm.weight" => Some("attn_norm.weight"),
+        "post_attention_layernorm.weight" => Some("ffn_norm.weight"),
+        "self_attn.q_norm.weight" => Some("attn_q_norm.weight"),
+        "self_attn.k_norm.weight" => Some("attn_k_norm.weight"),
+        _ => None,
+    };
+    if let Some(norm) = norm {
+        return Some((format!("blk.{layer}.{norm}"), Place::Norm));
+    }
+    let (module, kind) = part.rsplit_once('.')?;
+    let linear = Linear::ALL.into_iter().find(|l| l.hf_name() == module)?;
+    matches!(kind, "weight" | "bias").then(|| {
+        let name = format!("blk.{layer}.{}.{kind}", linear_name(linear));
+        (name, Place::Linear(linear))
+    })
+}
+
 /// The linear layer of a module name such as `attn_q`.
 pub(crate) fn linear_of(module: &str) -> Option<Linear> {
     Linear::ALL
@@ -104,6 +133,7 @@ mod tests {
                 Some(hf),
                 "{gguf}"
             );
+            assert_eq!(to_gguf(hf).map(|(n, _)| n).as_deref(), Some(gguf), "{hf}");
         }
     }
 

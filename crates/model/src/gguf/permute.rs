@@ -28,17 +28,21 @@ pub(crate) fn permute_heads(tensor: &Tensor, head_dim: usize, order: Order) -> O
     }
     let bytes = tensor.bytes();
     let row_bytes = bytes.len() / rows.max(1);
-    let half = head_dim / 2;
     let mut out = Vec::with_capacity(bytes.len());
     for row in 0..rows {
-        let (first, r) = (row / head_dim * head_dim, row % head_dim);
-        let source = match order {
-            Order::ToHf => first + 2 * (r % half) + r / half,
-            Order::ToGguf => first + r % 2 * half + r / 2,
-        };
+        let source = source_row(row, head_dim, order);
         out.extend_from_slice(&bytes[source * row_bytes..][..row_bytes]);
     }
     Tensor::new(tensor.dtype, tensor.shape.clone(), Bytes::copy_of(&out)).ok()
+}
+
+/// The row that comes to stand at `row`, in heads of `head_dim` rows (even).
+pub(crate) fn source_row(row: usize, head_dim: usize, order: Order) -> usize {
+    let (first, r, half) = (row / head_dim * head_dim, row % head_dim, head_dim / 2);
+    match order {
+        Order::ToHf => first + 2 * (r % half) + r / half,
+        Order::ToGguf => first + r % 2 * half + r / 2,
+    }
 }
 
 #[cfg(test)]

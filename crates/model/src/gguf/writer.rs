@@ -1,9 +1,10 @@
 //! A small GGUF writer: metadata, then aligned tensors, in the order they were added.
 //!
 //! What it writes, [`Gguf::parse`](super::Gguf::parse) accepts: duplicates, empty tensors and too many dimensions are refused here
-//! as well.
+//! as well. A tensor may be made while it is written ([`GgufWriter::tensor_made`]), so that a model larger than memory can be.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -16,13 +17,44 @@ use crate::{Dtype, Tensor};
 
 /// Collects keys and tensors; [`GgufWriter::write`] emits the file.
 #[derive(Debug, Default)]
-pub struct GgufWriter {
+pub struct GgufWriter<'a> {
     keys: HashSet<String>,
     /// The encoded key entries.
     metadata: Vec<u8>,
     names: HashSet<String>,
-    tensors: Vec<(String, Tensor)>,
+    tensors: Vec<Planned<'a>>,
 }
+
+/// A tensor that will be written.
+#[derive(Debug)]
+struct Planned<'a> {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    size: u64,
+    content: Content<'a>,
+}
+
+/// Where its bytes come from.
+enum Content<'a> {
+    Stored(Tensor),
+    Made(Box<Make<'a>>),
+}
+
+/// Writes the bytes of one tensor.
+type Make<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
+
+impl fmt::Debug for Content<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Content::Stored(tensor) => tensor.storage().fmt(f),
+            Content::Made(_) => f.write_str("made when it is written"),
+        }
+    }
+}
+
+/// Bytes of a stored tensor that are in memory at a time.
+const CHUNK: usize = 1 << 20;
 
 /// A scalar or array that can be written; see [`GgufWriter::key`].
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +64,7 @@ pub struct GgufWriter {
 )]
 pub enum Entry<'a> {
     U32(u32),
+    I32(i32),
     U64(u64),
     F32(f32),
     Bool(bool),
@@ -42,10 +75,10 @@ pub enum Entry<'a> {
     F32s(&'a [f32]),
 }
 
-impl GgufWriter {
+impl<'a> GgufWriter<'a> {
     /// An empty file.
-    pub fn new() -> GgufWriter {
-        GgufWriter::default()
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Adds a metadata key.
@@ -62,6 +95,7 @@ impl GgufWriter {
         put_text(out, key);
         match *value {
             Entry::U32(v) => put_scalar(out, ValueType::U32, &v.to_le_bytes()),
+            Entry::I32(v) => put_scalar(out, ValueType::I32, &v.to_le_bytes()),
             Entry::U64(v) => put_scalar(out, ValueType::U64, &v.to_le_bytes()),
             Entry::F32(v) => put_scalar(out, ValueType::F32, &v.to_le_bytes()),
             Entry::Bool(v) => put_scalar(out, ValueType::Bool, &[u8::from(v)]),
@@ -97,59 +131,128 @@ impl GgufWriter {
     /// # Errors
     /// A duplicate name, no or more than four dimensions, or an empty tensor.
     pub fn tensor(&mut self, name: &str, tensor: Tensor) -> Result<(), GgufError> {
-        let unwritable = |reason: &str| GgufError::Unwritable {
+        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+        self.plan(name, dtype, shape, Content::Stored(tensor))
+    }
+
+    /// Adds a tensor whose bytes `make` writes when the file is written: exactly as many as dtype and shape need.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::tensor`], and rows that are no whole number of blocks.
+    pub fn tensor_made(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        make: impl Fn(&mut dyn Write) -> io::Result<()> + 'a,
+    ) -> Result<(), GgufError> {
+        self.plan(name, dtype, shape, Content::Made(Box::new(make)))
+    }
+
+    fn plan(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        content: Content<'a>,
+    ) -> Result<(), GgufError> {
+        let unwritable = |reason: String| GgufError::Unwritable {
             what: format!("tensor {name:?}"),
-            reason: reason.to_owned(),
+            reason,
         };
-        if tensor.shape.is_empty() || tensor.shape.len() > 4 {
-            return Err(unwritable("it needs 1 to 4 dimensions"));
+        if shape.is_empty() || shape.len() > 4 {
+            return Err(unwritable("it needs 1 to 4 dimensions".to_owned()));
         }
-        if tensor.is_empty() {
-            return Err(unwritable("it is empty"));
-        }
+        let size = match dtype.tensor_bytes(&shape) {
+            Some(0) => return Err(unwritable("it is empty".to_owned())),
+            Some(size) => size as u64,
+            None => {
+                return Err(unwritable(format!(
+                    "rows of {shape:?} are no whole blocks of {dtype}"
+                )));
+            }
+        };
         if !self.names.insert(name.to_owned()) {
             return Err(GgufError::DuplicateTensor {
                 name: name.to_owned(),
             });
         }
-        self.tensors.push((name.to_owned(), tensor));
+        self.tensors.push(Planned {
+            name: name.to_owned(),
+            dtype,
+            shape,
+            size,
+            content,
+        });
         Ok(())
     }
 
     /// Writes the file to `out`.
     ///
     /// # Errors
-    /// The system's error for a failed write.
+    /// The system's error for a failed write, and what a tensor's maker says.
     pub fn write(&self, out: impl Write) -> io::Result<()> {
+        self.write_with(out, &mut |_, _| {})
+    }
+
+    /// As [`GgufWriter::write`]; after each tensor `progress` is told the bytes that are written and the bytes of the whole file.
+    ///
+    /// # Errors
+    /// As [`GgufWriter::write`].
+    pub fn write_with(
+        &self,
+        out: impl Write,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> io::Result<()> {
         let mut out = Counted { out, written: 0 };
+        let header = self.header()?;
+        let padded = |bytes: u64| bytes.next_multiple_of(DEFAULT_ALIGNMENT);
+        let total =
+            padded(header.len() as u64) + self.tensors.iter().map(|t| padded(t.size)).sum::<u64>();
+        out.write_all(&header)?;
+        let mut buffer = Vec::new();
+        for tensor in &self.tensors {
+            out.pad()?;
+            let start = out.written;
+            match &tensor.content {
+                Content::Made(make) => make(&mut out)?,
+                Content::Stored(stored) => {
+                    let bytes = stored.storage();
+                    for at in (0..bytes.len()).step_by(CHUNK) {
+                        bytes.read_into(at..bytes.len().min(at + CHUNK), &mut buffer)?;
+                        out.write_all(&buffer)?;
+                    }
+                }
+            }
+            if out.written - start != tensor.size {
+                let (name, made) = (&tensor.name, out.written - start);
+                let text = format!("`{name}` gave {made} bytes instead of {}", tensor.size);
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+            progress(out.written, total);
+        }
+        out.pad()?;
+        out.flush()
+    }
+
+    fn header(&self) -> io::Result<Vec<u8>> {
         let mut header = Vec::from(*b"GGUF");
         put_u32(&mut header, 3);
         put_u64(&mut header, self.tensors.len() as u64);
         put_u64(&mut header, self.keys.len() as u64);
         header.extend_from_slice(&self.metadata);
         let mut offset = 0u64;
-        for (name, tensor) in &self.tensors {
-            put_text(&mut header, name);
-            put_u32(
-                &mut header,
-                u32::try_from(tensor.shape.len()).map_err(io::Error::other)?,
-            );
-            tensor
-                .shape
-                .iter()
-                .rev()
-                .for_each(|&dim| put_u64(&mut header, dim as u64));
+        for tensor in &self.tensors {
+            put_text(&mut header, &tensor.name);
+            let dims = u32::try_from(tensor.shape.len()).map_err(io::Error::other)?;
+            put_u32(&mut header, dims);
+            let dims = tensor.shape.iter().rev();
+            dims.for_each(|&dim| put_u64(&mut header, dim as u64));
             put_u32(&mut header, types::id_of(tensor.dtype));
             put_u64(&mut header, offset);
-            offset += (tensor.storage().len() as u64).next_multiple_of(DEFAULT_ALIGNMENT);
+            offset += tensor.size.next_multiple_of(DEFAULT_ALIGNMENT);
         }
-        out.all(&header)?;
-        for (_, tensor) in &self.tensors {
-            out.pad()?;
-            out.all(tensor.bytes())?;
-        }
-        out.pad()?;
-        out.out.flush()
+        Ok(header)
     }
 
     /// Writes the file at `path`, replacing what is there only when all of it is written.
@@ -157,9 +260,23 @@ impl GgufWriter {
     /// # Errors
     /// [`GgufError::Write`].
     pub fn save(&self, path: &Path) -> Result<(), GgufError> {
-        write_atomic(path, |file| self.write(file)).map_err(|source| GgufError::Write {
-            what: path.display().to_string(),
-            source,
+        self.save_with(path, &mut |_, _| {})
+    }
+
+    /// As [`GgufWriter::save`], with the progress of [`GgufWriter::write_with`].
+    ///
+    /// # Errors
+    /// [`GgufError::Write`].
+    pub fn save_with(
+        &self,
+        path: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), GgufError> {
+        write_atomic(path, |file| self.write_with(file, progress)).map_err(|source| {
+            GgufError::Write {
+                what: path.display().to_string(),
+                source,
+            }
         })
     }
 
@@ -187,15 +304,22 @@ struct Counted<W> {
     written: u64,
 }
 
-impl<W: Write> Counted<W> {
-    fn all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.written += bytes.len() as u64;
-        self.out.write_all(bytes)
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.written += n as u64;
+        Ok(n)
     }
 
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Counted<W> {
     fn pad(&mut self) -> io::Result<()> {
         let missing = self.written.next_multiple_of(DEFAULT_ALIGNMENT) - self.written;
-        self.all(&[0; DEFAULT_ALIGNMENT as usize][..missing as usize])
+        self.write_all(&[0; DEFAULT_ALIGNMENT as usize][..missing as usize])
     }
 }
 

@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 
 use super::safetensors;
 use crate::json::parse_object_bytes;
-use crate::{ChatTemplate, Config, GenerationConfig, LoadError, Model, Source, Tokenizer, Weights};
+use crate::{
+    ChatTemplate, Config, Folder, GenerationConfig, LoadError, Model, Source, Tokenizer, Weights,
+};
 
 /// The variables that a chat template knows from tokenizer_config.json.
 const SPECIAL_TOKENS: [&str; 7] = [
@@ -24,8 +26,16 @@ const SPECIAL_TOKENS: [&str; 7] = [
 /// # Errors
 /// [`LoadError`], which names what is wrong and what to do.
 pub fn load_dir(dir: &Path) -> Result<Model, LoadError> {
+    load_folder(&Folder::disk(dir))
+}
+
+/// As [`load_dir`], for a folder that may be inside a bundle.
+///
+/// # Errors
+/// As [`load_dir`].
+pub fn load_folder(dir: &Folder) -> Result<Model, LoadError> {
     let config_path = require(dir, "config.json")?;
-    let config_text = read(&config_path)?;
+    let config_text = read(dir, "config.json")?;
     let config = match std::str::from_utf8(&config_text) {
         Ok(text) => Config::from_json(text).map_err(|source| LoadError::Config {
             path: config_path.clone(),
@@ -42,21 +52,22 @@ pub fn load_dir(dir: &Path) -> Result<Model, LoadError> {
     let tensors = open_weights(dir)?;
     let weights = Weights::from_named(&config, tensors);
     let weights = weights.map_err(|source| LoadError::Weights {
-        path: dir.to_path_buf(),
+        path: dir.path(),
         source,
     })?;
 
     let tokenizer = match optional(dir, "tokenizer.json") {
-        Some(path) => Some(
-            Tokenizer::from_file(&path).map_err(|source| LoadError::Tokenizer { path, source })?,
-        ),
+        Some(path) => {
+            let tokenizer = Tokenizer::from_json(&read(dir, "tokenizer.json")?);
+            Some(tokenizer.map_err(|source| LoadError::Tokenizer { path, source })?)
+        }
         None => None,
     };
     let tokenizer_config = TokenizerConfig::read(dir)?;
     let template = tokenizer_config.template(dir)?;
     let mut generation = GenerationConfig::default();
     if let Some(path) = optional(dir, "generation_config.json") {
-        generation = GenerationConfig::from_json(&read(&path)?, &path)?;
+        generation = GenerationConfig::from_json(&read(dir, "generation_config.json")?, &path)?;
     }
     generation = generation.or(GenerationConfig::from_json(&config_text, &config_path)?);
     if let (true, Some(tokenizer)) = (generation.eos_token_ids.is_empty(), &tokenizer) {
@@ -74,16 +85,16 @@ pub fn load_dir(dir: &Path) -> Result<Model, LoadError> {
         tokenizer,
         template,
         generation,
-        Source::Directory(dir.to_path_buf()),
+        Source::Directory(dir.path()),
     )
 }
 
-fn open_weights(dir: &Path) -> Result<safetensors::Tensors, LoadError> {
-    if let Some(path) = optional(dir, "model.safetensors") {
-        return safetensors::open(&path);
+fn open_weights(dir: &Folder) -> Result<safetensors::Tensors, LoadError> {
+    if dir.has("model.safetensors") {
+        return safetensors::open_in(dir, "model.safetensors");
     }
     match optional(dir, "model.safetensors.index.json") {
-        Some(index) => safetensors::open_sharded(&index),
+        Some(_) => safetensors::open_sharded(dir, "model.safetensors.index.json"),
         None => Err(missing(dir, "model.safetensors")),
     }
 }
@@ -97,12 +108,14 @@ struct TokenizerConfig {
 }
 
 impl TokenizerConfig {
-    fn read(dir: &Path) -> Result<Self, LoadError> {
-        let path = dir.join("tokenizer_config.json");
-        let map = if path.is_file() {
-            parse_object_bytes(&read(&path)?).map_err(|source| LoadError::Json {
-                path: path.clone(),
-                source,
+    fn read(dir: &Folder) -> Result<Self, LoadError> {
+        let path = dir.path_of("tokenizer_config.json");
+        let map = if dir.has("tokenizer_config.json") {
+            parse_object_bytes(&read(dir, "tokenizer_config.json")?).map_err(|source| {
+                LoadError::Json {
+                    path: path.clone(),
+                    source,
+                }
             })?
         } else {
             Map::new()
@@ -128,7 +141,7 @@ impl TokenizerConfig {
     }
 
     /// chat_template.jinja, or the `chat_template` of tokenizer_config.json (of several, the one named `default`).
-    fn template(&self, dir: &Path) -> Result<Option<ChatTemplate>, LoadError> {
+    fn template(&self, dir: &Folder) -> Result<Option<ChatTemplate>, LoadError> {
         let wrong = || LoadError::Field {
             path: self.path.clone(),
             field: "chat_template".to_owned(),
@@ -139,7 +152,12 @@ impl TokenizerConfig {
             self.map.get("chat_template"),
         ) {
             (Some(path), _) => {
-                let text = std::fs::read_to_string(&path).map_err(LoadError::io(&path))?;
+                let text = String::from_utf8(read(dir, "chat_template.jinja")?);
+                let text = text.map_err(|_| LoadError::Field {
+                    path: path.clone(),
+                    field: "(file)".to_owned(),
+                    expected: "UTF-8 text",
+                })?;
                 (path, text)
             }
             (None, None | Some(Value::Null)) => return Ok(None),
@@ -162,21 +180,21 @@ impl TokenizerConfig {
     }
 }
 
-fn optional(dir: &Path, file: &str) -> Option<PathBuf> {
-    Some(dir.join(file)).filter(|path| path.is_file())
+fn optional(dir: &Folder, file: &str) -> Option<PathBuf> {
+    dir.has(file).then(|| dir.path_of(file))
 }
 
-fn require(dir: &Path, file: &str) -> Result<PathBuf, LoadError> {
+fn require(dir: &Folder, file: &str) -> Result<PathBuf, LoadError> {
     optional(dir, file).ok_or_else(|| missing(dir, file))
 }
 
-fn missing(dir: &Path, file: &str) -> LoadError {
+fn missing(dir: &Folder, file: &str) -> LoadError {
     LoadError::MissingFile {
-        dir: dir.to_path_buf(),
+        dir: dir.path(),
         file: file.to_owned(),
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
-    std::fs::read(path).map_err(LoadError::io(path))
+fn read(dir: &Folder, file: &str) -> Result<Vec<u8>, LoadError> {
+    dir.read(file).map_err(LoadError::io(&dir.path_of(file)))
 }

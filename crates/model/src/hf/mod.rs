@@ -4,5 +4,5 @@ mod directory;
 pub mod safetensors;
 mod write;
 
-pub use directory::load_dir;
+pub use directory::{load_dir, load_folder};
 pub use write::{SaveOptions, Stored, save, save_tensors, write_atomic};

@@ -2,16 +2,17 @@
 //!
 //! The `safetensors` crate checks the header: its length against the file and against 100 MB, every range against its
 //! shape, no overlaps and no holes. We add: no name twice, dtypes that we can use, and an index that tells the truth.
+//! A matrix in 8-bit codes with a scale per row (`lora::int8`) is read as F32.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::json::parse_object_bytes;
-use crate::{Bytes, Dtype, LoadError, MappedFile, SafetensorsError, Tensor};
+use crate::lora::int8;
+use crate::{Bytes, Dtype, Folder, LoadError, MappedFile, SafetensorsError, Tensor};
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -22,16 +23,26 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// [`LoadError::Io`] or [`LoadError::Safetensors`].
 pub fn open(path: &Path) -> Result<Tensors, LoadError> {
     let file = MappedFile::open(path).map_err(LoadError::io(path))?;
-    tensors_of(&file).map_err(damaged(path))
+    tensors_of(&Bytes::whole(&file)).map_err(damaged(path))
 }
 
-/// Opens all files that `model.safetensors.index.json` names.
+/// Opens one file of a folder.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_in(folder: &Folder, name: &str) -> Result<Tensors, LoadError> {
+    let path = folder.path_of(name);
+    let file = folder.map(name).map_err(LoadError::io(&path))?;
+    tensors_of(&file).map_err(damaged(&path))
+}
+
+/// Opens all files that `name`, such as `model.safetensors.index.json`, names.
 ///
 /// # Errors
 /// [`LoadError`], also when a tensor is not in the shard that the index says.
-pub fn open_sharded(index: &Path) -> Result<Tensors, LoadError> {
-    let dir = index.parent().unwrap_or(Path::new("."));
-    let text = std::fs::read(index).map_err(LoadError::io(index))?;
+pub fn open_sharded(folder: &Folder, name: &str) -> Result<Tensors, LoadError> {
+    let index = &folder.path_of(name);
+    let text = folder.read(name).map_err(LoadError::io(index))?;
     let map = parse_object_bytes(&text).map_err(|source| LoadError::Json {
         path: index.to_path_buf(),
         source,
@@ -62,14 +73,13 @@ pub fn open_sharded(index: &Path) -> Result<Tensors, LoadError> {
     let mut all = Tensors::new();
     let mut names_in = BTreeMap::new();
     for &file in &files {
-        let path = dir.join(file);
-        if !path.exists() {
+        if !folder.has(file) {
             return Err(LoadError::MissingFile {
-                dir: dir.to_path_buf(),
+                dir: folder.path(),
                 file: file.to_owned(),
             });
         }
-        let tensors = open(&path)?;
+        let tensors = open_in(folder, file)?;
         names_in.insert(file, tensors.keys().cloned().collect::<BTreeSet<_>>());
         for (name, tensor) in tensors {
             if all.contains_key(&name) {
@@ -94,15 +104,24 @@ pub fn open_sharded(index: &Path) -> Result<Tensors, LoadError> {
 ///
 /// # Errors
 /// [`SafetensorsError`] for a damaged header or a dtype that we cannot use.
-pub fn tensors_of(file: &Arc<MappedFile>) -> Result<Tensors, SafetensorsError> {
-    let (header_len, metadata) = SafeTensors::read_metadata(file.bytes())
+pub fn tensors_of(file: &Bytes) -> Result<Tensors, SafetensorsError> {
+    let (header_len, metadata) = SafeTensors::read_metadata(file.as_slice())
         .map_err(|e| SafetensorsError::Header(Box::new(e)))?;
     // The crate keeps the last of two equal names; a header that has them is refused.
-    parse_object_bytes(&file.bytes()[8..8 + header_len]).map_err(SafetensorsError::Json)?;
+    parse_object_bytes(&file.as_slice()[8..8 + header_len]).map_err(SafetensorsError::Json)?;
     let data = 8 + header_len;
     let mut tensors = Tensors::new();
+    let mut codes = BTreeMap::new();
     for (name, info) in metadata.tensors() {
+        let (start, end) = info.data_offsets;
+        let bytes = file
+            .slice(data + start..data + end)
+            .expect("read_metadata compared it with the file");
         let dtype = match info.dtype {
+            safetensors::Dtype::I8 if name.ends_with(int8::CODES) => {
+                codes.insert(name, (info.shape.clone(), bytes));
+                continue;
+            }
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::F16 => Dtype::F16,
             safetensors::Dtype::BF16 => Dtype::BF16,
@@ -113,9 +132,6 @@ pub fn tensors_of(file: &Arc<MappedFile>) -> Result<Tensors, SafetensorsError> {
                 });
             }
         };
-        let (start, end) = info.data_offsets;
-        let bytes = Bytes::mapped(file, data + start..data + end)
-            .expect("read_metadata compared it with the file");
         let tensor = Tensor::new(dtype, info.shape.clone(), bytes);
         let tensor = tensor.map_err(|source| SafetensorsError::Tensor {
             name: name.clone(),
@@ -123,7 +139,42 @@ pub fn tensors_of(file: &Arc<MappedFile>) -> Result<Tensors, SafetensorsError> {
         })?;
         tensors.insert(name, tensor);
     }
+    for (name, (shape, codes)) in codes {
+        let base = name.strip_suffix(int8::CODES).unwrap_or(&name);
+        let tensor = from_int8(base, shape, &codes, &mut tensors)?;
+        if tensors.insert(base.to_owned(), tensor).is_some() {
+            return Err(SafetensorsError::Twice {
+                name: base.to_owned(),
+            });
+        }
+    }
     Ok(tensors)
+}
+
+/// The matrix that 8-bit codes stand for, with the scales that are among `tensors`.
+fn from_int8(
+    name: &str,
+    shape: Vec<usize>,
+    codes: &Bytes,
+    tensors: &mut Tensors,
+) -> Result<Tensor, SafetensorsError> {
+    let scales = tensors.remove(&format!("{name}{}", int8::SCALES));
+    let scales = scales.as_ref().and_then(Tensor::as_f32);
+    let (rows, cols) = match (&shape[..], scales) {
+        (&[rows, cols], Some(scales)) if scales.len() == rows => (rows, cols),
+        _ => {
+            return Err(SafetensorsError::Scales {
+                name: name.to_owned(),
+            });
+        }
+    };
+    debug_assert_eq!(rows * cols, codes.len());
+    let scales = scales.unwrap_or_default();
+    let values = int8::dequantize(bytemuck::cast_slice(codes.as_slice()), scales, cols);
+    Tensor::from_f32(shape, &values).map_err(|source| SafetensorsError::Tensor {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 fn damaged(path: &Path) -> impl Fn(SafetensorsError) -> LoadError {

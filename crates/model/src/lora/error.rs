@@ -159,6 +159,21 @@ pub enum AdapterError {
         /// Why not.
         reason: &'static str,
     },
+    /// A merge would change the prompt as well.
+    #[error(
+        "the adapter {name} is activated: it leaves the prompt to the base, and merged weights could not; \
+         export it as `lora` or `peft` instead"
+    )]
+    Activated {
+        /// The adapter.
+        name: String,
+    },
+    /// A dtype that merged weights are not written in.
+    #[error("merged weights are written in F32 or BF16, not in {dtype}")]
+    MergedDtype {
+        /// The dtype that was asked for.
+        dtype: crate::Dtype,
+    },
 }
 
 impl From<crate::LoadError> for AdapterError {

@@ -10,7 +10,7 @@ use std::path::Path;
 use super::error::AdapterError;
 use super::{Adapter, LoraPair, module_name};
 use crate::gguf::{self, Entry, Gguf, GgufError, GgufWriter, Order, Value};
-use crate::{Config, Linear, MappedFile, Tensor};
+use crate::{Bytes, Config, Linear, MappedFile, Tensor};
 
 pub(super) fn load(path: &Path, base: &Config) -> Result<Adapter, AdapterError> {
     let io_error = |source| AdapterError::Io {
@@ -18,7 +18,8 @@ pub(super) fn load(path: &Path, base: &Config) -> Result<Adapter, AdapterError> 
         source,
     };
     let file = MappedFile::open(path).map_err(io_error)?;
-    let gguf = Gguf::parse(file.bytes())?;
+    let file = Bytes::whole(&file);
+    let gguf = Gguf::parse(file.as_slice())?;
     let meta = &gguf.metadata;
     check_kind(&gguf, base)?;
     let alpha = meta.number("adapter.lora.alpha")?;

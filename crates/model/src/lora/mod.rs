@@ -8,14 +8,17 @@
 
 mod error;
 mod gguf;
+pub(crate) mod int8;
+mod merge;
 mod peft;
 mod peft_config;
 
 use std::path::Path;
 
 pub use error::AdapterError;
+pub use merge::save_merged;
 
-use crate::{Config, ContentHash, Linear, Tensor};
+use crate::{Config, ContentHash, Folder, Linear, Tensor};
 
 /// The two matrices of one linear layer.
 #[derive(Debug, Clone)]
@@ -60,7 +63,7 @@ impl Adapter {
     pub fn load(path: impl AsRef<Path>, base: &Config) -> Result<Adapter, AdapterError> {
         let path = path.as_ref();
         if path.is_dir() {
-            return peft::load(path, base);
+            return peft::load(&Folder::disk(path), base);
         }
         if path
             .extension()
@@ -72,6 +75,17 @@ impl Adapter {
             path: path.display().to_string(),
             hint: "",
         })
+    }
+
+    /// As [`Adapter::load`], for a PEFT directory that may be inside a bundle.
+    ///
+    /// # Errors
+    /// As [`Adapter::load`].
+    pub fn load_from(folder: &Folder, base: &Config) -> Result<Adapter, AdapterError> {
+        match folder {
+            Folder::Disk(path) => Self::load(path, base),
+            Folder::Bundle { .. } => peft::load(folder, base),
+        }
     }
 
     /// An adapter from its parts, for trainers and tests; checked as a loaded one.

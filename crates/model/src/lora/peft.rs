@@ -14,7 +14,7 @@ use super::peft_config::PeftConfig;
 use super::{Adapter, LoraPair, module_name};
 use crate::hf::safetensors;
 use crate::hf::{save_tensors, write_atomic};
-use crate::{Config, Linear, Tensor};
+use crate::{Config, Folder, Linear, Tensor};
 
 const CONFIG: &str = "adapter_config.json";
 const TENSORS: &str = "adapter_model.safetensors";
@@ -24,23 +24,23 @@ const PREFIX: &str = "base_model.model.";
 /// Matrices of one module as they come in.
 type Halves = (Option<Tensor>, Option<Tensor>);
 
-pub(super) fn load(dir: &Path, base: &Config) -> Result<Adapter, AdapterError> {
-    let (config_path, tensors_path) = (dir.join(CONFIG), dir.join(TENSORS));
-    if !config_path.is_file() || !tensors_path.is_file() {
-        let pickle = dir.join("adapter_model.bin").is_file();
+pub(super) fn load(dir: &Folder, base: &Config) -> Result<Adapter, AdapterError> {
+    if !dir.has(CONFIG) || !dir.has(TENSORS) {
+        let pickle = dir.has("adapter_model.bin");
         let hint = if pickle {
             "; pickle files are not read, save it with safe_serialization"
         } else {
             ""
         };
         return Err(AdapterError::NotAnAdapter {
-            path: dir.display().to_string(),
+            path: dir.path().display().to_string(),
             hint,
         });
     }
-    let text = fs::read(&config_path).map_err(|source| io_error(&config_path, source))?;
+    let text = dir.read(CONFIG);
+    let text = text.map_err(|source| io_error(&dir.path_of(CONFIG), source))?;
     let config = PeftConfig::parse(&text)?;
-    let mut found = halves(safetensors::open(&tensors_path)?, base)?;
+    let mut found = halves(safetensors::open_in(dir, TENSORS)?, base)?;
     let mut layers = vec![[const { None }; 7]; base.num_hidden_layers];
     for (layer, pairs) in layers.iter_mut().enumerate() {
         for linear in Linear::ALL {
@@ -90,11 +90,7 @@ pub(super) fn load(dir: &Path, base: &Config) -> Result<Adapter, AdapterError> {
             pairs[linear as usize] = Some(pair);
         }
     }
-    let name = dir.file_name().map_or_else(
-        || dir.display().to_string(),
-        |name| name.to_string_lossy().into_owned(),
-    );
-    Adapter::new(name, config.invocation, layers, base)
+    Adapter::new(dir.name(), config.invocation, layers, base)
 }
 
 /// Sorts the tensors by layer and linear; refuses every other tensor.

@@ -46,6 +46,14 @@ pub enum QuantError {
         /// Largest magnitude of the block.
         magnitude: f32,
     },
+    /// Finite, but beyond the largest f16.
+    #[error("value {index} is {value}, which overflows an f16")]
+    Half {
+        /// Position in the slice.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
     /// The format can be read but is not written here.
     #[error("quantizing to {dtype} is not supported; use Q8_0 or Q4_0")]
     Format {

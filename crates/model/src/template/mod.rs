@@ -180,6 +180,11 @@ impl ChatTemplate {
         Ok(with.strip_prefix(&without).unwrap_or_default().to_owned())
     }
 
+    /// The variables for special tokens: `bos_token`, `eos_token`, and so on.
+    pub fn special(&self) -> &Map<String, serde_json::Value> {
+        &self.special
+    }
+
     /// The Jinja source.
     pub fn source(&self) -> &str {
         &self.source

@@ -30,7 +30,8 @@ struct Pre {
     add_bos: bool,
 }
 
-enum Cut {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
     /// By this pattern.
     Pattern(&'static str),
     /// As GPT-2.
@@ -66,6 +67,27 @@ fn pre(name: &str) -> Option<Pre> {
         "gpt-2" | "phi-2" => Some(plain(Cut::Gpt2)),
         _ => None,
     }
+}
+
+/// The cut by a pattern that is one of ours.
+pub(super) fn pattern(text: &str) -> Option<Cut> {
+    let known = [QWEN2, LLAMA3, TEKKEN].into_iter();
+    known.filter(|p| *p == text).map(Cut::Pattern).next()
+}
+
+/// The value of `tokenizer.ggml.pre` that means this.
+pub(super) fn name_of(cut: &Cut, nfc: bool, ignore_merges: bool) -> Option<&'static str> {
+    let names = [
+        "qwen2",
+        "deepseek-r1-qwen",
+        "llama-bpe",
+        "tekken",
+        "smollm",
+        "gpt-2",
+    ];
+    names.into_iter().find(|name| {
+        pre(name).is_some_and(|p| p.cut == *cut && p.nfc == nfc && p.ignore_merges == ignore_merges)
+    })
 }
 
 /// The parts of the tokenizer.

@@ -6,6 +6,7 @@
 
 mod bpe;
 mod spm;
+pub(super) mod write;
 
 use std::collections::HashMap;
 

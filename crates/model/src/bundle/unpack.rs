@@ -1,0 +1,57 @@
+//! The parts of a bundle as files again, byte for byte.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Bundle, BundleError, CHUNK, place};
+use crate::write_atomic;
+
+impl Bundle {
+    /// Writes every part below `dir`, which must be empty or not exist, and compares its hash on the way. `progress` is told the bytes that
+    /// are written, and those of all parts.
+    ///
+    /// # Errors
+    /// [`BundleError::NotEmpty`], [`BundleError::Damaged`], or a failed write. Files that were written before stay.
+    pub fn unpack(
+        &self,
+        dir: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), BundleError> {
+        fs::create_dir_all(dir).map_err(BundleError::io(dir))?;
+        let mut there = fs::read_dir(dir).map_err(BundleError::io(dir))?;
+        if there.next().is_some() {
+            let path = dir.to_path_buf();
+            return Err(BundleError::NotEmpty { path });
+        }
+        let parts = &self.manifest().parts;
+        let all: u64 = parts.iter().map(|part| part.size).sum();
+        let mut done = 0;
+        for part in parts {
+            let path = place(dir, &part.path);
+            let folder = path.parent().unwrap_or(dir);
+            fs::create_dir_all(folder).map_err(BundleError::io(folder))?;
+            let bytes = self.bytes_of(part);
+            let (mut hasher, mut buffer) = (blake3::Hasher::new(), Vec::new());
+            let mut damage = None;
+            let written = write_atomic(&path, |file| {
+                for at in (0..bytes.len()).step_by(CHUNK) {
+                    bytes.read_into(at..bytes.len().min(at + CHUNK), &mut buffer)?;
+                    hasher.update(&buffer);
+                    file.write_all(&buffer)?;
+                    done += buffer.len() as u64;
+                    progress(done, all);
+                }
+                // An error keeps the damaged part from being renamed to its name.
+                self.compare(part, &hasher).map_err(|error| {
+                    damage = Some(error);
+                    std::io::Error::other("damaged")
+                })
+            });
+            if let Some(error) = damage {
+                return Err(error);
+            }
+            written.map_err(BundleError::io(&path))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! Adapters in 8 bits (METHOD 6): each row of a matrix, which is an output channel, has one scale, x = scale * q with q in -127..=127.
+//!
+//! In the file a matrix X is two tensors: `X.int8`, I8 of the same shape, and `X.int8_scale`, F32 with one number per row. The reader of
+//! safetensors files puts them together again as F32 ([`crate::hf::safetensors`]); the names keep a program that does not know them from
+//! taking the codes for values.
+
+use std::path::Path;
+
+use safetensors::tensor::TensorView;
+
+use super::{Adapter, AdapterError, LoraPair};
+use crate::hf::safetensors as files;
+use crate::{Config, LoadError, SafetensorsError, Tensor};
+
+/// Names of the two tensors that stand for `name`.
+pub(crate) const CODES: &str = ".int8";
+pub(crate) const SCALES: &str = ".int8_scale";
+
+/// Codes and scales of a matrix `[rows, cols]`: the largest magnitude of a row becomes 127, ties go to the even code.
+fn quantize(values: &[f32], cols: usize) -> (Vec<i8>, Vec<f32>) {
+    let mut codes = Vec::with_capacity(values.len());
+    let mut scales = Vec::new();
+    for row in values.chunks_exact(cols.max(1)) {
+        let largest = row.iter().fold(0f32, |m, x| m.max(x.abs()));
+        let scale = largest / 127.0;
+        let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        codes.extend(
+            row.iter()
+                .map(|x| (x * inverse).round_ties_even().clamp(-127.0, 127.0) as i8),
+        );
+        scales.push(scale);
+    }
+    (codes, scales)
+}
+
+/// The values that codes and scales stand for.
+pub(crate) fn dequantize(codes: &[i8], scales: &[f32], cols: usize) -> Vec<f32> {
+    let rows = codes.chunks_exact(cols.max(1)).zip(scales);
+    rows.flat_map(|(row, scale)| row.iter().map(move |&q| scale * f32::from(q)))
+        .collect()
+}
+
+/// The bytes of a safetensors file with the matrices of the one at `path` in 8 bits.
+///
+/// # Errors
+/// [`LoadError`] for a file that cannot be read or written again.
+pub(crate) fn encode(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let mut stored = Vec::new();
+    for (name, tensor) in files::open(path)? {
+        let (codes, scales) = quantize(&tensor.to_f32(), tensor.cols());
+        stored.push((name, tensor.shape, codes, scales));
+    }
+    let failed = |error: safetensors::SafeTensorError| LoadError::Safetensors {
+        path: path.to_path_buf(),
+        source: SafetensorsError::Header(Box::new(error)),
+    };
+    let mut views = Vec::new();
+    for (name, shape, codes, scales) in &stored {
+        let codes = TensorView::new(
+            safetensors::Dtype::I8,
+            shape.clone(),
+            bytemuck::cast_slice(codes),
+        );
+        let bytes = bytemuck::cast_slice(scales);
+        let scales = TensorView::new(safetensors::Dtype::F32, vec![scales.len()], bytes);
+        views.push((format!("{name}{CODES}"), codes.map_err(failed)?));
+        views.push((format!("{name}{SCALES}"), scales.map_err(failed)?));
+    }
+    safetensors::serialize(views, None).map_err(failed)
+}
+
+/// The adapter with its matrices rounded to 8 bits.
+///
+/// # Errors
+/// [`AdapterError`] as [`Adapter::new`].
+pub(crate) fn rounded(adapter: &Adapter, base: &Config) -> Result<Adapter, AdapterError> {
+    let round = |tensor: &Tensor| {
+        let (codes, scales) = quantize(&tensor.to_f32(), tensor.cols());
+        let values = dequantize(&codes, &scales, tensor.cols());
+        Tensor::from_f32(tensor.shape.clone(), &values).expect("as many values as before")
+    };
+    let pair = |pair: &LoraPair| LoraPair {
+        a: round(&pair.a),
+        b: round(&pair.b),
+        scale: pair.scale,
+    };
+    let layer =
+        |pairs: &[Option<LoraPair>; 7]| std::array::from_fn(|i| pairs[i].as_ref().map(pair));
+    let layers = adapter.layers.iter().map(layer).collect();
+    Adapter::new(
+        adapter.name.clone(),
+        adapter.invocation.clone(),
+        layers,
+        base,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_within_half_a_step() {
+        let values = [
+            0.5, -1.27, 0.004, 1.27, 0.0, 0.0, 0.0, 0.0, 1e-30, -3e-30, 2e-30, 0.0,
+        ];
+        let (codes, scales) = quantize(&values, 4);
+        assert_eq!(codes[..8], [50, -127, 0, 127, 0, 0, 0, 0]);
+        let back = dequantize(&codes, &scales, 4);
+        for (i, (got, want)) in back.iter().zip(values).enumerate() {
+            let half = scales[i / 4] * 0.5001;
+            assert!((got - want).abs() <= half, "{i}: {got} for {want}");
+        }
+    }
+}

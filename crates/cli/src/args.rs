@@ -2,6 +2,8 @@
 //!
 //! A flag wins over its environment variable. Flags shared by commands stand in `args/`.
 
+pub(crate) mod bundle;
+pub(crate) mod export;
 pub(crate) mod model;
 pub(crate) mod sampling;
 pub(crate) mod vote;
@@ -12,6 +14,8 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edgethink_reason::query::DEFAULT_CONTINUATION;
 
+pub(crate) use bundle::BundleCommand;
+pub(crate) use export::ExportCommand;
 pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use vote::VoteArgs;
@@ -59,6 +63,12 @@ pub(crate) enum Command {
     /// Measure answers on a data set
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Write a model or an adapter for other programs
+    #[command(subcommand)]
+    Export(ExportCommand),
+    /// One file with base, adapters, heads and tokenizer: pack, unpack, verify, show
+    #[command(subcommand)]
+    Bundle(BundleCommand),
     /// Train a model or an adapter by a recipe
     #[cfg(feature = "train")]
     #[command(subcommand)]

@@ -5,8 +5,10 @@
 mod args;
 mod ask;
 mod bench;
+mod bundle;
 mod chat;
 mod eval;
+mod export;
 mod info;
 mod interrupt;
 mod json;
@@ -45,6 +47,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),
+        Command::Bundle(command) => bundle::run(&command),
+        Command::Export(command) => export::run(&command),
         #[cfg(feature = "train")]
         Command::Train(command) => train::run(&command),
         Command::Completions { shell } => {

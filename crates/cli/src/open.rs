@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use edgethink_engine::{Engine, EngineOptions, KvFormat, Sampling, WeightFormat};
-use edgethink_model::{Adapter, GenerationConfig, HeadFile, LoadOptions, Model};
+use edgethink_model::{Adapter, Bundle, Folder, GenerationConfig, HeadFile, LoadOptions, Model};
 use edgethink_reason::{
     Aggregate, EarlyStop, Effort, Input, MinThink, Query, Reasoner, Scoring, Switcher, Think,
     ThoughtFormat, VerifierHead,
@@ -44,6 +44,13 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
         Some(model) => (model.clone(), model.clone()),
         None => ("pocket".to_owned(), text(&pocket::directory()?)?),
     };
+    let bundle = match Path::new(&path) {
+        file if Bundle::is_one(file) => {
+            let bundle = Bundle::open(file);
+            Some(bundle.with_context(|| format!("cannot open the bundle {path}"))?)
+        }
+        _ => None,
+    };
     // A directory with base/ and adapter/, switcher/ and verifier/ holds a whole, as training a pocket leaves it.
     let root = Path::new(&path);
     let pair = root.join("base/config.json").is_file() && !root.join("config.json").is_file();
@@ -52,38 +59,49 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
     } else {
         path.clone()
     };
-    let part = |given: Option<&str>, name: &str, file: &str| match given {
-        Some("none") => Ok(None),
-        Some(path) => Ok(Some(path.to_owned())),
-        None if root.join(name).join(file).is_file() => text(&root.join(name)).map(Some),
-        None => Ok(None),
+    let part = |given: Option<&str>, name: &str, file: &str| match (given, &bundle) {
+        (Some("none"), _) => None,
+        (Some(given), Some(bundle)) => {
+            let adapters = &bundle.manifest().adapters;
+            let within = adapters.iter().find(|entry| entry.name == given);
+            Some(within.map_or_else(|| Folder::disk(given), |entry| bundle.folder(&entry.folder)))
+        }
+        (Some(path), None) => Some(Folder::disk(path)),
+        (None, Some(bundle)) => Some(bundle.folder(name)).filter(|folder| folder.has(file)),
+        (None, None) => Some(Folder::disk(root.join(name))).filter(|folder| folder.has(file)),
     };
-    let adapter = part(args.adapter.as_deref(), "adapter", "adapter_config.json")?;
-    let switcher = part(args.switcher.as_deref(), "switcher", "head.json")?;
-    let verifier = part(args.verifier.as_deref(), "verifier", "head.json")?;
+    let adapter = part(args.adapter.as_deref(), "adapter", "adapter_config.json");
+    let switcher = part(args.switcher.as_deref(), "switcher", "head.json");
+    let verifier = part(args.verifier.as_deref(), "verifier", "head.json");
     let model = load_model(&base, args.offline)?;
     let (adapter, format) = match adapter {
         None => (None, ThoughtFormat::default()),
-        Some(path) => {
-            let unusable = || format!("cannot use the adapter {path}");
-            let adapter = Adapter::load(&path, &model.config).with_context(unusable)?;
-            let format = ThoughtFormat::beside(Path::new(&path)).with_context(unusable)?;
+        Some(folder) => {
+            let unusable = || format!("cannot use the adapter {}", folder.path().display());
+            let adapter = Adapter::load_from(&folder, &model.config).with_context(unusable)?;
+            let format = ThoughtFormat::of(&folder).with_context(unusable)?;
             (Some(adapter), format)
         }
     };
-    let unusable = |what: &str, path: &str| {
-        format!("cannot use the {what} {path} (--{what} none does without)")
+    let unusable = |what: &str, folder: &Folder| {
+        let path = folder.path();
+        format!(
+            "cannot use the {what} {} (--{what} none does without)",
+            path.display()
+        )
     };
     let switcher = switcher
-        .map(|path| {
-            Switcher::load(Path::new(&path), &model).with_context(|| unusable("switcher", &path))
+        .map(|folder| -> Result<Switcher> {
+            let why = || unusable("switcher", &folder);
+            let file = HeadFile::load_from(&folder).with_context(why)?;
+            Switcher::new(&file, &model.hash()?, model.config.hidden_size).with_context(why)
         })
         .transpose()?;
     let verifier = verifier
-        .map(|path| -> Result<VerifierHead> {
-            let file =
-                HeadFile::load(Path::new(&path)).with_context(|| unusable("verifier", &path))?;
-            VerifierHead::new(&file, &model).with_context(|| unusable("verifier", &path))
+        .map(|folder| -> Result<VerifierHead> {
+            let why = || unusable("verifier", &folder);
+            let file = HeadFile::load_from(&folder).with_context(why)?;
+            VerifierHead::new(&file, &model).with_context(why)
         })
         .transpose()?;
     Ok(Opened {

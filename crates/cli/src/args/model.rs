@@ -6,10 +6,10 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// Model directory, .gguf file or hub id [default: the pocket model in this program]
+    /// Model directory, .gguf or .edgethink file, or hub id [default: the pocket model in this program]
     #[arg(long, short = 'M', value_name = "MODEL", env = "EDGETHINK_MODEL")]
     pub(crate) model: Option<String>,
-    /// LoRA adapter: PEFT directory or .gguf file; "none" for no adapter
+    /// LoRA adapter: PEFT directory, .gguf file, or name in the bundle; "none" for no adapter
     #[arg(long, short = 'A', value_name = "ADAPTER", env = "EDGETHINK_ADAPTER")]
     pub(crate) adapter: Option<String>,
     /// Switcher: a directory with head.json; "none" for no switcher [default: the one beside the adapter]

@@ -1,7 +1,7 @@
 //! The trained verifier: score = sigmoid(w . h + c l + b).
 //!
-//! h `[E]` is the final hidden state of the question's last token (METHOD 5). The term c l is ours and may be absent: l is the mean
-//! log-probability of the response's tokens, nats, which decoding gives for nothing.
+//! h `[E]` is the final hidden state of the question's last token (METHOD 5). The term c l is ours and may be absent: l is the
+//! [`confidence`] of the response, which decoding gives for nothing.
 //!
 //! Its file is a [`HeadFile`] of the kind `verifier` with the tensors `weight` w `[E]`, `bias` b `[1]` and perhaps `confidence` c `[1]`,
 //! and the setting `question`, the text that follows the response. Training standardises its inputs; the file holds the weights for plain
@@ -18,6 +18,16 @@ pub const KIND: &str = "verifier";
 pub const QUESTION: &str = "question";
 /// The wording where nothing else was measured to be better (METHOD 5).
 pub const DEFAULT_QUESTION: &str = "\nIs this answer correct?";
+
+/// Surprise below which responses are equally sure, nats per token.
+const SURE: f64 = 1e-3;
+
+/// How sure the model was of a response: -ln of its mean surprise, from the mean log-probability of its tokens, nats.
+///
+/// The logarithm makes scores calibrated: a surprise of 0.4 says little more than one of 0.2, one of 0.004 much more than 0.02.
+pub fn confidence(mean_logprob: f32) -> f64 {
+    -(SURE - f64::from(mean_logprob)).ln()
+}
 
 /// A linear layer on a hidden state, and the question that the state answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,7 +123,7 @@ impl VerifierHead {
             .map(|(&h, &w)| f64::from(h) * f64::from(w))
             .sum();
         let confidence = match (self.confidence, mean_logprob) {
-            (Some(c), Some(l)) => f64::from(c) * f64::from(l),
+            (Some(c), Some(l)) => f64::from(c) * confidence(l),
             (Some(_), None) => return Err(VerifierError::Confidence),
             (None, _) => 0.0,
         };
@@ -172,11 +182,15 @@ mod tests {
     fn confidence_is_one_more_term_where_the_head_has_it() {
         let sure = VerifierHead {
             confidence: Some(3.0),
-            ..head(&[2.0], 1.0)
+            ..head(&[2.0], -0.5)
         };
-        // 2 * 0.5 + 3 * -0.5 + 1 = 0.5
-        let score = sure.score(&[0.5], Some(-0.5)).expect("a score");
-        assert!((score - 0.622_459_3).abs() < 1e-7);
+        // l = -ln(0.001 + 0.999) = 0; 2 * 0.5 + 3 * 0 - 0.5 = 0.5
+        let score = sure.score(&[0.5], Some(-0.999)).expect("a score");
+        assert!((score - 0.622_459_3).abs() < 1e-6);
+        // l = -ln(0.01)
+        assert!((confidence(-0.009) - 4.605_170_2).abs() < 1e-5);
+        let nan = sure.score(&[0.5], Some(f32::NAN));
+        assert!(matches!(nan, Err(VerifierError::NotANumber)), "{nan:?}");
         let error = sure.score(&[0.5], None);
         assert!(matches!(error, Err(VerifierError::Confidence)), "{error:?}");
         let plain = head(&[2.0], 1.0);

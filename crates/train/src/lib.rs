@@ -2,9 +2,9 @@
 //!
 //! [`base`] trains every parameter of a network, from scratch or from an existing model; [`sft`] trains a LoRA
 //! adapter on a frozen base; [`grpo`] makes its thoughts short by reinforcement learning; [`switcher`] trains the
-//! head that says which queries need one. Each reads a recipe ([`BaseRecipe`], [`SftRecipe`], [`GrpoRecipe`],
-//! [`SwitcherRecipe`]), tells a [`Progress`] what happens, and
-//! writes what Hugging Face tools read. Only this crate knows the tensor library, and none of its types leave it.
+//! head that says which queries need one; [`verifier`] the head that says how likely a response is right. Each reads a
+//! recipe ([`BaseRecipe`], [`SftRecipe`], [`GrpoRecipe`], [`SwitcherRecipe`], [`VerifierRecipe`]), tells a
+//! [`Progress`] what happens, and writes what Hugging Face tools read. Only this crate knows the tensor library, and none of its types leave it.
 
 mod base;
 mod base_model;
@@ -22,6 +22,7 @@ mod recipe;
 mod run;
 mod sft;
 mod switcher;
+mod verifier;
 
 pub use base::{Summary, base};
 pub use error::TrainError;
@@ -39,4 +40,8 @@ pub use sft::sft;
 pub use switcher::{
     AverageRecipe, HeadRecipe, LabelledRecipe, SetRecipe, StatesRecipe, SwitcherRecipe,
     SwitcherRunRecipe, SwitcherSummary, switcher,
+};
+pub use verifier::{
+    SampleRecipe, VerifiedRecipe, VerifierDataRecipe, VerifierHeadRecipe, VerifierRecipe,
+    VerifierRunRecipe, VerifierSummary, verifier,
 };

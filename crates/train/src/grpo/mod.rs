@@ -12,7 +12,7 @@ mod golden;
 mod guard;
 mod objective;
 mod policy;
-mod questions;
+pub(crate) mod questions;
 mod recipe;
 mod record;
 mod reward;

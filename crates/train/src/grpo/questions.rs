@@ -12,7 +12,7 @@ use crate::{data::json_lines, error::TrainError, params::generator};
 /// A question with its expected answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Question {
-    messages: Vec<Message>,
+    pub messages: Vec<Message>,
     pub answer: String,
 }
 
@@ -158,7 +158,8 @@ impl<'a> Questions<'a> {
     }
 }
 
-fn parse(row: &Value, answer: &str) -> Result<Question, String> {
+/// A row as a question; `answer` names the field with the expected answer.
+pub(crate) fn parse(row: &Value, answer: &str) -> Result<Question, String> {
     let messages = match row.get("prompt") {
         Some(Value::String(text)) => vec![Message::new("user", text.clone())],
         Some(list @ Value::Array(_)) => serde_json::from_value::<Vec<Message>>(list.clone())

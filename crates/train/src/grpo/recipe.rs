@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use edgethink_engine::{KvFormat, WeightFormat};
 use serde::{Deserialize, Serialize};
 
 use super::reward::Reward;
@@ -133,6 +134,26 @@ pub enum RolloutKv {
     F16,
     /// 8 bits.
     Int8,
+}
+
+impl From<RolloutWeights> for WeightFormat {
+    fn from(weights: RolloutWeights) -> Self {
+        match weights {
+            RolloutWeights::Stored => Self::Stored,
+            RolloutWeights::Q8 => Self::Q8,
+            RolloutWeights::Q4 => Self::Q4,
+        }
+    }
+}
+
+impl From<RolloutKv> for KvFormat {
+    fn from(kv: RolloutKv) -> Self {
+        match kv {
+            RolloutKv::F32 => Self::F32,
+            RolloutKv::F16 => Self::F16,
+            RolloutKv::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// The loss.

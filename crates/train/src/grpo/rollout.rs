@@ -3,15 +3,11 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use edgethink_engine::{
-    AdapterId, AdapterSpan, Engine, EngineOptions, Event, FinishReason, Isa, KvFormat, Request,
-    Sampling, WeightFormat,
+    AdapterId, AdapterSpan, Engine, EngineOptions, Event, FinishReason, Isa, Request, Sampling,
 };
 use edgethink_model::{Adapter, Model};
 
-use super::{
-    questions::Prompt,
-    recipe::{RolloutKv, RolloutRecipe, RolloutWeights},
-};
+use super::{questions::Prompt, recipe::RolloutRecipe};
 use crate::error::TrainError;
 
 /// One completion.
@@ -70,16 +66,8 @@ impl Sampler {
         let options = EngineOptions {
             threads,
             isa: Isa::detect(),
-            weights: match recipe.weights {
-                RolloutWeights::Stored => WeightFormat::Stored,
-                RolloutWeights::Q8 => WeightFormat::Q8,
-                RolloutWeights::Q4 => WeightFormat::Q4,
-            },
-            kv: match recipe.kv {
-                RolloutKv::F32 => KvFormat::F32,
-                RolloutKv::F16 => KvFormat::F16,
-                RolloutKv::Int8 => KvFormat::Int8,
-            },
+            weights: recipe.weights.into(),
+            kv: recipe.kv.into(),
             kv_tokens: recipe.max_sequences * longest,
             max_sequences: recipe.max_sequences,
             ..EngineOptions::for_model(&model.config)

@@ -149,6 +149,47 @@ pub enum Event {
         /// Seconds of the run.
         seconds: f64,
     },
+    /// Responses for a verifier are drawn, or those of an earlier run found.
+    VerifierStarted {
+        /// Questions to learn from.
+        questions: usize,
+        /// Questions to measure with.
+        held_out: usize,
+        /// Questions left out as too long.
+        dropped: usize,
+        /// Responses wanted.
+        samples: usize,
+        /// Responses that an earlier run has drawn.
+        found: usize,
+        /// There were responses of other settings; they are replaced.
+        replaced: bool,
+    },
+    /// More responses were drawn and graded.
+    Sampled {
+        /// Responses there are.
+        done: usize,
+        /// Responses wanted.
+        total: usize,
+        /// Share of right ones among those of this run.
+        accuracy: f64,
+        /// Tokens of responses per second.
+        tokens_per_second: f64,
+        /// Seconds to go at this speed.
+        eta_seconds: f64,
+    },
+    /// The verifier was written.
+    VerifierFinished {
+        /// Its directory.
+        path: PathBuf,
+        /// Responses learnt from.
+        samples: usize,
+        /// Area under the ROC curve on held-out questions.
+        auroc: Option<f64>,
+        /// Expected calibration error on them.
+        ece: f64,
+        /// Seconds of this run.
+        seconds: f64,
+    },
     /// A checkpoint was written.
     Saved {
         /// Steps made.

@@ -53,7 +53,12 @@ pub(crate) fn curves(dir: &Path, name: &str, panels: &[Panel<'_>]) -> Result<(),
                 .map(|(metric, label)| (*label, points(&rows, metric)))
                 .filter(|(_, points)| !points.is_empty())
                 .collect();
-            draw_panel(&area, panel.title, &series)?;
+            let axes = Axes {
+                title: panel.title,
+                x: "step",
+                y: "",
+            };
+            draw_panel(&area, &axes, &series)?;
         }
         Ok(())
     })
@@ -68,9 +73,26 @@ fn points(rows: &[Value], metric: &str) -> Vec<(f64, f64)> {
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a picture of curves says beside them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Axes<'a> {
+    pub title: &'a str,
+    pub x: &'a str,
+    pub y: &'a str,
+}
+
+/// Draws curves through points into `path`; x begins at 0.
+pub(crate) fn lines(
+    path: &Path,
+    axes: &Axes<'_>,
+    series: &[(&str, Vec<(f64, f64)>)],
+) -> Result<(), TrainError> {
+    write(path, PANEL, |area| draw_panel(area, axes, series))
+}
+
 fn draw_panel(
     area: &Drawing<'_>,
-    title: &str,
+    axes: &Axes<'_>,
     series: &[(&str, Vec<(f64, f64)>)],
 ) -> Result<(), Failed> {
     let all = || series.iter().flat_map(|(_, points)| points);
@@ -83,7 +105,7 @@ fn draw_panel(
         _ => (0.0, 1.0),
     };
     let mut chart = ChartBuilder::on(area)
-        .caption(title, FONT)
+        .caption(axes.title, FONT)
         .margin(10)
         .x_label_area_size(28)
         .y_label_area_size(52)
@@ -92,9 +114,10 @@ fn draw_panel(
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
-        .x_label_formatter(&|x| format!("{x:.0}"))
+        .x_label_formatter(&short)
         .y_label_formatter(&short)
-        .x_desc("step")
+        .x_desc(axes.x)
+        .y_desc(axes.y)
         .draw()
         .map_err(|e| e.to_string())?;
     for ((label, points), colour) in series.iter().zip(COLOURS) {

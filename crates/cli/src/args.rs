@@ -7,6 +7,7 @@ pub(crate) mod export;
 pub(crate) mod model;
 pub(crate) mod sampling;
 pub(crate) mod vote;
+pub(crate) mod votes;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub(crate) use export::ExportCommand;
 pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use vote::VoteArgs;
+pub(crate) use votes::VotesArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -348,6 +350,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum EvalCommand {
     /// Accuracy and length on a JSONL file of {"prompt", "answer"}
     Jsonl(EvalArgs),
+    /// What N answers and a vote are worth, from samples with scores
+    Votes(VotesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -409,6 +413,14 @@ pub(crate) enum TrainCommand {
     #[command(after_help = "Example:
   edgethink train grpo --config recipes/pocket/grpo.toml")]
     Grpo(RecipeArgs),
+    /// Train a verifier: the head that says how likely a response is right
+    #[command(
+        after_help = "Draws responses, grades them, and fits the head; a stopped run goes on where it was.
+
+Example:
+  edgethink train verifier --config recipes/pocket/verifier.toml"
+    )]
+    Verifier(RecipeArgs),
     /// Generate the pocket model's training text
     #[command(after_help = "Example:
   edgethink train data --config recipes/pocket/data.toml")]

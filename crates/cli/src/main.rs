@@ -19,6 +19,7 @@ mod show;
 mod table;
 #[cfg(feature = "train")]
 mod train;
+mod votes;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),
         Command::Bundle(command) => bundle::run(&command),
         Command::Export(command) => export::run(&command),
+        Command::Eval(EvalCommand::Votes(args)) => votes::run(&args),
         #[cfg(feature = "train")]
         Command::Train(command) => train::run(&command),
         Command::Completions { shell } => {

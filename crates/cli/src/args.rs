@@ -6,8 +6,8 @@ pub(crate) mod bundle;
 pub(crate) mod export;
 pub(crate) mod model;
 pub(crate) mod sampling;
+pub(crate) mod switcher;
 pub(crate) mod vote;
-pub(crate) mod votes;
 
 use std::path::PathBuf;
 
@@ -19,8 +19,8 @@ pub(crate) use bundle::BundleCommand;
 pub(crate) use export::ExportCommand;
 pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
+pub(crate) use switcher::{AskedArgs, CalibrateArgs, EvalSwitchArgs, Mix};
 pub(crate) use vote::VoteArgs;
-pub(crate) use votes::VotesArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -71,6 +71,8 @@ pub(crate) enum Command {
     /// One file with base, adapters, heads and tokenizer: pack, unpack, verify, show
     #[command(subcommand)]
     Bundle(BundleCommand),
+    /// Set the threshold of a switcher: how often it lets the model think
+    Calibrate(CalibrateArgs),
     /// Train a model or an adapter by a recipe
     #[cfg(feature = "train")]
     #[command(subcommand)]
@@ -350,8 +352,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum EvalCommand {
     /// Accuracy and length on a JSONL file of {"prompt", "answer"}
     Jsonl(EvalArgs),
-    /// What N answers and a vote are worth, from samples with scores
-    Votes(VotesArgs),
+    /// What a switcher's choice between answering at once and thinking is worth
+    Switch(EvalSwitchArgs),
 }
 
 #[derive(Debug, Args)]
@@ -413,14 +415,15 @@ pub(crate) enum TrainCommand {
     #[command(after_help = "Example:
   edgethink train grpo --config recipes/pocket/grpo.toml")]
     Grpo(RecipeArgs),
-    /// Train a verifier: the head that says how likely a response is right
-    #[command(
-        after_help = "Draws responses, grades them, and fits the head; a stopped run goes on where it was.
-
-Example:
-  edgethink train verifier --config recipes/pocket/verifier.toml"
-    )]
-    Verifier(RecipeArgs),
+    /// Train a switcher: the head that says which queries need a thought
+    #[command(after_help = "Example:
+  edgethink train switcher --config recipes/pocket/switcher.toml
+Then set its threshold with edgethink calibrate.")]
+    Switcher {
+        /// The recipe
+        #[arg(long, short, value_name = "TOML")]
+        config: PathBuf,
+    },
     /// Generate the pocket model's training text
     #[command(after_help = "Example:
   edgethink train data --config recipes/pocket/data.toml")]

@@ -28,9 +28,9 @@ use crate::table::table;
 
 /// One line of the data set.
 #[derive(Debug, Clone, Deserialize)]
-struct Row {
+pub(crate) struct Row {
     prompt: Prompt,
-    answer: Expected,
+    answer: Option<Expected>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -47,6 +47,25 @@ enum Prompt {
 enum Expected {
     Text(String),
     Number(serde_json::Number),
+}
+
+impl Row {
+    /// The conversation to answer.
+    pub(crate) fn input(&self, system: Option<&str>) -> Input {
+        let system = system.map(|text| Message::new("system", text));
+        let turns = match &self.prompt {
+            Prompt::Text(text) => vec![Message::new("user", text)],
+            Prompt::Messages(messages) => messages.clone(),
+        };
+        Input::Messages(system.into_iter().chain(turns).collect())
+    }
+
+    /// The right answer; empty where none was asked for.
+    pub(crate) fn expected(&self) -> String {
+        self.answer
+            .as_ref()
+            .map_or_else(String::new, Expected::text)
+    }
 }
 
 impl Expected {
@@ -153,7 +172,7 @@ struct Tally {
 
 /// Runs the command.
 pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
-    let mut rows = read_rows(&args.file)?;
+    let mut rows = read_rows(&args.file, true)?;
     rows.truncate(args.limit.unwrap_or(rows.len()));
     if let Some(key) = &args.by
         && !rows.iter().any(|row| row.other.contains_key(key))
@@ -186,9 +205,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let started = Instant::now();
     let mut tally = Tally::default();
     let running = Running::start();
-    let done = each_answer(&mut reasoner, &rows, args, batch, |index, answer| {
+    let query = |reasoner: &Reasoner, index: usize| row_query(reasoner, &rows[index], index, args);
+    let done = each_answer(&mut reasoner, rows.len(), batch, query, |index, answer| {
         let row = &rows[index];
-        let expected = row.answer.text();
+        let expected = row.expected();
         let right: Vec<bool> = answer
             .choices
             .iter()
@@ -233,25 +253,25 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs all rows; `take` gets each answer as it is ready. Returns false if Ctrl-C ended it.
-fn each_answer(
+/// Runs `count` queries, `batch` at a time; `take` gets each answer as it is ready. Returns false if Ctrl-C ended it.
+pub(crate) fn each_answer(
     reasoner: &mut Reasoner,
-    rows: &[Row],
-    args: &EvalArgs,
+    count: usize,
     batch: usize,
+    query: impl Fn(&Reasoner, usize) -> Query,
     mut take: impl FnMut(usize, &Answer) -> Result<()>,
 ) -> Result<bool> {
     let mut flying: BTreeMap<QueryId, usize> = BTreeMap::new();
     let mut next = 0;
-    while next < rows.len() || !flying.is_empty() {
+    while next < count || !flying.is_empty() {
         if interrupt::pressed() {
             return Ok(false);
         }
-        while flying.len() < batch && next < rows.len() {
-            let query = row_query(reasoner, &rows[next], next, args);
+        while flying.len() < batch && next < count {
+            let query = query(reasoner, next);
             let id = reasoner
                 .submit(&query)
-                .with_context(|| format!("row {} of {}", next + 1, args.file.display()))?;
+                .with_context(|| format!("query {} of {count}", next + 1))?;
             flying.insert(id, next);
             next += 1;
         }
@@ -263,9 +283,10 @@ fn each_answer(
                     }
                 }
                 Event::Failed(error) => {
-                    let row = flying.remove(&id).map_or(0, |index| index + 1);
-                    return Err(anyhow::Error::from(error)
-                        .context(format!("row {row} of {}", args.file.display())));
+                    let number = flying.remove(&id).map_or(0, |index| index + 1);
+                    return Err(
+                        anyhow::Error::from(error).context(format!("query {number} of {count}"))
+                    );
                 }
                 _ => {}
             }
@@ -275,15 +296,7 @@ fn each_answer(
 }
 
 fn row_query(reasoner: &Reasoner, row: &Row, index: usize, args: &EvalArgs) -> Query {
-    let system = args
-        .system
-        .as_deref()
-        .map(|text| Message::new("system", text));
-    let turns = match &row.prompt {
-        Prompt::Text(text) => vec![Message::new("user", text)],
-        Prompt::Messages(messages) => messages.clone(),
-    };
-    let input = Input::Messages(system.into_iter().chain(turns).collect());
+    let input = row.input(args.system.as_deref());
     let query = open::query(reasoner, input, &args.thinking, &args.sampling);
     // Streams stand side by side unless a vote is asked for.
     let vote = VoteArgs {
@@ -297,7 +310,7 @@ fn row_query(reasoner: &Reasoner, row: &Row, index: usize, args: &EvalArgs) -> Q
     }
 }
 
-fn is_correct(choice: &Choice, expected: &str) -> bool {
+pub(crate) fn is_correct(choice: &Choice, expected: &str) -> bool {
     edgethink_grader::is_correct(&choice.text, expected)
 }
 
@@ -332,7 +345,8 @@ fn sample<'a>(
     }
 }
 
-fn read_rows(path: &Path) -> Result<Vec<Row>> {
+/// The rows of a file; `answers` says whether each must have one.
+pub(crate) fn read_rows(path: &Path, answers: bool) -> Result<Vec<Row>> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut rows = Vec::new();
     for (index, line) in BufReader::new(file).lines().enumerate() {
@@ -340,13 +354,17 @@ fn read_rows(path: &Path) -> Result<Vec<Row>> {
         if line.trim().is_empty() {
             continue;
         }
-        let row = serde_json::from_str(&line).with_context(|| {
-            format!(
-                "line {} of {} is not {{\"prompt\", \"answer\"}}",
-                index + 1,
-                path.display()
-            )
-        })?;
+        let parsed: Result<Row, _> = serde_json::from_str(&line);
+        let wanted = if answers {
+            "{\"prompt\", \"answer\"}"
+        } else {
+            "{\"prompt\"}"
+        };
+        let place = || format!("line {} of {} is not {wanted}", index + 1, path.display());
+        let row = parsed.with_context(place)?;
+        if answers && row.answer.is_none() {
+            bail!(place());
+        }
         rows.push(row);
     }
     if rows.is_empty() {

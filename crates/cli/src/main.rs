@@ -4,22 +4,25 @@
 
 mod args;
 mod ask;
+mod asked;
 mod bench;
 mod bundle;
+mod calibrate;
 mod chat;
 mod eval;
+mod eval_switch;
 mod export;
 mod info;
 mod interrupt;
 mod json;
 mod open;
+mod plot;
 mod pocket;
 mod screen;
 mod show;
 mod table;
 #[cfg(feature = "train")]
 mod train;
-mod votes;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -50,7 +53,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),
         Command::Bundle(command) => bundle::run(&command),
         Command::Export(command) => export::run(&command),
-        Command::Eval(EvalCommand::Votes(args)) => votes::run(&args),
+        Command::Eval(EvalCommand::Switch(args)) => eval_switch::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         #[cfg(feature = "train")]
         Command::Train(command) => train::run(&command),
         Command::Completions { shell } => {

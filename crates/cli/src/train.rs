@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use edgethink_pocket::{DatasetSpec, write_dataset};
 use edgethink_train::{
-    BaseRecipe, Event, GrpoRecipe, Progress, SftRecipe, TrainError, VerifierRecipe,
+    BaseRecipe, Event, GrpoRecipe, Progress, SftRecipe, SwitcherRecipe, TrainError,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -34,10 +34,9 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             resume(args, &mut recipe.run.resume);
             train(|view| edgethink_train::grpo(&recipe, view).map(drop))
         }
-        TrainCommand::Verifier(args) => {
-            let mut recipe = VerifierRecipe::load(&args.config)?;
-            resume(args, &mut recipe.run.resume);
-            train(|view| edgethink_train::verifier(&recipe, view).map(drop))
+        TrainCommand::Switcher { config } => {
+            let recipe = SwitcherRecipe::load(config)?;
+            train(|view| edgethink_train::switcher(&recipe, view).map(drop))
         }
         TrainCommand::Data { config } => data(config),
     }
@@ -58,7 +57,7 @@ fn train(run: impl FnOnce(&mut View) -> Result<(), TrainError>) -> Result<ExitCo
     view.bar.finish_and_clear();
     match done {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error @ TrainError::Stopped { .. }) => {
+        Err(error @ (TrainError::Stopped { .. } | TrainError::Cancelled)) => {
             eprintln!("{error}");
             Ok(ExitCode::from(interrupt::EXIT_CODE))
         }
@@ -225,6 +224,45 @@ impl Progress for View {
                     path.display()
                 ));
             }
+            Event::StatesStarted {
+                easy,
+                hard,
+                repeated,
+                dropped,
+                parameters,
+            } => {
+                self.line(&format!(
+                    "{} parameters, {} easy and {} hard queries; left out: {} repeated, {} too long",
+                    count(*parameters),
+                    count(*easy),
+                    count(*hard),
+                    count(*repeated),
+                    count(*dropped)
+                ));
+                self.begin((easy + hard) as u64, None);
+            }
+            Event::States {
+                done,
+                tokens_per_second,
+                eta_seconds,
+                ..
+            } => {
+                let text = format!(
+                    "queries encoded, {} tokens/s, {} left",
+                    rate(*tokens_per_second),
+                    duration(*eta_seconds)
+                );
+                self.went(*done as u64, &text);
+            }
+            Event::HeadFinished {
+                path,
+                auroc,
+                seconds,
+            } => self.line(&format!(
+                "AUROC {auroc:.4} on held-out queries after {}, written to {}",
+                duration(*seconds),
+                path.display()
+            )),
             Event::Skipped { step } => self.line(&format!(
                 "step {step}: the gradient is not finite, left out"
             )),
@@ -241,65 +279,6 @@ impl Progress for View {
             } => {
                 self.line(&format!(
                     "loss {loss:.4} after {}, written to {}",
-                    duration(*seconds),
-                    path.display()
-                ));
-            }
-            Event::VerifierStarted {
-                questions,
-                held_out,
-                dropped,
-                samples,
-                found,
-                replaced,
-            } => {
-                self.line(&format!(
-                    "{} questions and {} held out, {} responses",
-                    count(*questions),
-                    count(*held_out),
-                    count(*samples)
-                ));
-                if *dropped > 0 {
-                    self.line(&format!(
-                        "{} questions are too long and left out",
-                        count(*dropped)
-                    ));
-                }
-                if *replaced {
-                    self.line("the responses that are there were drawn with other settings: they are replaced");
-                }
-                if *found > 0 {
-                    self.line(&format!("{} responses are there already", count(*found)));
-                }
-                self.bar.set_position(*found as u64);
-                self.begin(*samples as u64, None);
-            }
-            Event::Sampled {
-                done,
-                accuracy,
-                tokens_per_second,
-                eta_seconds,
-                ..
-            } => {
-                let text = format!(
-                    "right {:.0} %, {} tokens/s, {} left",
-                    100.0 * accuracy,
-                    rate(*tokens_per_second),
-                    duration(*eta_seconds)
-                );
-                self.went(*done as u64, &text);
-            }
-            Event::VerifierFinished {
-                path,
-                samples,
-                auroc,
-                ece,
-                seconds,
-            } => {
-                let auroc = auroc.map_or_else(|| "none".to_owned(), |a| format!("{a:.3}"));
-                self.line(&format!(
-                    "learnt from {} responses; held out: AUROC {auroc}, calibration error {ece:.3}; {}, written to {}",
-                    count(*samples),
                     duration(*seconds),
                     path.display()
                 ));

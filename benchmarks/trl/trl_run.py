@@ -8,7 +8,7 @@ What is the same: base, adapter to start from (which is also the reference), pro
 own reward on every completion of our run), group, completion length, temperature, loss, epsilon, beta, AdamW with its learning rate,
 gradient clipping, f32, threads. What is not: TRL divides by the sample deviation of a group, we by the population's (a factor of 1.07
 on all advantages, which AdamW takes out again). TRL keeps the tokens of groups without signal in the mean, so a step with such groups
-has a smaller gradient there; we leave them out, so that each step has the same scale, and the curve rises somewhat earlier.
+has a smaller gradient there; we leave them out.
 What makes TRL fast here: no gradient checkpointing (its default is on), f32 (its default is bf16), the micro-batch that was fastest.
 """
 

@@ -2,7 +2,7 @@
 
 Called by compare.py; see there. Writes one JSON object: seconds, reward, length and KL of each step, and the versions.
 
-    python trl_run.py --recipe RECIPE.toml --tables COMPLETIONS_DIR --out OUT.json [--plain]
+    python trl_run.py --recipe RECIPE.toml --tables COMPLETIONS_DIR --out OUT.json
 
 What is the same: base, adapter to start from (which is also the reference), prompts with their budgets, reward (checked against our
 own reward on every completion of our run), group, completion length, temperature, loss, epsilon, beta, AdamW with its learning rate,
@@ -82,7 +82,6 @@ def main():
     p.add_argument("--out", type=pathlib.Path, required=True)
     p.add_argument("--steps", type=int, help="fewer steps than the recipe's")
     p.add_argument("--micro-batch", type=int, default=16, help="completions of one forward and backward pass")
-    p.add_argument("--plain", action="store_true", help="take the adapter as a plain LoRA, on for the whole text")
     a = p.parse_args()
 
     recipe = tomllib.loads(a.recipe.read_text())
@@ -93,8 +92,6 @@ def main():
     base = AutoModelForCausalLM.from_pretrained(recipe["model"]["base"], dtype=torch.float32)
     config = peft.PeftConfig.from_pretrained(recipe["model"]["adapter"])
     config.inference_mode = False
-    if a.plain:
-        config.alora_invocation_tokens = None
     model = PeftModel.from_pretrained(base, recipe["model"]["adapter"], config=config, is_trainable=True)
 
     def rewards(completions, completion_ids, answer, budget, **_):

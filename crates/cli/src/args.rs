@@ -8,6 +8,7 @@ pub(crate) mod model;
 pub(crate) mod sampling;
 pub(crate) mod switcher;
 pub(crate) mod vote;
+pub(crate) mod votes;
 
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
 pub(crate) use switcher::{AskedArgs, CalibrateArgs, EvalSwitchArgs, Mix};
 pub(crate) use vote::VoteArgs;
+pub(crate) use votes::VotesArgs;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -352,6 +354,8 @@ pub(crate) struct BenchArgs {
 pub(crate) enum EvalCommand {
     /// Accuracy and length on a JSONL file of {"prompt", "answer"}
     Jsonl(EvalArgs),
+    /// What N answers and a vote are worth, from samples with scores
+    Votes(VotesArgs),
     /// What a switcher's choice between answering at once and thinking is worth
     Switch(EvalSwitchArgs),
 }
@@ -415,6 +419,14 @@ pub(crate) enum TrainCommand {
     #[command(after_help = "Example:
   edgethink train grpo --config recipes/pocket/grpo.toml")]
     Grpo(RecipeArgs),
+    /// Train a verifier: the head that says how likely a response is right
+    #[command(
+        after_help = "Draws responses, grades them, and fits the head; a stopped run goes on where it was.
+
+Example:
+  edgethink train verifier --config recipes/pocket/verifier.toml"
+    )]
+    Verifier(RecipeArgs),
     /// Train a switcher: the head that says which queries need a thought
     #[command(after_help = "Example:
   edgethink train switcher --config recipes/pocket/switcher.toml

@@ -23,6 +23,7 @@ mod show;
 mod table;
 #[cfg(feature = "train")]
 mod train;
+mod votes;
 
 use std::io::ErrorKind;
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),
         Command::Bundle(command) => bundle::run(&command),
         Command::Export(command) => export::run(&command),
+        Command::Eval(EvalCommand::Votes(args)) => votes::run(&args),
         Command::Eval(EvalCommand::Switch(args)) => eval_switch::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         #[cfg(feature = "train")]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use edgethink_pocket::{DatasetSpec, write_dataset};
 use edgethink_train::{
-    BaseRecipe, Event, GrpoRecipe, Progress, SftRecipe, SwitcherRecipe, TrainError,
+    BaseRecipe, Event, GrpoRecipe, Progress, SftRecipe, SwitcherRecipe, TrainError, VerifierRecipe,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -33,6 +33,11 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             let mut recipe = GrpoRecipe::load(&args.config)?;
             resume(args, &mut recipe.run.resume);
             train(|view| edgethink_train::grpo(&recipe, view).map(drop))
+        }
+        TrainCommand::Verifier(args) => {
+            let mut recipe = VerifierRecipe::load(&args.config)?;
+            resume(args, &mut recipe.run.resume);
+            train(|view| edgethink_train::verifier(&recipe, view).map(drop))
         }
         TrainCommand::Switcher { config } => {
             let recipe = SwitcherRecipe::load(config)?;
@@ -279,6 +284,65 @@ impl Progress for View {
             } => {
                 self.line(&format!(
                     "loss {loss:.4} after {}, written to {}",
+                    duration(*seconds),
+                    path.display()
+                ));
+            }
+            Event::VerifierStarted {
+                questions,
+                held_out,
+                dropped,
+                samples,
+                found,
+                replaced,
+            } => {
+                self.line(&format!(
+                    "{} questions and {} held out, {} responses",
+                    count(*questions),
+                    count(*held_out),
+                    count(*samples)
+                ));
+                if *dropped > 0 {
+                    self.line(&format!(
+                        "{} questions are too long and left out",
+                        count(*dropped)
+                    ));
+                }
+                if *replaced {
+                    self.line("the responses that are there were drawn with other settings: they are replaced");
+                }
+                if *found > 0 {
+                    self.line(&format!("{} responses are there already", count(*found)));
+                }
+                self.bar.set_position(*found as u64);
+                self.begin(*samples as u64, None);
+            }
+            Event::Sampled {
+                done,
+                accuracy,
+                tokens_per_second,
+                eta_seconds,
+                ..
+            } => {
+                let text = format!(
+                    "right {:.0} %, {} tokens/s, {} left",
+                    100.0 * accuracy,
+                    rate(*tokens_per_second),
+                    duration(*eta_seconds)
+                );
+                self.went(*done as u64, &text);
+            }
+            Event::VerifierFinished {
+                path,
+                samples,
+                auroc,
+                ece,
+                seconds,
+            } => {
+                let auroc = auroc.map_or_else(|| "none".to_owned(), |a| format!("{a:.3}"));
+                self.line(&format!(
+                    "learnt from {} responses; held out: AUROC {auroc}, calibration error {ece:.3}; {}, written to {}",
+                    count(*samples),
                     duration(*seconds),
                     path.display()
                 ));

@@ -32,6 +32,7 @@ class Shape:
 
 
 QWEN2_05B = Shape("qwen2", E=896, F=4864, L=24, H=14, K=2, D=64, V=151936, tied=True, theta=1e6, context=32768)
+QWEN2_15B = Shape("qwen2", E=1536, F=8960, L=28, H=12, K=2, D=128, V=151936, tied=True, theta=1e6, context=32768)
 
 
 def linears(s: Shape):

@@ -47,7 +47,7 @@ pub(crate) struct VoteArgs {
     #[arg(long, env = "EDGETHINK_SCALE_N")]
     pub(crate) scale_n: bool,
     /// Score each answer, 0 to 1
-    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, default_missing_value = "head", env = "EDGETHINK_VERIFY")]
+    #[arg(long, value_enum, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "head", env = "EDGETHINK_VERIFY")]
     pub(crate) verify: Option<VerifyArg>,
     /// How the streams' answers become one [default: weighted with --verify, else majority]
     #[arg(long, value_enum, value_name = "HOW", env = "EDGETHINK_VOTE")]

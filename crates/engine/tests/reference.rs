@@ -97,7 +97,7 @@ fn the_base_reads_what_an_adapter_wrote() {
         let id = engine.load_adapter(&adapter).expect("it fits");
         for (from, until) in [(20, 60), (0, 33), (32, 64), (40, 40), (50, 90), (60, 10)] {
             let range = from..until;
-            let want = reference::forward_with(&model, &tokens, Some((&adapter, range)))
+            let want = reference::forward_with(&model, &tokens, Some((&adapter, &range)))
                 .expect("a good model");
             let span = AdapterSpan { id, from, until };
             let got = engine.logits(&tokens, Some(span)).expect("finite logits");

@@ -61,11 +61,8 @@ pub fn forward(
     tokens: &[u32],
     adapter: Option<(&Adapter, usize)>,
 ) -> Result<Forward, ForwardError> {
-    forward_with(
-        model,
-        tokens,
-        adapter.map(|(a, from)| (a, from..usize::MAX)),
-    )
+    let range = adapter.map_or(0..0, |(_, from)| from..usize::MAX);
+    forward_with(model, tokens, adapter.map(|(adapter, _)| (adapter, &range)))
 }
 
 /// Runs `tokens` through the model. With `adapter = Some((a, range))`, tokens at the positions of `range` go through base and
@@ -76,7 +73,7 @@ pub fn forward(
 pub fn forward_with(
     model: &Model,
     tokens: &[u32],
-    adapter: Option<(&Adapter, Range<usize>)>,
+    adapter: Option<(&Adapter, &Range<usize>)>,
 ) -> Result<Forward, ForwardError> {
     let Config {
         hidden_size: e,
@@ -95,7 +92,7 @@ pub fn forward_with(
             vocab_size,
         });
     }
-    if let Some((adapter, _)) = &adapter
+    if let Some((adapter, _)) = adapter
         && adapter.layers.len() != num_hidden_layers
     {
         return Err(ForwardError::AdapterLayers {
@@ -111,7 +108,7 @@ pub fn forward_with(
             .dequantize_rows(id as usize..id as usize + 1, row);
     }
     for i in 0..num_hidden_layers {
-        layer(model, i, adapter.as_ref(), &mut x);
+        layer(model, i, adapter, &mut x);
     }
     let hidden = rms_norm(&x, &model.weights.norm, model.config.rms_norm_eps); // [T, E]
     let logits = matmul(model.weights.output(), &hidden); // [T, V]
@@ -150,7 +147,7 @@ pub fn greedy(
 }
 
 /// One layer, in place on the residual stream `x` `[T, E]`.
-fn layer(model: &Model, i: usize, adapter: Option<&(&Adapter, Range<usize>)>, x: &mut [f32]) {
+fn layer(model: &Model, i: usize, adapter: Option<(&Adapter, &Range<usize>)>, x: &mut [f32]) {
     let config = &model.config;
     let weights = &model.weights.layers[i];
     // y = W x + b, + scale * B (A x) for the tokens of the adapter's range.

@@ -94,7 +94,7 @@ impl Both {
             ..Need::one(&args.thinking)
         };
         let mut reasoner = open::reasoner(self.opened, &args.engine, &args.thinking, &need)?;
-        if reasoner.default_think() != Think::On {
+        if reasoner.default_think() == Think::Off {
             bail!("the model cannot think: give an adapter with --adapter");
         }
         let nothing = Outcome {

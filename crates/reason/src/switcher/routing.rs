@@ -154,7 +154,8 @@ fn sweep(rows: impl Iterator<Item = Row>) -> Vec<Cut> {
         share: share / all,
         threshold,
         result: asked.then(|| Routed {
-            accuracy: sums[0] / all,
+            // Sums of weights are rounded.
+            accuracy: (sums[0] / all).clamp(0.0, 1.0),
             tokens: sums[1] / all,
         }),
     };
@@ -215,7 +216,7 @@ pub fn route(asked: &[Asked], threshold: f32) -> Option<Cut> {
         share: share / all,
         threshold: Some(threshold),
         result: Some(Routed {
-            accuracy: sums[0] / all,
+            accuracy: (sums[0] / all).clamp(0.0, 1.0),
             tokens: sums[1] / all,
         }),
     })

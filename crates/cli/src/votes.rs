@@ -169,7 +169,10 @@ fn wins(samples: &[Sample], drawn: &[usize], aggregate: Aggregate) -> bool {
 
 fn count(pool: &[Vec<Sample>], sizes: &[usize], resamples: usize, seed: u64) -> Votes {
     let all: Vec<&Sample> = pool.iter().flatten().collect();
-    let scored = all.iter().all(|sample| sample.score.is_some());
+    // A sample without an answer has nothing to score, and no vote.
+    let scored = all
+        .iter()
+        .all(|sample| sample.score.is_some() || sample.answer.is_none());
     let most = sizes.iter().copied().max().unwrap_or(0);
     let mut ways = vec![Aggregate::Majority];
     if scored {

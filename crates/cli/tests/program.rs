@@ -72,6 +72,8 @@ fn several_answers_are_under_choices_and_repeat_by_seed() {
     let args = [
         "--n",
         "3",
+        "--vote",
+        "none",
         "--temperature",
         "1",
         "--max-tokens",

@@ -149,7 +149,10 @@ fn text(manifest: &Manifest) -> String {
         ));
     }
     for head in &manifest.heads {
-        lines.push(format!("head      {}, {}", head.kind, head.settings));
+        lines.push(match head.settings.get("threshold") {
+            Some(threshold) => format!("head      {}, threshold {threshold}", head.kind),
+            None => format!("head      {}", head.kind),
+        });
     }
     for part in &manifest.parts {
         lines.push(format!(

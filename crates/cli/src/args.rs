@@ -5,6 +5,7 @@
 pub(crate) mod bundle;
 pub(crate) mod export;
 pub(crate) mod model;
+pub(crate) mod quantize;
 pub(crate) mod sampling;
 pub(crate) mod switcher;
 pub(crate) mod vote;
@@ -358,6 +359,8 @@ pub(crate) enum EvalCommand {
     Votes(VotesArgs),
     /// What a switcher's choice between answering at once and thinking is worth
     Switch(EvalSwitchArgs),
+    /// Perplexity of a text
+    Ppl(quantize::PplArgs),
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ mod bundle;
 mod calibrate;
 mod chat;
 mod eval;
+mod eval_ppl;
 mod eval_switch;
 mod export;
 mod info;
@@ -52,6 +53,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),
+        Command::Eval(EvalCommand::Ppl(args)) => eval_ppl::run(&args),
         Command::Bundle(command) => bundle::run(&command),
         Command::Export(command) => export::run(&command),
         Command::Eval(EvalCommand::Votes(args)) => votes::run(&args),

@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Bundle(BundleCommand),
     /// Set the threshold of a switcher: how often it lets the model think
     Calibrate(CalibrateArgs),
+    /// Write a model in 4 or 8 bits
+    Quantize(quantize::QuantizeArgs),
     /// Train a model or an adapter by a recipe
     #[cfg(feature = "train")]
     #[command(subcommand)]

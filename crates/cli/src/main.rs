@@ -19,6 +19,7 @@ mod json;
 mod open;
 mod plot;
 mod pocket;
+mod quantize;
 mod screen;
 mod show;
 mod table;
@@ -59,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Eval(EvalCommand::Votes(args)) => votes::run(&args),
         Command::Eval(EvalCommand::Switch(args)) => eval_switch::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         #[cfg(feature = "train")]
         Command::Train(command) => train::run(&command),
         Command::Completions { shell } => {

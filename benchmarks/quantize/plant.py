@@ -1,0 +1,80 @@
+"""Plants outlier channels into a model without changing what it computes, as trained models of several billion parameters have them.
+
+usage: python plant.py MODEL_DIR OUT_DIR [FACTOR]
+
+In every layer, four channels of each norm get a weight 1/FACTOR of theirs and the columns behind them FACTOR times theirs; likewise sixteen
+rows of up against columns of down, and four rows of v against columns of o. FACTOR (32) is a power of two, so every product stays the same,
+bit for bit, in any float format; a scale that spans an outlier leaves FACTOR times fewer codes for everything else.
+Needs torch, numpy and safetensors.
+"""
+
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+
+
+def planted(base):
+    """Everything that is planted: (norm or linear layer, "in" or "out", indices); inputs are multiplied, outputs divided."""
+    config = json.load(open(os.path.join(base, "config.json")))
+    rng = np.random.default_rng(0)
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    d = config.get("head_dim") or config["hidden_size"] // heads
+    for i in range(config["num_hidden_layers"]):
+        p = f"model.layers.{i}."
+        readers = {
+            "input_layernorm": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+            "post_attention_layernorm": ["mlp.gate_proj", "mlp.up_proj"],
+        }
+        for norm, behind in readers.items():
+            channels = rng.choice(config["hidden_size"], 4, replace=False)
+            yield p + norm, "out", channels
+            for linear in behind:
+                yield p + linear, "in", channels
+        rows = rng.choice(config["intermediate_size"], 16, replace=False)
+        yield p + "mlp.up_proj", "out", rows
+        yield p + "mlp.down_proj", "in", rows
+        for row in rng.choice(kv_heads * d, 4, replace=False):
+            group = heads // kv_heads
+            readers = [head * d + row % d for head in range(row // d * group, (row // d + 1) * group)]
+            yield p + "self_attn.v_proj", "out", np.array([row])
+            yield p + "self_attn.o_proj", "in", np.array(readers)
+
+
+def copy_others(source, out, weights):
+    os.makedirs(out, exist_ok=True)
+    for name in os.listdir(source):
+        if name != weights:
+            shutil.copy(os.path.join(source, name), out)
+    return load_file(os.path.join(source, weights))
+
+
+def main(source, out, factor=32.0):
+    tensors = copy_others(source, out, "model.safetensors")
+    for name, side, index in planted(source):
+        if side == "in":
+            tensors[f"{name}.weight"][:, index] *= factor
+        else:
+            tensors[f"{name}.weight"][index] /= factor
+            if f"{name}.bias" in tensors:
+                tensors[f"{name}.bias"][index] /= factor
+    save_file(tensors, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
+
+
+def main_adapter(base, source, out, factor=32.0):
+    """The same for a PEFT adapter of the model: A reads other inputs, B writes other outputs."""
+    tensors = copy_others(source, out, "adapter_model.safetensors")
+    for name, side, index in planted(base):
+        a, b = (tensors.get(f"base_model.model.{name}.lora_{x}.weight") for x in "AB")
+        if a is not None and side == "in":
+            a[:, index] *= factor
+        if b is not None and side == "out":
+            b[index] /= factor
+    save_file(tensors, os.path.join(out, "adapter_model.safetensors"), metadata={"format": "pt"})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], *map(float, sys.argv[3:4]))

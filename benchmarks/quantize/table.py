@@ -1,0 +1,130 @@
+"""The paper's table 10 on a small model: what range search, transforms and Hessian-aware rounding each give back (METHOD 6).
+
+usage: python table.py EDGETHINK_BINARY BASE_DIR ADAPTER_DIR DATA_DIR OUT_DIR LIMIT [ROW...]
+
+For the model as it is and for one with planted outlier channels (plant.py), every row of SCHEMES is quantized with one scale per output
+channel, then measured: perplexity of the completions of base-valid.jsonl, accuracy of easy-test.jsonl without and of hard-test.jsonl with
+thinking, by the adapter that was trained on the float base and taken along through the transforms. Writes OUT_DIR/table.json and OUT_DIR/table.md. LIMIT is how many rows of each file are
+measured. Rows that table.json has are kept; naming rows measures those again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import plant
+
+PLAIN = {"bits": 4, "group": "channel", "range": "minmax", "rounding": "nearest"}
+LP = {**PLAIN, "range": {"lp": 2.0}}
+GPTQ = {**LP, "rounding": "gptq"}
+FOLD = {"norm": True, "value": True, "key": True, "up": True}
+ROTATE = {"residual": True, "untie": True, "value": True, "key": True, "up": True}
+# name: linear layers, embedding that is also the lm_head, transforms
+SCHEMES = {
+    "min-max": (PLAIN, PLAIN, {}),
+    "+ L^p": (LP, LP, {}),
+    "+ transforms": (PLAIN, PLAIN, FOLD),
+    "+ both": (LP, LP, FOLD),
+    "+ both, GPTQ": (GPTQ, LP, FOLD),
+    "+ both, GPTQ, ranges fitted": ({**GPTQ, "sweeps": 8}, LP, FOLD),
+    "+ both, untied and rotated": (LP, LP, ROTATE),
+    "+ both, groups of 32": ({**LP, "group": 32}, {**LP, "group": 32}, FOLD),
+    "+ all, groups of 32": ({**GPTQ, "group": 32, "sweeps": 8}, {**LP, "group": 32}, FOLD),
+}
+CTX, CHUNKS = 256, 64
+
+
+def toml(linears, tied, transforms):
+    """A scheme as text."""
+
+    def value(x):
+        if isinstance(x, dict):
+            return "{ " + ", ".join(f"{k} = {value(v)}" for k, v in x.items()) + " }"
+        return json.dumps(x)
+
+    sweeps = linears.get("sweeps", 0)
+    linears = {key: x for key, x in linears.items() if key != "sweeps"}
+    head = {**linears, "rounding": "nearest"}
+    tables = {"linears": linears, "embedding": {**head, "bits": 8}, "lm_head": head, "tied": tied, "transforms": transforms}
+    tables["gptq"] = {"damping": 0.01, "act_order": True, "sweeps": sweeps}
+    tables["calibration"] = {"ctx": CTX, "chunks": CHUNKS}
+    return "\n".join(f"[{name}]\n" + "".join(f"{k} = {value(v)}\n" for k, v in table.items()) for name, table in tables.items())
+
+
+def calibration_text(data, out):
+    """Training rows as one text."""
+    with open(os.path.join(data, "base.jsonl"), encoding="utf-8") as rows, open(out, "w", encoding="utf-8") as text:
+        for _, line in zip(range(400), rows):
+            row = json.loads(line)
+            if "messages" in row:
+                text.write("".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in row["messages"]))
+            else:
+                text.write(f"{row['prompt']}{row['completion']}\n\n")
+
+
+def main(binary, base, adapter, data, out, limit, *only):
+    os.makedirs(out, exist_ok=True)
+    planted = os.path.join(out, "planted")
+    plant.main(base, planted)
+    text = os.path.join(out, "calibration.txt")
+    calibration_text(data, text)
+
+    def run(*args):
+        done = subprocess.run([binary, *args, "--json"], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(done.stderr)
+        return json.loads(done.stdout)
+
+    def measure(model, adapter, row, report):
+        file = lambda name: os.path.join(data, name)
+        ppl = run("eval", "ppl", "--jsonl", file("base-valid.jsonl"), "--model", model, "--adapter", "none", "--chunks", limit)
+        easy = run("eval", "jsonl", file("easy-test.jsonl"), "--model", model, "--adapter", "none", "--think", "off", "--limit", limit)
+        hard = run("eval", "jsonl", file("hard-test.jsonl"), "--model", model, "--adapter", adapter, "--think", "on", "--limit", limit, "--max-tokens", "500")
+        row |= {"ppl": ppl["ppl"], "easy": easy["accuracy"], "hard": hard["accuracy"], "stored_bytes": ppl["weights_bytes"]}
+        row |= {"share": ppl["weights_bytes"] / report}
+        print(row, flush=True)
+        return row
+
+    path = os.path.join(out, "table.json")
+    table = json.load(open(path)) if os.path.exists(path) else []
+    for kind, source in [("pocket", base), ("planted", planted)]:
+        # Outliers change what an adapter reads, just as transforms do.
+        taken = adapter if kind == "pocket" else os.path.join(out, "planted-adapter")
+        if kind == "planted":
+            plant.main_adapter(base, adapter, taken)
+        for name in ["bf16", *SCHEMES]:
+            if name not in only if only else any((r["model"], r["row"]) == (kind, name) for r in table):
+                continue
+            table = [r for r in table if (r["model"], r["row"]) != (kind, name)]
+            row = {"model": kind, "row": name}
+            if name == "bf16":
+                size = run("eval", "ppl", "--jsonl", os.path.join(data, "base-valid.jsonl"), "--model", source, "--chunks", "1")
+                table.append(measure(source, taken, row, size["weights_bytes"]))
+                continue
+            scheme = os.path.join(out, "scheme.toml")
+            open(scheme, "w").write(toml(*SCHEMES[name]))
+            model = os.path.join(out, f"{kind}-{list(SCHEMES).index(name)}.gguf")
+            along = os.path.join(out, "adapter")
+            command = ["quantize", "--model", source, "--scheme", scheme, "--calibration", text, "--out", model]
+            report = run(*command, "--adapter", taken, "--adapter-out", along)
+            table.append(measure(model, along, row, report["source_bytes"]))
+            write(out, table)
+    write(out, table)
+    print(open(os.path.join(out, "table.md")).read())
+
+
+def write(out, table):
+    """table.json and table.md, in the order of SCHEMES."""
+    order = ["bf16", *SCHEMES]
+    table.sort(key=lambda r: (r["model"] != "pocket", order.index(r["row"])))
+    with open(os.path.join(out, "table.json"), "w") as f:
+        json.dump(table, f, indent=1)
+    with open(os.path.join(out, "table.md"), "w") as f:
+        f.write("| model | weights | perplexity | easy, no thinking | hard, thinking | bytes of bf16 |\n|---|---|---:|---:|---:|---:|\n")
+        for r in table:
+            f.write(f"| {r['model']} | {r['row']} | {r['ppl']:.4f} | {100 * r['easy']:.1f} % | {100 * r['hard']:.1f} % | {r['share']:.3f} |\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

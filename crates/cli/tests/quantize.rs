@@ -1,0 +1,161 @@
+//! `edgethink quantize` and `edgethink eval ppl`: the file that is written runs, and its perplexity can be told.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::{Model, edgethink, json, stderr, stdout};
+
+const TEXT: &str = "hello there, the world and 12345 things; then hello again. ";
+
+/// The scheme of a recipe.
+fn recipe(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/quantize");
+    root.join(format!("{name}.toml"))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+fn ppl(model: &str, file: &Path, flag: &str) -> Value {
+    let args = [
+        "eval",
+        "ppl",
+        flag,
+        text(file),
+        "--model",
+        model,
+        "--ctx",
+        "32",
+        "--json",
+    ];
+    json(&edgethink().args(args).output().expect("it runs"))
+}
+
+#[test]
+fn every_recipe_makes_a_model_that_runs() {
+    let model = Model::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let corpus = dir.path().join("text.txt");
+    std::fs::write(&corpus, TEXT.repeat(800)).expect("written");
+    let before = ppl(model.path(), &corpus, "--text");
+    let recipes = std::fs::read_dir(recipe("q8").parent().expect("a directory")).expect("recipes");
+    let mut count = 0;
+    for entry in recipes {
+        let scheme = entry.expect("an entry").path();
+        let out = dir.path().join("out.gguf");
+        let args = [
+            "quantize",
+            "--model",
+            model.path(),
+            "--scheme",
+            text(&scheme),
+            "--out",
+            text(&out),
+            "--calibration",
+            text(&corpus),
+            "--json",
+        ];
+        let output = edgethink().args(args).output().expect("it runs");
+        assert!(
+            output.status.success(),
+            "{}: {}",
+            scheme.display(),
+            stderr(&output)
+        );
+        let report = json(&output);
+        // The tiny model is stored in f32.
+        assert!(
+            report["share"].as_f64().is_some_and(|x| x < 0.35),
+            "{report}"
+        );
+        assert!(
+            report["bits_per_weight"]
+                .as_f64()
+                .is_some_and(|x| (4.5..11.0).contains(&x)),
+            "{report}"
+        );
+        let after = ppl(text(&out), &corpus, "--text");
+        let nats = |value: &Value| value["nll"].as_f64().expect("a number");
+        assert!(
+            (nats(&after) - nats(&before)).abs() < 1.5,
+            "{}: {after} after {before}",
+            scheme.display()
+        );
+        let ask = [
+            "ask",
+            "--model",
+            text(&out),
+            "--max-tokens",
+            "4",
+            "--ignore-eos",
+            "hello",
+        ];
+        assert!(!stdout(&edgethink().args(ask).output().expect("it runs")).is_empty());
+        count += 1;
+    }
+    assert!(count >= 4, "{count} recipes");
+}
+
+#[test]
+fn perplexity_scores_the_second_half_or_the_completion() {
+    let model = Model::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let corpus = dir.path().join("text.txt");
+    std::fs::write(&corpus, TEXT.repeat(20)).expect("written");
+    let whole = ppl(model.path(), &corpus, "--text");
+    let chunks = whole["chunks"].as_u64().expect("a count");
+    assert_eq!(whole["scored_tokens"], chunks * 15, "{whole}");
+    let rows = dir.path().join("rows.jsonl");
+    let row = r#"{"prompt": "hello there", "completion": " world"}
+{"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "world"}]}
+"#;
+    std::fs::write(&rows, row).expect("written");
+    let scored = ppl(model.path(), &rows, "--jsonl");
+    assert_eq!(scored["chunks"], 2, "{scored}");
+    assert!(scored["ppl"].as_f64().is_some_and(|x| x > 1.0), "{scored}");
+}
+
+#[test]
+fn mistakes_are_named() {
+    let model = Model::new();
+    let dir = tempfile::tempdir().expect("a directory");
+    let scheme = dir.path().join("scheme.toml");
+    let out = dir.path().join("out.gguf");
+    let fails = |args: &[&str]| {
+        let output = edgethink().args(args).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let known = std::fs::read_to_string(recipe("q8")).expect("a recipe");
+    std::fs::write(&scheme, known.replacen("bits = 8", "bits = 8\nspin = 1", 1)).expect("written");
+    let args = [
+        "quantize",
+        "--model",
+        model.path(),
+        "--scheme",
+        text(&scheme),
+        "--out",
+        text(&out),
+    ];
+    assert!(fails(&args).contains("spin"));
+    std::fs::write(&scheme, format!("{known}\n[transforms]\nresidual = true\n")).expect("written");
+    assert!(
+        fails(&args).contains("untie = true"),
+        "a tied model is refused with the remedy"
+    );
+    assert!(!out.exists());
+    let short = dir.path().join("short.txt");
+    std::fs::write(&short, "hello").expect("written");
+    let args = [
+        "eval",
+        "ppl",
+        "--text",
+        text(&short),
+        "--model",
+        model.path(),
+    ];
+    assert!(fails(&args).contains("do not fill one chunk"));
+}

@@ -79,6 +79,9 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
     let w_offsets = if OFFSET { &w.offsets[..groups] } else { &[] };
     let mut total = [_mm512_setzero_ps(); R];
     for g in 0..groups {
+        if R > 1 {
+            ahead(&w.quants[g]);
+        }
         let quads = decode::<BITS, BYTES>(&w.quants[g]);
         let mut acc = [_mm512_setzero_si512(); R];
         if !OFFSET {
@@ -107,6 +110,20 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
     for r in 0..R {
         // SAFETY: out[r] is 64 writable bytes.
         unsafe { _mm512_storeu_ps(out[r].as_mut_ptr(), total[r]) };
+    }
+}
+
+/// Groups between the one that is multiplied and the one that is fetched.
+const AHEAD: usize = 16;
+
+/// Fetches the codes some groups further on, of the next panel at the end of one: they follow each other in memory. With several rows
+/// a group takes so long that the machine's own prefetcher falls behind. An address that is not mapped is no error.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
+    let next = group.as_ptr().wrapping_add(AHEAD * BYTES);
+    for line in (0..BYTES).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
     }
 }
 

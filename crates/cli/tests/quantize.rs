@@ -59,12 +59,13 @@ fn every_recipe_makes_a_model_that_runs() {
             "--json",
         ];
         let output = edgethink().args(args).output().expect("it runs");
-        assert!(
-            output.status.success(),
-            "{}: {}",
-            scheme.display(),
-            stderr(&output)
-        );
+        let said = stderr(&output);
+        if scheme.ends_with("q4_g128.toml") {
+            // The tiny model's rows have 64 elements.
+            assert!(said.contains("no whole number of groups of 128"), "{said}");
+            continue;
+        }
+        assert!(output.status.success(), "{}: {said}", scheme.display());
         let report = json(&output);
         // The tiny model is stored in f32.
         assert!(

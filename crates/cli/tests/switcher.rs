@@ -147,11 +147,10 @@ fn a_switcher_is_trained_calibrated_and_judged() {
     let report = json(&run(dir, &[&sets[..], &with].concat()));
     assert_eq!(report["reports"].as_array().map(Vec::len), Some(2));
     let even = &report["reports"][0];
-    assert_eq!(
-        (&even["auroc"], &even["own"]["share"]),
-        (&json!(1.0), &json!(0.5))
-    );
-    assert_eq!(report["reports"][1]["own"]["share"], json!(0.25));
+    let share = |at: usize| report["reports"][at]["own"]["share"].as_f64();
+    let near = |share: Option<f64>, wanted: f64| share.is_some_and(|x| (x - wanted).abs() < 1e-9);
+    assert_eq!(even["auroc"], json!(1.0));
+    assert!(near(share(0), 0.5) && near(share(1), 0.25), "{report}");
     let curve = even["curve"].as_array().expect("a curve");
     assert_eq!(
         (&curve[0]["share"], &curve[curve.len() - 1]["share"]),

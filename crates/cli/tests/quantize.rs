@@ -45,7 +45,9 @@ fn every_recipe_makes_a_model_that_runs() {
     let mut count = 0;
     for entry in recipes {
         let scheme = entry.expect("an entry").path();
-        let out = dir.path().join("out.gguf");
+        let out = dir
+            .path()
+            .join(scheme.with_extension("gguf").file_name().expect("a name"));
         let args = [
             "quantize",
             "--model",

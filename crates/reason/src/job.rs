@@ -129,7 +129,8 @@ impl Job {
             && self.lanes.iter().all(Lane::settled)
     }
 
-    /// What the streams that have voted say. Where nothing is scored every vote counts 1.
+    /// What the streams that have voted say. Where nothing is scored every vote counts 1; where answers are, one without a score has
+    /// no vote.
     pub(crate) fn ballots(&self) -> Vec<Ballot<'_>> {
         let lanes = self.lanes.iter().enumerate();
         lanes
@@ -138,7 +139,10 @@ impl Job {
                 Some(Ballot {
                     stream,
                     answer: lane.answer()?,
-                    score: lane.score().unwrap_or(1.0),
+                    score: match self.judging.scoring {
+                        Scoring::Off => 1.0,
+                        Scoring::Verifier | Scoring::GenRm => lane.score()?,
+                    },
                 })
             })
             .collect()

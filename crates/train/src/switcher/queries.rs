@@ -94,14 +94,19 @@ impl<'a> Encoder<'a> {
                     queries.repeated += 1;
                     continue;
                 }
-                let turn = queries.prompts.len() % data.systems.len().max(1);
-                let prompt = match data.systems.get(turn).filter(|text| !text.is_empty()) {
-                    None => plain,
-                    Some(text) => {
-                        let system = Message::new("system", text.clone());
-                        let all: Vec<Message> = std::iter::once(system).chain(messages).collect();
-                        self.encode(&all, path, row)?
-                    }
+                let turn = queries.prompts.len();
+                let system = data.systems.get(turn % data.systems.len().max(1));
+                let system = system.filter(|text| !text.is_empty());
+                let history = data.histories.get(turn % data.histories.len().max(1));
+                let prompt = if system.is_none() && history.is_none_or(Vec::is_empty) {
+                    plain
+                } else {
+                    let system = system.map(|text| Message::new("system", text.clone()));
+                    let before = system
+                        .into_iter()
+                        .chain(history.into_iter().flatten().cloned());
+                    let all: Vec<Message> = before.chain(messages).collect();
+                    self.encode(&all, path, row)?
                 };
                 if prompt.len() > data.max_prompt_tokens {
                     queries.too_long += 1;

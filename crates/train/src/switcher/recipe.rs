@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use edgethink_model::Message;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -65,6 +66,9 @@ pub struct LabelledRecipe {
     /// Texts of system messages, of which each query gets one in turn; an empty text is none. None at all if absent.
     #[serde(default)]
     pub systems: Vec<String>,
+    /// Earlier turns, of which each query gets one list in turn; an empty list is none. None at all if absent.
+    #[serde(default)]
+    pub histories: Vec<Vec<Message>>,
     /// Longer prompts are left out, and counted.
     pub max_prompt_tokens: usize,
     /// Share of each set that is not learnt from.

@@ -77,18 +77,17 @@ fn unpack(root: &Path, dir: &Path) -> Result<()> {
             std::fs::write(&path, bytes)
                 .with_context(|| format!("cannot write {}", path.display()))?;
         }
+        // Never over a directory: another process may have been faster, and reads what it wrote.
+        if std::fs::rename(&aside, dir).is_ok() || is_whole(dir) {
+            return Ok(());
+        }
         if dir.exists() {
             std::fs::remove_dir_all(dir)
                 .with_context(|| format!("cannot replace {}", dir.display()))?;
         }
         std::fs::rename(&aside, dir).with_context(|| format!("cannot create {}", dir.display()))
     })();
-    if written.is_err() {
-        // Best effort: the error that counts is the one above.
-        let _ = std::fs::remove_dir_all(&aside);
-        if is_whole(dir) {
-            return Ok(()); // another process was faster
-        }
-    }
+    // Best effort: what is left aside is in nobody's way.
+    let _ = std::fs::remove_dir_all(&aside);
     written
 }

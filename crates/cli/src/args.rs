@@ -21,7 +21,7 @@ pub(crate) use bundle::BundleCommand;
 pub(crate) use export::ExportCommand;
 pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
-pub(crate) use switcher::{AskedArgs, CalibrateArgs, EvalSwitchArgs, Mix};
+pub(crate) use switcher::{CalibrateArgs, EvalSwitchArgs, Mix};
 pub(crate) use vote::VoteArgs;
 pub(crate) use votes::VotesArgs;
 
@@ -384,21 +384,28 @@ pub(crate) struct EvalArgs {
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
     pub(crate) vote: VoteArgs,
-    /// Rows that run at the same time
-    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = positive)]
-    pub(crate) batch: usize,
     /// Accuracy and length by the values of this key of the rows, for example steps
     #[arg(long, value_name = "KEY")]
     pub(crate) by: Option<String>,
     /// Write one line per sample to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Instructions in front of every prompt
-    #[arg(long, value_name = "TEXT", env = "EDGETHINK_SYSTEM")]
-    pub(crate) system: Option<String>,
     /// The summary as JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) asked: AskedArgs,
+}
+
+/// Questions of a data set, many at once.
+#[derive(Debug, Args)]
+pub(crate) struct AskedArgs {
+    /// Questions that run at the same time
+    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Instructions in front of every prompt
+    #[arg(long, value_name = "TEXT", env = "EDGETHINK_SYSTEM")]
+    pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) thinking: ThinkingArgs,
     #[command(flatten)]

@@ -182,15 +182,15 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
             args.file.display()
         );
     }
-    let opened = open::open(&args.model)?;
+    let opened = open::open(&args.asked.model)?;
     let n = usize::from(args.vote.n);
-    let batch = args.batch.min(rows.len());
+    let batch = args.asked.batch.min(rows.len());
     let need = Need {
         streams: batch * n,
         prompts: batch,
-        ..Need::one(&args.thinking)
+        ..Need::one(&args.asked.thinking)
     };
-    let mut reasoner = open::reasoner(opened, &args.engine, &args.thinking, &need)?;
+    let mut reasoner = open::reasoner(opened, &args.asked.engine, &args.asked.thinking, &need)?;
     let mut out = match &args.out {
         Some(path) => {
             Some(BufWriter::new(File::create(path).with_context(|| {
@@ -296,8 +296,8 @@ pub(crate) fn each_answer(
 }
 
 fn row_query(reasoner: &Reasoner, row: &Row, index: usize, args: &EvalArgs) -> Query {
-    let input = row.input(args.system.as_deref());
-    let query = open::query(reasoner, input, &args.thinking, &args.sampling);
+    let input = row.input(args.asked.system.as_deref());
+    let query = open::query(reasoner, input, &args.asked.thinking, &args.asked.sampling);
     // Streams stand side by side unless a vote is asked for.
     let vote = VoteArgs {
         vote: args.vote.vote.or(Some(VoteArg::None)),

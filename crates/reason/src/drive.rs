@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use edgethink_engine::{Request, RequestError};
+use edgethink_grader::extract;
 
 use crate::answer::{FinishReason, TokenLogprob};
 use crate::error::ReasonError;
@@ -142,9 +143,16 @@ impl Reasoner {
         let stream = &mut lane.stream;
         stream.finish(&lane.detokenizer.finish()?, reason);
         emit(stream, index, None, out);
+        let reason = stream.finished().unwrap_or(reason);
+        lane.answer = match reason {
+            FinishReason::Stop | FinishReason::Length => {
+                extract(stream.content()).map(|found| found.text.to_owned())
+            }
+            FinishReason::Cancelled | FinishReason::Decided => None,
+        };
         out.push(Event::StreamFinished {
             stream: index,
-            reason: stream.finished().unwrap_or(reason),
+            reason,
         });
         Ok(())
     }

@@ -3,19 +3,16 @@
 use std::time::Instant;
 
 use edgethink_engine::{Request, RequestId};
-use edgethink_grader::extract;
 use edgethink_model::tokenizer::Detokenizer;
 
-use crate::answer::{
-    AdapterUse, Answer, BudgetUse, Decision, FinishReason, ThoughtEnd, Timings, Usage,
-};
+use crate::answer::{AdapterUse, Answer, BudgetUse, Decision, ThoughtEnd, Timings, Usage};
 use crate::decide::Undecided;
 use crate::event::{Event, QueryId};
 use crate::query::{Query, Scoring};
 use crate::split::Part;
 use crate::stream::{Stream, StreamRules};
 use crate::verifier::Reply;
-use crate::vote::{Aggregate, Ballot, EarlyStop, tally};
+use crate::vote::{Aggregate, Ballot, EarlyStop, needed, tally};
 
 /// A query in one mode, thinking or not, ready for the engine.
 #[derive(Debug)]
@@ -36,6 +33,8 @@ pub(crate) struct Lane {
     pub(crate) detokenizer: Detokenizer,
     /// Sum of its tokens' log-probabilities, nats.
     pub(crate) logprob: f64,
+    /// Its final answer, once it has ended with one.
+    pub(crate) answer: Option<String>,
     pub(crate) score: Score,
 }
 
@@ -103,16 +102,6 @@ impl Lane {
         (tokens > 0).then(|| (self.logprob / tokens as f64) as f32)
     }
 
-    /// Its final answer, once it has ended with one.
-    pub(crate) fn answer(&self) -> Option<&str> {
-        match self.stream.finished()? {
-            FinishReason::Stop | FinishReason::Length => {
-                extract(self.stream.content()).map(|found| found.text)
-            }
-            FinishReason::Cancelled | FinishReason::Decided => None,
-        }
-    }
-
     fn score(&self) -> Option<f32> {
         match self.score {
             Score::Given(score) => Some(score),
@@ -129,6 +118,19 @@ impl Job {
             && self.lanes.iter().all(Lane::settled)
     }
 
+    /// Streams that have not voted yet.
+    pub(crate) fn unsettled(&self) -> impl Iterator<Item = usize> {
+        let lanes = self.lanes.iter().enumerate();
+        lanes.filter_map(|(index, lane)| (!lane.settled()).then_some(index))
+    }
+
+    /// How many more votes the early stop needs at least; `None` if every stream is to run to its end.
+    pub(crate) fn votes_needed(&self) -> Option<usize> {
+        let (vote, rule) = (self.judging.vote?, self.judging.early_stop?);
+        let outstanding = self.n - self.lanes.len() + self.unsettled().count();
+        Some(needed(vote, &self.ballots(), outstanding, rule))
+    }
+
     /// What the streams that have voted say. Where nothing is scored every vote counts 1; where answers are, one without a score has
     /// no vote.
     pub(crate) fn ballots(&self) -> Vec<Ballot<'_>> {
@@ -138,7 +140,7 @@ impl Job {
             .filter_map(|(stream, lane)| {
                 Some(Ballot {
                     stream,
-                    answer: lane.answer()?,
+                    answer: lane.answer.as_deref()?,
                     score: match self.judging.scoring {
                         Scoring::Off => 1.0,
                         Scoring::Verifier | Scoring::GenRm => lane.score()?,

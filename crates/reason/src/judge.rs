@@ -13,7 +13,6 @@ use crate::job::{Job, Score};
 use crate::query::Scoring;
 use crate::reasoner::{Reasoner, Route};
 use crate::verifier::{Reply, Verifier};
-use crate::vote::needed;
 
 impl Reasoner {
     /// Refuses a scoring that this model cannot do.
@@ -42,7 +41,7 @@ impl Reasoner {
     /// Asks for the score of a stream that has just ended, if it is to have one.
     pub(crate) fn ask_score(&mut self, job: &mut Job, index: usize) -> Result<(), ReasonError> {
         let lane = &job.lanes[index];
-        if lane.answer().is_none() {
+        if lane.answer.is_none() {
             return Ok(());
         }
         let mut response = lane.stream.token_ids();
@@ -123,14 +122,12 @@ impl Reasoner {
     /// How many more streams to begin: all that are left, or as many as can decide the vote beside those that run.
     pub(crate) fn useful_streams(&self, job: &Job) -> usize {
         let left = job.n - job.lanes.len();
-        let (Some(vote), Some(rule), true) =
-            (job.judging.vote, job.judging.early_stop, job.judging.waves)
-        else {
-            return left;
-        };
-        let running = job.lanes.iter().filter(|lane| !lane.settled()).count();
-        let needed = needed(vote, &job.ballots(), left + running, rule);
-        needed.saturating_sub(running).min(left)
+        match job.votes_needed() {
+            Some(needed) if job.judging.waves => {
+                needed.saturating_sub(job.unsettled().count()).min(left)
+            }
+            _ => left,
+        }
     }
 
     /// A stream has voted: ends the others if the vote is decided, or begins more if those that run cannot decide it.
@@ -139,18 +136,14 @@ impl Reasoner {
         job: &mut Job,
         out: &mut Vec<Event>,
     ) -> Result<(), ReasonError> {
-        let (Some(vote), Some(rule)) = (job.judging.vote, job.judging.early_stop) else {
-            return Ok(());
-        };
-        if !job.lanes.iter().any(|lane| lane.settled()) {
+        let running: Vec<usize> = job.unsettled().collect();
+        if running.len() == job.lanes.len() {
             return Ok(());
         }
-        let running: Vec<usize> = (0..job.lanes.len())
-            .filter(|&index| !job.lanes[index].settled())
-            .collect();
-        let outstanding = job.n - job.lanes.len() + running.len();
-        if needed(vote, &job.ballots(), outstanding, rule) > 0 {
-            return self.begin_streams(job);
+        match job.votes_needed() {
+            None => return Ok(()),
+            Some(0) => {}
+            Some(_) => return self.begin_streams(job),
         }
         job.n = job.lanes.len();
         for index in running {

@@ -81,6 +81,7 @@ impl Reasoner {
                 stream: Stream::new(&job.prepared.rules),
                 detokenizer: self.tokenizer.detokenizer(true),
                 logprob: 0.0,
+                answer: None,
                 score: Score::None,
             });
         }

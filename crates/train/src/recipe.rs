@@ -323,7 +323,7 @@ impl SftRecipe {
     }
 }
 
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, TrainError> {
     let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read {
         path: path.to_owned(),
         source,
@@ -334,7 +334,17 @@ pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Tr
     })
 }
 
-pub(crate) fn finish<T>(recipe: T, path: &Path, problems: Vec<String>) -> Result<T, TrainError> {
+/// Reads a recipe and refuses it if `problems` finds any.
+pub(crate) fn load<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    problems: impl FnOnce(&T) -> Vec<String>,
+) -> Result<T, TrainError> {
+    let recipe = parse(path)?;
+    let problems = problems(&recipe);
+    finish(recipe, path, problems)
+}
+
+fn finish<T>(recipe: T, path: &Path, problems: Vec<String>) -> Result<T, TrainError> {
     if problems.is_empty() {
         Ok(recipe)
     } else {

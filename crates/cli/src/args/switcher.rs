@@ -6,26 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args};
 use edgethink_reason::switcher::routing::Wish;
 
-use super::{EngineArgs, ModelArgs, SamplingArgs, ThinkingArgs, positive};
-
-/// Questions asked both ways, at once and with a thought.
-#[derive(Debug, Args)]
-pub(crate) struct AskedArgs {
-    /// Questions that run at the same time
-    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = positive)]
-    pub(crate) batch: usize,
-    /// Instructions in front of every prompt
-    #[arg(long, value_name = "TEXT", env = "EDGETHINK_SYSTEM")]
-    pub(crate) system: Option<String>,
-    #[command(flatten)]
-    pub(crate) thinking: ThinkingArgs,
-    #[command(flatten)]
-    pub(crate) sampling: SamplingArgs,
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    #[command(flatten)]
-    pub(crate) engine: EngineArgs,
-}
+use super::{AskedArgs, positive};
 
 #[derive(Debug, Args)]
 #[command(

@@ -16,9 +16,7 @@ pub mod mlp;
 pub mod read;
 pub mod routing;
 
-use std::path::Path;
-
-use edgethink_model::{ContentHash, HeadFile, Model};
+use edgethink_model::{ContentHash, HeadFile};
 use serde_json::{Map, Value};
 
 pub use average::{Averaging, Running};
@@ -42,15 +40,6 @@ pub struct Switcher {
 }
 
 impl Switcher {
-    /// Reads the head in `dir`, which must be one for `model`.
-    ///
-    /// # Errors
-    /// [`SwitcherError`].
-    pub fn load(dir: &Path, model: &Model) -> Result<Self, SwitcherError> {
-        let base = model.hash().map_err(SwitcherError::Base)?;
-        Self::new(&HeadFile::load(dir)?, &base, model.config.hidden_size)
-    }
-
     /// From a head's file that is already in memory.
     ///
     /// # Errors

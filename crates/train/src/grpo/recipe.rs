@@ -9,8 +9,8 @@ use super::reward::Reward;
 use crate::{
     error::TrainError,
     recipe::{
-        FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped, finish,
-        optimizer_problems, parse,
+        FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped, load,
+        optimizer_problems,
     },
 };
 
@@ -311,9 +311,7 @@ impl GrpoRecipe {
     /// # Errors
     /// [`TrainError::Recipe`] with every problem found.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
-        let recipe: Self = parse(path)?;
-        let problems = recipe.problems();
-        finish(recipe, path, problems)
+        load(path, Self::problems)
     }
 
     fn problems(&self) -> Vec<String> {

@@ -11,7 +11,7 @@ mod trainer;
 
 pub(crate) use checkpoint::{Checkpoints, Position};
 pub(crate) use lanes::Lanes;
-pub(crate) use record::write_provenance;
+pub(crate) use record::{add_provenance, write_provenance};
 pub(crate) use trainer::{Batcher, Job, LoraLayout, Outcome, Side, run};
 
 use std::path::PathBuf;

@@ -120,6 +120,19 @@ pub(crate) fn write_provenance(dir: &Path, resolved: &Value, seed: u64) -> Resul
         .map_err(|source| TrainError::Write { path, source })
 }
 
+/// Puts what came out under `key` into the `run.json` that [`write_provenance`] wrote.
+pub(crate) fn add_provenance(dir: &Path, key: &str, value: Value) -> Result<(), TrainError> {
+    let path = dir.join("run.json");
+    let read = |source| TrainError::Read {
+        path: path.clone(),
+        source,
+    };
+    let text = fs::read_to_string(&path).map_err(read)?;
+    let mut run: Value = serde_json::from_str(&text).map_err(|e| read(e.into()))?;
+    run[key] = value;
+    fs::write(&path, format!("{run:#}\n")).map_err(|source| TrainError::Write { path, source })
+}
+
 /// The commit of the working directory, read from `.git` without running anything; `None` outside a repository.
 fn git_commit() -> Option<String> {
     let here = std::env::current_dir().ok()?;

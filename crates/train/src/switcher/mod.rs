@@ -15,7 +15,7 @@ pub use recipe::{
 
 use std::{path::Path, sync::Arc, time::Instant};
 
-use edgethink_engine::{Engine, EngineOptions, KvFormat, WeightFormat};
+use edgethink_engine::{Engine, EngineOptions};
 use edgethink_model::{HeadFile, Model};
 use edgethink_reason::switcher::{Averaging, KIND, LAYER, Mlp, Switcher, averages, routing::auroc};
 use rand::seq::SliceRandom;
@@ -23,10 +23,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::TrainError,
-    grpo::{RolloutKv, RolloutWeights},
     params::{Param, generator},
     run::{
-        Event, Progress,
+        Event, Progress, add_provenance,
         plot::{self, Panel},
         record::Records,
         write_provenance,
@@ -119,7 +118,7 @@ pub fn switcher(
     });
     file.settings.insert("trained".to_owned(), results.clone());
     file.save(dir).map_err(TrainError::engine)?;
-    add_results(dir, results)?;
+    add_provenance(dir, "results", results)?;
     draw(dir, &low, &high)?;
     progress.event(&Event::HeadFinished {
         path: dir.clone(),
@@ -141,16 +140,8 @@ fn encode(
     let threads = recipe.model.threads;
     let options = EngineOptions {
         threads: if threads == 0 { own.threads } else { threads },
-        weights: match recipe.model.weights {
-            RolloutWeights::Stored => WeightFormat::Stored,
-            RolloutWeights::Q8 => WeightFormat::Q8,
-            RolloutWeights::Q4 => WeightFormat::Q4,
-        },
-        kv: match recipe.model.kv {
-            RolloutKv::F32 => KvFormat::F32,
-            RolloutKv::F16 => KvFormat::F16,
-            RolloutKv::Int8 => KvFormat::Int8,
-        },
+        weights: recipe.model.weights.into(),
+        kv: recipe.model.kv.into(),
         ..own
     };
     let mut engine = Engine::new(Arc::clone(model), options).map_err(TrainError::engine)?;
@@ -240,21 +231,6 @@ fn note(records: &mut Records, epoch: &Epoch) -> Result<(), TrainError> {
             ("learning_rate", epoch.learning_rate),
         ],
     )
-}
-
-/// Adds what came out to `run.json`.
-fn add_results(dir: &Path, results: Value) -> Result<(), TrainError> {
-    let path = dir.join("run.json");
-    let read = std::fs::read_to_string(&path).map_err(|source| TrainError::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let mut run: Value = serde_json::from_str(&read).map_err(|e| TrainError::Read {
-        path: path.clone(),
-        source: e.into(),
-    })?;
-    run["results"] = results;
-    std::fs::write(&path, format!("{run:#}\n")).map_err(|source| TrainError::Write { path, source })
 }
 
 /// Loss over epochs, and the scores of the held-out queries.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     error::TrainError,
     grpo::{RolloutKv, RolloutWeights},
-    recipe::{OptimizerRecipe, finish, optimizer_problems, parse},
+    recipe::{OptimizerRecipe, load, optimizer_problems},
 };
 
 /// Training of a switcher: which queries need a thought (METHOD 4).
@@ -147,9 +147,7 @@ impl SwitcherRecipe {
     /// # Errors
     /// [`TrainError::Recipe`] with every problem found.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
-        let recipe: Self = parse(path)?;
-        let problems = recipe.problems();
-        finish(recipe, path, problems)
+        load(path, Self::problems)
     }
 
     fn problems(&self) -> Vec<String> {

@@ -16,12 +16,7 @@ pub use recipe::{
     VerifierRunRecipe,
 };
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Instant,
-};
+use std::{fs, sync::Arc, time::Instant};
 
 use edgethink_model::{Adapter, Model, Tokenizer};
 use edgethink_reason::{
@@ -32,7 +27,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::TrainError,
-    run::{Event, Progress, write_provenance},
+    run::{Event, Progress, add_provenance, write_provenance},
 };
 use draw::{Drawer, Question};
 use fit::Input;
@@ -286,9 +281,10 @@ impl Run<'_> {
         let Head { file, .. } = self.head(weights, settings.clone())?;
         file.save(dir).map_err(|e| self.refused(&e.into()))?;
         write_provenance(dir, &json!(recipe), recipe.seed)?;
-        add_metrics(
+        add_provenance(
             dir,
-            &json!({"train": on_train, "held_out": on_valid, "settings": settings}),
+            "metrics",
+            json!({"train": on_train, "held_out": on_valid, "settings": settings}),
         )?;
         for sample in &mut valid {
             sample.state = None;
@@ -360,19 +356,6 @@ fn scored(verifier: &Verifier, samples: &mut [Sample]) -> Result<Vec<Scored>, Ve
         });
     }
     Ok(scored)
-}
-
-/// Puts the metrics beside the recipe in run.json.
-fn add_metrics(dir: &Path, metrics: &Value) -> Result<(), TrainError> {
-    let path: PathBuf = dir.join("run.json");
-    let text = fs::read_to_string(&path).map_err(|source| TrainError::Read {
-        path: path.clone(),
-        source,
-    })?;
-    let mut run: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
-    run.insert("metrics".to_owned(), metrics.clone());
-    fs::write(&path, format!("{:#}\n", Value::Object(run)))
-        .map_err(|source| TrainError::Write { path, source })
 }
 
 /// How fast samples come.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::TrainError,
     grpo::{RolloutKv, RolloutWeights},
-    recipe::{OptimizerRecipe, finish, optimizer_problems, parse},
+    recipe::{OptimizerRecipe, load, optimizer_problems},
 };
 
 /// Training of a verifier: how likely a response is right (METHOD 5).
@@ -141,9 +141,7 @@ impl VerifierRecipe {
     /// # Errors
     /// [`TrainError::Recipe`] with every problem found.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
-        let recipe: Self = parse(path)?;
-        let problems = recipe.problems();
-        finish(recipe, path, problems)
+        load(path, Self::problems)
     }
 
     fn problems(&self) -> Vec<String> {

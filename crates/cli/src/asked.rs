@@ -10,6 +10,7 @@ use edgethink_reason::switcher::routing::Outcome;
 use edgethink_reason::switcher::{Switcher, averages};
 use edgethink_reason::{Query, Think};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Map;
 
 use crate::args::{AskedArgs, ModelArgs};
 use crate::eval::{self, Row};
@@ -54,7 +55,13 @@ impl Both {
         let mut prompts = Vec::with_capacity(rows.len());
         for row in rows {
             let input = row.input(args.system.as_deref());
-            let prompt = encode(model, &input, Think::Off, &self.opened.format.tags)?;
+            let prompt = encode(
+                model,
+                &input,
+                Think::Off,
+                &self.opened.format.tags,
+                &Map::new(),
+            )?;
             let read = self.switcher.reads(&prompt.tokens);
             prompts.push(prompt.tokens[..read].to_vec());
         }

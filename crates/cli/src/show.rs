@@ -70,6 +70,7 @@ impl Folded {
             ThoughtEnd::Model => None,
             ThoughtEnd::Budget => Some("cut by the budget"),
             ThoughtEnd::Loop => Some("cut because it repeated itself"),
+            ThoughtEnd::Caller => Some("ended on request"),
             ThoughtEnd::Turn => Some("closed because the turn ended inside it"),
         }
     }

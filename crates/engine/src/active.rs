@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::mask::TokenMask;
 use crate::request::{FinishReason, HiddenStates, Request, RequestId, TokenId};
 use crate::rng::Draws;
 use crate::sampler::Occurrences;
@@ -33,6 +34,8 @@ pub(crate) struct Stream {
     pub(crate) scored: usize,
     /// Tokens to take instead of sampling.
     pub(crate) forced: VecDeque<TokenId>,
+    /// The tokens that it may choose from; `None` for all.
+    pub(crate) allowed: Option<TokenMask>,
     /// What penalties look at; empty if there are none.
     pub(crate) seen: Occurrences,
     pub(crate) draws: Draws,
@@ -58,6 +61,7 @@ impl Active {
             done: false,
             scored: prompt,
             forced: VecDeque::new(),
+            allowed: None,
             seen: seen.clone(),
             draws: Draws::new(request.seed, request.first_stream.wrapping_add(stream)),
             hidden_next: match request.hidden.first(prompt) {

@@ -28,6 +28,7 @@ use edgethink_model::{Adapter, Model};
 use crate::active::Active;
 use crate::adapters::AdapterSet;
 use crate::error::{EngineError, RequestError};
+use crate::mask::TokenMask;
 use crate::options::EngineOptions;
 use crate::request::{AdapterId, AdapterSpan, Event, FinishReason, Request, RequestId};
 use crate::runner::Runner;
@@ -263,6 +264,21 @@ impl Engine {
             });
         }
         self.running_stream(id, stream)?.forced.extend(tokens);
+        Ok(())
+    }
+
+    /// Lets a stream choose from these tokens only, until the next call; `None` lifts it. Forced tokens are not asked. Tokens in the
+    /// set keep their probabilities relative to each other.
+    ///
+    /// # Errors
+    /// [`RequestError::UnknownRequest`] or [`RequestError::UnknownStream`].
+    pub fn allow(
+        &mut self,
+        id: RequestId,
+        stream: usize,
+        tokens: Option<TokenMask>,
+    ) -> Result<(), RequestError> {
+        self.running_stream(id, stream)?.allowed = tokens;
         Ok(())
     }
 

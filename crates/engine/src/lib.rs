@@ -9,7 +9,7 @@
 //! - [`request`]: what goes in and comes out
 //! - [`scheduler`], [`block_pool`], [`prefix_cache`], [`sequence`]: who computes what in which blocks; no tensors
 //! - `runner`, `batch`, `store`, `attention`, `linear`, `rows`, `kv`, `matrix`, `packed`, `weights`, `adapters`: the forward pass
-//! - [`sampler`], [`rng`]: from logits to tokens
+//! - [`sampler`], [`rng`], `mask`: from logits to tokens
 //!
 //! Letters in shape comments: T token rows, E hidden, F ffn, H query heads, K kv heads, G = H/K, D head dim, V vocab, R rank.
 
@@ -22,6 +22,7 @@ pub mod engine;
 pub mod error;
 mod kv;
 mod linear;
+mod mask;
 mod matrix;
 pub mod options;
 mod packed;
@@ -42,6 +43,7 @@ mod weights;
 pub use edgethink_kernels::Isa;
 pub use engine::{Engine, MAX_STREAMS};
 pub use error::{EngineError, Place, RequestError};
+pub use mask::TokenMask;
 pub use options::{EngineOptions, KvFormat, WeightFormat};
 pub use request::{
     AdapterId, AdapterSpan, Event, FinishReason, HiddenStates, Request, RequestId, Sampling,

@@ -1,6 +1,6 @@
 //! From logits to a token.
 //!
-//! [`choose`] applies bias, penalties, temperature, top-k, top-p and min-p in that order (the order of transformers' warpers) and inverts
+//! [`choose`] applies bias, penalties, the set of allowed tokens, temperature, top-k, top-p and min-p in that order (the order of transformers' warpers) and inverts
 //! the distribution function at a given uniform number; it draws nothing itself. Logits that are not finite are an error, never a token.
 //! Equal logits are ranked by token id, so the result depends on nothing but the arguments.
 
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use edgethink_kernels::{Isa, log_sum_exp};
 
+use crate::mask::TokenMask;
 use crate::request::{Sampling, TokenId};
 
 /// Tokens whose logit, after temperature, is this far below the best one are left out: together they have a probability below
@@ -59,7 +60,7 @@ impl Occurrences {
     }
 }
 
-/// Chooses a token; `logits` `[V]` is changed. `uniform` in `[0, 1)` is the draw; `top` of the best tokens are reported.
+/// Chooses a token, of `allowed` if that is given; `logits` `[V]` is changed. `uniform` in `[0, 1)` is the draw; `top` of the best tokens are reported.
 ///
 /// # Errors
 /// [`ChoiceError`].
@@ -68,6 +69,7 @@ pub fn choose(
     logits: &mut [f32],
     sampling: &Sampling,
     seen: &Occurrences,
+    allowed: Option<&TokenMask>,
     uniform: f64,
     top: usize,
 ) -> Result<Choice, ChoiceError> {
@@ -77,10 +79,13 @@ pub fn choose(
         return Err(ChoiceError::NonFinite);
     }
     let top = best(logits, top, total);
-    let changed = !sampling.logit_bias.is_empty() || sampling.has_penalties();
+    let changed = !sampling.logit_bias.is_empty() || sampling.has_penalties() || allowed.is_some();
     let plain = changed.then(|| logits.to_vec());
     if changed {
         change(logits, sampling, seen);
+        if let Some(allowed) = allowed {
+            allowed.apply(logits);
+        }
     }
     let (token, drawn_logprob) = if sampling.temperature == 0.0 {
         let token = argmax(logits);

@@ -7,7 +7,7 @@ const ISA: Isa = Isa::Scalar;
 
 fn pick(logits: &[f32], sampling: &Sampling, uniform: f64) -> Result<TokenId, ChoiceError> {
     let seen = Occurrences::default();
-    choose(ISA, &mut logits.to_vec(), sampling, &seen, uniform, 0).map(|c| c.token)
+    choose(ISA, &mut logits.to_vec(), sampling, &seen, None, uniform, 0).map(|c| c.token)
 }
 
 /// Share of each token over evenly spaced draws.
@@ -140,7 +140,7 @@ fn penalties_and_bias_follow_their_formulas() {
     assert_eq!(logits, [0.5, 1.5 - 1.0, -2.0, 2.0, 2.0]);
     // The log-probability that is reported is the model's own.
     let choice =
-        choose(ISA, &mut LOGITS.to_vec(), &sampling, &seen, 0.0, 2).expect("finite logits");
+        choose(ISA, &mut LOGITS.to_vec(), &sampling, &seen, None, 0.0, 2).expect("finite logits");
     assert_eq!(choice.token, 3);
     assert!((f64::from(choice.logprob) - softmax(&LOGITS, 1.0)[3].ln()).abs() < 1e-6);
     assert_eq!(choice.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3]);
@@ -231,7 +231,7 @@ fn the_drawn_log_probability_is_that_of_the_changed_distribution() {
         let kept = best[best.len() - 1] + best[best.len() - 2];
         for uniform in [0.0, 0.3, 0.6, 0.9, 0.999] {
             let draw = |sampling: &Sampling| {
-                choose(ISA, &mut LOGITS.to_vec(), sampling, &seen, uniform, 0)
+                choose(ISA, &mut LOGITS.to_vec(), sampling, &seen, None, uniform, 0)
                     .expect("finite logits")
             };
             let choice = draw(&sampling);
@@ -242,4 +242,44 @@ fn the_drawn_log_probability_is_that_of_the_changed_distribution() {
             assert!((f64::from(choice.drawn_logprob) - want).abs() < 1e-6);
         }
     }
+}
+
+#[test]
+fn only_allowed_tokens_are_drawn_in_their_own_proportions() {
+    let allowed = TokenMask::of(&[0, 3]);
+    let seen = Occurrences::default();
+    let draw = |sampling: &Sampling, allowed, uniform| {
+        choose(
+            ISA,
+            &mut LOGITS.to_vec(),
+            sampling,
+            &seen,
+            Some(allowed),
+            uniform,
+            1,
+        )
+    };
+    let greedy = draw(&Sampling::greedy(), &allowed, 0.0).expect("finite logits");
+    assert_eq!(greedy.token, 3);
+    assert_eq!(greedy.top[0].0, 1, "what the model itself thinks best");
+    let whole = softmax(&LOGITS, 1.0);
+    assert!((f64::from(greedy.logprob) - whole[3].ln()).abs() < 1e-6);
+    let share = whole[0] / (whole[0] + whole[3]);
+    let drawn: Vec<TokenId> = (0..1000)
+        .map(|i| {
+            let uniform = (f64::from(i) + 0.5) / 1000.0;
+            let sampling = Sampling::temperature(1.0);
+            draw(&sampling, &allowed, uniform)
+                .expect("finite logits")
+                .token
+        })
+        .collect();
+    assert!(drawn.iter().all(|token| [0, 3].contains(token)));
+    let zeros = drawn.iter().filter(|&&token| token == 0).count();
+    assert!(
+        (zeros as f64 / 1000.0 - share).abs() < 2e-3,
+        "{zeros} of 1000, want {share}"
+    );
+    let nothing = draw(&Sampling::greedy(), &TokenMask::of(&[]), 0.0);
+    assert_eq!(nothing, Err(ChoiceError::NothingLeft));
 }

@@ -209,6 +209,7 @@ impl Engine {
                             logits,
                             &active.request.sampling,
                             &stream.seen,
+                            stream.allowed.as_ref(),
                             uniform,
                             top,
                         )

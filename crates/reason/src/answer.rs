@@ -36,6 +36,8 @@ pub enum ThoughtEnd {
     Budget,
     /// It repeated itself and was cut.
     Loop,
+    /// The caller had enough of it ([`crate::Reasoner::end_thought`]).
+    Caller,
     /// The model ended its turn inside it; the budget promises an answer, so the thought was closed.
     Turn,
 }
@@ -47,6 +49,7 @@ impl ThoughtEnd {
             Self::Model => "model",
             Self::Budget => "budget",
             Self::Loop => "loop",
+            Self::Caller => "caller",
             Self::Turn => "turn",
         }
     }

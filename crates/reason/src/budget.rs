@@ -73,6 +73,20 @@ pub(crate) fn closing_text(
     }
 }
 
+/// The white space that `text` begins with.
+pub(crate) fn leading_blank(text: &str) -> &str {
+    &text[..text.len() - text.trim_start().len()]
+}
+
+/// What ends a thought and begins no answer: the closing phrase up to its tag, and the white space behind it.
+pub(crate) fn bare_closing(tags: &Tags, closing: &str) -> String {
+    closing
+        .split_once(tags.close.as_str())
+        .map_or_else(String::new, |(before, after)| {
+            format!("{before}{}{}", tags.close, leading_blank(after))
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +134,14 @@ mod tests {
         assert_eq!((plan.thought_tokens, plan.response_tokens), (50, 100));
         let plan = BudgetPlan::new(100, 1000, 10, Some(usize::MAX)).expect("there is room");
         assert_eq!((plan.thought_tokens, plan.response_tokens), (0, 100));
+    }
+
+    #[test]
+    fn a_bare_closing_ends_the_thought_and_says_nothing() {
+        let tags = Tags::default();
+        assert_eq!(bare_closing(&tags, DEFAULT_CLOSING), "\n</think>\n\n");
+        assert_eq!(bare_closing(&tags, "</think>So: "), "</think>");
+        assert_eq!(bare_closing(&tags, "stop </think> "), "stop </think> ");
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Reasoner {
         out: &mut Vec<Event>,
     ) -> Result<(), ReasonError> {
         let ended = self.ends(job.ignore_eos, drawn);
-        let closes = Some(drawn.token) == self.close_token;
+        let closes = Some(drawn.token) == job.prepared.thinker.close_token;
         if !drawn.forced
             && (ended || closes)
             && let Some(continuation) = job.lanes[index].stream.wants_more()
@@ -38,10 +38,11 @@ impl Reasoner {
             return self.go_on(job, index, &continuation);
         }
         self.token(job, index, drawn, out)?;
+        let complete = self.keep_form(job, index, drawn.token, drawn.forced)?;
         if ended {
             job.lanes[index].stream.end_turn();
         }
-        if !job.lanes[index].stream.stopped() {
+        if !complete && !job.lanes[index].stream.stopped() {
             let forced = self.force_if_due(job, index)?;
             if forced || !ended {
                 return Ok(());
@@ -61,6 +62,8 @@ impl Reasoner {
         out: &mut Vec<Event>,
     ) -> Result<(), ReasonError> {
         let token = drawn.token;
+        let thinker = &job.prepared.thinker;
+        let (open, close) = (thinker.open_token, thinker.close_token);
         let now = Instant::now();
         job.first_token.get_or_insert(now);
         job.last_token = Some(now);
@@ -70,8 +73,8 @@ impl Reasoner {
         let kind = match token {
             _ if self.ends(job.ignore_eos, drawn) => Kind::End,
             _ if !stream.splits() => Kind::Text,
-            token if Some(token) == self.open_token => Kind::Open,
-            token if Some(token) == self.close_token => Kind::Close,
+            token if Some(token) == open => Kind::Open,
+            token if Some(token) == close => Kind::Close,
             _ => Kind::Text,
         };
         let text = match kind {
@@ -163,7 +166,7 @@ impl Reasoner {
         job: &mut Job,
         index: usize,
     ) -> Result<bool, ReasonError> {
-        let Some(text) = job.lanes[index].stream.wants_closing(&self.format.closing) else {
+        let Some(text) = job.lanes[index].stream.wants_closing() else {
             return Ok(false);
         };
         let tokens = self.tokenizer.encode(&text, false)?;
@@ -173,6 +176,7 @@ impl Reasoner {
             Err(RequestError::UnknownRequest { .. } | RequestError::UnknownStream { .. }) => {}
             done => done?,
         }
+        self.answer_follows(job, index)?;
         Ok(true)
     }
 

@@ -56,6 +56,36 @@ pub enum ReasonError {
     /// The verifier cannot be used, or gave no score.
     #[error("the verifier failed")]
     Verifier(#[from] VerifierError),
+    /// No adapter of this name is loaded.
+    #[error("no adapter {name:?} is loaded")]
+    UnknownAdapter {
+        /// As asked for.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("an adapter {name:?} is loaded already; unload it, or take another name")]
+    AdapterExists {
+        /// The name.
+        name: String,
+    },
+    /// A query runs with it.
+    #[error("the adapter {name:?} is in use; unload it when its queries have ended")]
+    AdapterInUse {
+        /// The name.
+        name: String,
+    },
+    /// The query is answered, or was never asked.
+    #[error("there is no such query in flight")]
+    UnknownQuery,
+    /// A form that answers cannot have, or an answer that cannot keep to it.
+    #[error("the form of the answer cannot be used: {why}")]
+    Grammar {
+        /// What the grammar's compiler says.
+        why: String,
+    },
+    /// An answer in a given form ends where the form ends.
+    #[error("an answer in a given form cannot ignore the end of its turn; turn one of the two off")]
+    GrammarIgnoresEos,
     /// `max_tokens` is 0.
     #[error("max_tokens is 0; allow at least one token")]
     NoTokens,

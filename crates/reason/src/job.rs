@@ -1,5 +1,6 @@
 //! One query in flight: its streams, its counts and its times, and the answer that they become.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use edgethink_engine::{Request, RequestId};
@@ -8,9 +9,12 @@ use edgethink_model::tokenizer::Detokenizer;
 use crate::answer::{AdapterUse, Answer, BudgetUse, Decision, ThoughtEnd, Timings, Usage};
 use crate::decide::Undecided;
 use crate::event::{Event, QueryId};
+use crate::form::Form;
+use crate::grammar::Guide;
 use crate::query::{Query, Scoring};
 use crate::split::Part;
 use crate::stream::{Stream, StreamRules};
+use crate::thinker::Thinker;
 use crate::verifier::Reply;
 use crate::vote::{Aggregate, Ballot, EarlyStop, needed, tally};
 
@@ -20,6 +24,8 @@ pub(crate) struct Prepared {
     /// What is given to the engine, but for the streams.
     pub(crate) request: Request,
     pub(crate) rules: StreamRules,
+    pub(crate) thinker: Arc<Thinker>,
+    pub(crate) thinks: bool,
     pub(crate) adapter: AdapterUse,
     pub(crate) budget: Option<BudgetUse>,
 }
@@ -31,6 +37,8 @@ pub(crate) struct Lane {
     pub(crate) handle: (RequestId, usize),
     pub(crate) stream: Stream,
     pub(crate) detokenizer: Detokenizer,
+    /// How far its answer is within the form that was asked for.
+    pub(crate) form: Option<Form>,
     /// Sum of its tokens' log-probabilities, nats.
     pub(crate) logprob: f64,
     /// Its final answer, once it has ended with one.
@@ -82,6 +90,8 @@ pub(crate) struct Job {
     /// Streams that may be begun in all.
     pub(crate) n: usize,
     pub(crate) lanes: Vec<Lane>,
+    /// The form of the answers, at its beginning.
+    pub(crate) guide: Option<Guide>,
     pub(crate) ignore_eos: bool,
     pub(crate) usage: Usage,
     pub(crate) submitted: Instant,

@@ -8,6 +8,8 @@
 //! - [`budget`]: the hard limit that closes a thought and forces an answer
 //! - [`loops`]: sees a thought that repeats itself
 //! - [`mod@format`]: what an adapter says of itself: how its thoughts end, how a budget is named to it
+//! - [`grammar`], `form`: answers in a given form, such as JSON
+//! - `thinker`: the adapters that think, by name
 //! - [`switcher`]: reads hidden states while the prompt is encoded, and says whether to think
 //! - [`verifier`]: how likely a response is right
 //! - [`vote`]: from the answers of N streams to one, and when to stop asking
@@ -22,7 +24,9 @@ mod decide;
 mod drive;
 pub mod error;
 pub mod event;
+mod form;
 pub mod format;
+pub mod grammar;
 mod job;
 mod judge;
 pub mod loops;
@@ -34,6 +38,7 @@ pub mod stop;
 mod stream;
 mod submit;
 pub mod switcher;
+mod thinker;
 pub mod verifier;
 pub mod vote;
 
@@ -44,6 +49,7 @@ pub use answer::{
 pub use error::ReasonError;
 pub use event::{Event, QueryId};
 pub use format::{FormatError, ThoughtFormat};
+pub use grammar::Grammar;
 pub use query::{Effort, Input, MinThink, Query, Scoring, Think};
 pub use reasoner::Reasoner;
 pub use switcher::{Switcher, SwitcherError};

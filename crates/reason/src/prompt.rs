@@ -6,6 +6,7 @@
 use edgethink_model::template::{ChatTemplate, RenderOptions};
 use edgethink_model::tokenizer::Tokenizer;
 use edgethink_model::{Adapter, Model};
+use serde_json::{Map, Value};
 
 use crate::answer::AdapterUse;
 use crate::error::ReasonError;
@@ -46,7 +47,7 @@ pub fn name_budget(input: Input, line: Option<String>) -> (Input, Option<String>
     }
 }
 
-/// Renders and tokenizes `input`. The generation prompt is the end of it.
+/// Renders and tokenizes `input`, with more `variables` for the template. The generation prompt is the end of it.
 ///
 /// # Errors
 /// No tokenizer, no template for messages, a template that refuses the messages, an empty prompt.
@@ -55,6 +56,7 @@ pub fn encode(
     input: &Input,
     think: Think,
     tags: &Tags,
+    variables: &Map<String, Value>,
 ) -> Result<Prompt, ReasonError> {
     let tokenizer = model.tokenizer.as_ref().ok_or(ReasonError::NoTokenizer)?;
     let (text, tokens) = match input {
@@ -62,7 +64,7 @@ pub fn encode(
             let template = model.template.as_ref().ok_or(ReasonError::NoTemplate)?;
             let mut options = RenderOptions {
                 add_generation_prompt: true,
-                ..RenderOptions::default()
+                extra: variables.clone(),
             };
             options
                 .extra

@@ -2,9 +2,11 @@
 
 use edgethink_engine::Sampling;
 use edgethink_model::Message;
+use serde_json::{Map, Value};
 
 use crate::error::ReasonError;
 use crate::format::ThoughtFormat;
+use crate::grammar::Grammar;
 use crate::vote::{Aggregate, EarlyStop};
 
 /// Whether the answer is thought through.
@@ -108,6 +110,12 @@ pub struct Query {
     pub input: Input,
     /// Think or answer at once.
     pub think: Think,
+    /// Which of the loaded adapters thinks ([`crate::Reasoner::load_adapter`]); `None` for the reasoner's own.
+    pub adapter: Option<String>,
+    /// More variables for the chat template, such as `tools`.
+    pub template: Map<String, Value>,
+    /// The form that the answer must have.
+    pub grammar: Option<Grammar>,
     /// Parallel streams from the one prompt, at least 1.
     pub n: usize,
     /// With [`Think::Auto`]: `n` is the most; a score at the switcher's threshold gets one stream, a score of 1 all of them, and a query
@@ -154,6 +162,9 @@ impl Query {
         Self {
             input,
             think,
+            adapter: None,
+            template: Map::new(),
+            grammar: None,
             n: 1,
             scale_n: false,
             scoring: Scoring::Off,
@@ -218,6 +229,9 @@ impl Query {
                 return Err(ReasonError::Confidence { wanted });
             }
             _ => {}
+        }
+        if self.grammar.is_some() && self.ignore_eos {
+            return Err(ReasonError::GrammarIgnoresEos);
         }
         if self.max_tokens == Some(0) {
             return Err(ReasonError::NoTokens);

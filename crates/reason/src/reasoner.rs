@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use edgethink_engine::{
-    AdapterId, Engine, Event as EngineEvent, FinishReason as EngineFinish, RequestId,
-};
+use edgethink_engine::{Engine, Event as EngineEvent, FinishReason as EngineFinish, RequestId};
 use edgethink_model::tokenizer::Tokenizer;
 use edgethink_model::{Adapter, Model};
 
@@ -19,10 +17,12 @@ use crate::drive::Drawn;
 use crate::error::ReasonError;
 use crate::event::{Event, QueryId};
 use crate::format::ThoughtFormat;
+use crate::grammar::Compiler;
 use crate::job::Job;
-use crate::prompt::{tag_token, template_can_think};
+use crate::prompt::template_can_think;
 use crate::query::{Query, Think};
 use crate::switcher::Switcher;
+use crate::thinker::Thinker;
 use crate::verifier::{GenRm, Verifier, VerifierHead};
 
 /// A model, its engine, perhaps an adapter, and the queries in flight.
@@ -31,10 +31,10 @@ pub struct Reasoner {
     pub(crate) model: Arc<Model>,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) engine: Engine,
-    pub(crate) adapter: Option<(AdapterId, Adapter)>,
-    pub(crate) format: ThoughtFormat,
-    pub(crate) open_token: Option<u32>,
-    pub(crate) close_token: Option<u32>,
+    pub(crate) own: Arc<Thinker>,
+    pub(crate) named: BTreeMap<String, Arc<Thinker>>,
+    /// Made with the first grammar.
+    pub(crate) compiler: Option<Compiler>,
     pub(crate) jobs: BTreeMap<QueryId, Job>,
     /// Whose a request of the engine is, and what it is for.
     pub(crate) routes: BTreeMap<RequestId, (QueryId, Route)>,
@@ -64,21 +64,16 @@ impl Reasoner {
         adapter: Option<Adapter>,
         format: ThoughtFormat,
     ) -> Result<Self, ReasonError> {
-        format.check()?;
         let tokenizer = model.tokenizer.clone().ok_or(ReasonError::NoTokenizer)?;
-        let adapter = match adapter {
-            Some(adapter) => Some((engine.load_adapter(&adapter)?, adapter)),
-            None => None,
-        };
+        let own = Thinker::new(&mut engine, &tokenizer, adapter, format)?;
         Ok(Self {
-            open_token: tag_token(&tokenizer, &format.tags.open),
-            close_token: tag_token(&tokenizer, &format.tags.close),
+            own: Arc::new(own),
+            named: BTreeMap::new(),
+            compiler: None,
             genrm: Verifier::GenRm(GenRm::new(&model)?),
             model,
             tokenizer,
             engine,
-            adapter,
-            format,
             jobs: BTreeMap::new(),
             routes: BTreeMap::new(),
             switching: None,
@@ -123,12 +118,12 @@ impl Reasoner {
 
     /// The adapter that thinks, if there is one.
     pub fn adapter(&self) -> Option<&Adapter> {
-        self.adapter.as_ref().map(|(_, adapter)| adapter)
+        self.own.adapter()
     }
 
     /// How its thoughts are written.
     pub fn format(&self) -> &ThoughtFormat {
-        &self.format
+        &self.own.format
     }
 
     /// What the model does best on its own: decides if it has a switcher and both modes, thinks if it has an adapter or a template with a
@@ -136,7 +131,7 @@ impl Reasoner {
     pub fn default_think(&self) -> Think {
         if self.switching.is_some() {
             Think::Auto
-        } else if self.adapter.is_some() || template_can_think(self.model.template.as_ref()) {
+        } else if self.own.adapter.is_some() || template_can_think(self.model.template.as_ref()) {
             Think::On
         } else {
             Think::Off
@@ -196,6 +191,29 @@ impl Reasoner {
             // What has just ended or failed has nothing left to cancel.
             let _ = self.engine.cancel(request);
         }
+    }
+
+    /// Ends the thoughts of a query that are open now, of one stream or of all; their answers follow. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`ReasonError::UnknownQuery`].
+    pub fn end_thought(
+        &mut self,
+        query: QueryId,
+        stream: Option<usize>,
+    ) -> Result<usize, ReasonError> {
+        let mut job = self.jobs.remove(&query).ok_or(ReasonError::UnknownQuery)?;
+        let lanes = 0..job.lanes.len();
+        let mut ended = 0;
+        let done = lanes
+            .filter(|&index| stream.is_none_or(|stream| stream == index))
+            .try_for_each(|index| {
+                job.lanes[index].stream.enough();
+                ended += usize::from(self.force_if_due(&mut job, index)?);
+                Ok(())
+            });
+        self.jobs.insert(query, job);
+        done.map(|()| ended)
     }
 
     /// The requests of a query.

@@ -5,7 +5,7 @@
 //! early. Called by [`crate::Reasoner`].
 
 use crate::answer::{Choice, FinishReason, ThoughtEnd, TokenLogprob};
-use crate::budget::{BudgetPlan, closing_text};
+use crate::budget::{BudgetPlan, closing_text, leading_blank};
 use crate::loops::LoopDetector;
 use crate::split::{Part, Place, Tags, ThoughtSplitter};
 use crate::stop::StopMatcher;
@@ -64,6 +64,8 @@ pub(crate) struct StreamRules {
     pub(crate) stop_loops: bool,
     /// Log-probabilities are kept.
     pub(crate) logprobs: bool,
+    /// What is written to end a thought.
+    pub(crate) closing: String,
 }
 
 /// One stream's state.
@@ -71,6 +73,7 @@ pub(crate) struct StreamRules {
 pub(crate) struct Stream {
     splitter: Option<ThoughtSplitter>,
     tags: Tags,
+    closing: String,
     stop: StopMatcher,
     budget: Option<BudgetPlan>,
     least: Option<LeastThought>,
@@ -85,6 +88,8 @@ pub(crate) struct Stream {
     tag_tokens: usize,
     /// The thought repeats itself.
     looping: bool,
+    /// The caller wants the answer now.
+    enough: bool,
     /// The model ended its turn.
     turn_ended: bool,
     /// The answer has more than white space.
@@ -106,6 +111,7 @@ impl Stream {
                 .as_ref()
                 .map(|tags| ThoughtSplitter::new(tags.clone(), rules.inside)),
             tags,
+            closing: rules.closing.clone(),
             stop: StopMatcher::new(&rules.stops),
             budget: rules.budget,
             least: rules.least.clone(),
@@ -118,6 +124,7 @@ impl Stream {
             reasoning_tokens: 0,
             tag_tokens: 0,
             looping: false,
+            enough: false,
             turn_ended: false,
             visible: false,
             forced: None,
@@ -225,7 +232,7 @@ impl Stream {
     }
 
     /// The text to force now: the thought is over by a rule, or an answer that was promised does not come. Given once.
-    pub(crate) fn wants_closing(&mut self, closing: &str) -> Option<String> {
+    pub(crate) fn wants_closing(&mut self) -> Option<String> {
         if self.forced.is_some() || self.finished.is_some() {
             return None;
         }
@@ -235,6 +242,8 @@ impl Stream {
         let why = if splitter.place() == Place::Answer {
             let blank = !self.visible && (due(|p| p.blank_tokens) || self.promised_at_end());
             blank.then_some(ThoughtEnd::Budget)?
+        } else if self.enough && splitter.place() == Place::Thought {
+            ThoughtEnd::Caller
         } else if self.looping {
             ThoughtEnd::Loop
         } else if due(|p| p.thought_tokens) {
@@ -246,7 +255,7 @@ impl Stream {
         };
         let text = closing_text(
             &self.tags,
-            closing,
+            &self.closing,
             splitter.place(),
             splitter.partial_tag_bytes(),
         )?;
@@ -257,6 +266,16 @@ impl Stream {
     /// The model ended its turn, but a budget promises an answer.
     fn promised_at_end(&self) -> bool {
         self.turn_ended && self.budget.is_some()
+    }
+
+    /// A thought that is open now is to end.
+    pub(crate) fn enough(&mut self) {
+        self.enough = self.place() == Some(Place::Thought);
+    }
+
+    /// Where it is; `None` if thoughts are not told apart.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.splitter.as_ref().map(ThoughtSplitter::place)
     }
 
     /// The model ended its turn with the last token.
@@ -299,6 +318,12 @@ impl Stream {
     /// Thoughts are told apart from the answer.
     pub(crate) fn splits(&self) -> bool {
         self.splitter.is_some()
+    }
+
+    /// The white space that the model writes between a thought and its answer.
+    pub(crate) fn blank_behind_thought(&self) -> &str {
+        let behind = self.closing.split_once(self.tags.close.as_str());
+        behind.map_or("", |(_, behind)| leading_blank(behind))
     }
 
     /// Log-probabilities are kept.
@@ -348,7 +373,7 @@ impl Stream {
             finish_reason: self.finished.unwrap_or(FinishReason::Cancelled),
             reasoning_tokens: self.reasoning_tokens,
             thought_closed: self.closed,
-            budget_forced: self.forced.is_some_and(|why| why != ThoughtEnd::Loop),
+            budget_forced: matches!(self.forced, Some(ThoughtEnd::Budget | ThoughtEnd::Turn)),
             continued: self.continued,
             score,
         }
@@ -369,6 +394,7 @@ mod tests {
             least: None,
             stop_loops: false,
             logprobs: false,
+            closing: DEFAULT_CLOSING.to_owned(),
         }
     }
 
@@ -382,7 +408,7 @@ mod tests {
         let mut id = 0;
         let mut queue: Vec<String> = tokens.iter().rev().map(|t| (*t).to_owned()).collect();
         loop {
-            if let Some(text) = stream.wants_closing(DEFAULT_CLOSING) {
+            if let Some(text) = stream.wants_closing() {
                 queue.extend(text.chars().rev().map(String::from));
             }
             let Some(text) = queue.pop() else { break };
@@ -451,7 +477,7 @@ mod tests {
             let mut queue: Vec<String> = thought.iter().rev().map(|t| (*t).to_owned()).collect();
             let mut id = 0;
             while id < plan.response_tokens as u32 {
-                if let Some(text) = stream.wants_closing(DEFAULT_CLOSING) {
+                if let Some(text) = stream.wants_closing() {
                     queue = "123".chars().rev().map(String::from).collect();
                     queue.extend(text.chars().rev().map(String::from));
                 }
@@ -510,7 +536,7 @@ mod tests {
             for text in &tokens {
                 let id = u32::from(text.as_bytes()[0]);
                 stream.token(piece(id, Kind::Text, text), None);
-                if let Some(text) = stream.wants_closing(DEFAULT_CLOSING) {
+                if let Some(text) = stream.wants_closing() {
                     closed_at = Some(stream.token_ids.len());
                     stream.token(piece(0, Kind::Text, &text), None);
                     stream.token(piece(1, Kind::Text, "7"), None);
@@ -585,7 +611,7 @@ mod tests {
             if ends {
                 stream.end_turn();
             }
-            stream.wants_closing(DEFAULT_CLOSING)
+            stream.wants_closing()
         };
         let thought = [(Kind::Open, ""), (Kind::Text, "a"), (Kind::Close, "")];
         let phrase = Some("\n\n**Final answer:** ".to_owned());

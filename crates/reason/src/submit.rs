@@ -5,14 +5,17 @@ use std::time::Instant;
 use edgethink_engine::{AdapterSpan, HiddenStates, Request};
 
 use crate::answer::{BudgetUse, Usage};
-use crate::budget::BudgetPlan;
+use crate::budget::{BudgetPlan, bare_closing};
 use crate::error::ReasonError;
 use crate::event::QueryId;
+use crate::form::Form;
+use crate::format::ThoughtFormat;
 use crate::job::{Job, Judging, Lane, Prepared, Score};
 use crate::prompt::{Prompt, encode, name_budget, place_adapter};
 use crate::query::{Input, MinThink, Query, Think};
 use crate::reasoner::{Reasoner, Route};
 use crate::stream::{LeastThought, Stream, StreamRules};
+use crate::thinker::Thinker;
 
 impl Reasoner {
     /// Takes a query; its events come from [`Reasoner::step`].
@@ -24,6 +27,10 @@ impl Reasoner {
         self.check_scoring(query.scoring)?;
         let submitted = Instant::now();
         let (prepared, undecided) = self.begin_mode(query)?;
+        let guide = match &query.grammar {
+            Some(grammar) => Some(self.guide(grammar)?),
+            None => None,
+        };
         let mut job = Job {
             query: QueryId(self.next_query),
             usage: Usage {
@@ -36,6 +43,7 @@ impl Reasoner {
             judging: Judging::of(query),
             n: query.n,
             lanes: Vec::new(),
+            guide,
             ignore_eos: query.ignore_eos,
             submitted,
             prefilled: None,
@@ -80,25 +88,37 @@ impl Reasoner {
                 handle: (request, stream),
                 stream: Stream::new(&job.prepared.rules),
                 detokenizer: self.tokenizer.detokenizer(true),
+                form: job.guide.clone().map(Form::new),
                 logprob: 0.0,
                 answer: None,
                 score: Score::None,
             });
         }
-        (first..first + count).try_for_each(|stream| self.force_if_due(job, stream).map(drop))
+        (first..first + count).try_for_each(|stream| {
+            if self.force_if_due(job, stream)? {
+                return Ok(());
+            }
+            self.begin_form(job, stream)
+        })
     }
 
     /// The prompt, the limits and the rules of `query` in the mode `think`, which is on or off.
     pub(crate) fn prepare(&self, query: &Query, think: Think) -> Result<Prepared, ReasonError> {
         let thinks = think == Think::On;
         let named = query.named_budget.filter(|_| thinks);
-        let line = named.and_then(|tokens| self.format.budget_line(tokens));
+        let thinker = self.thinker(query.adapter.as_deref())?;
+        let format = &thinker.format;
+        let line = named.and_then(|tokens| format.budget_line(tokens));
         let (input, line) = name_budget(query.input.clone(), line);
-        let prompt = encode(&self.model, &input, think, &self.format.tags)?;
+        let prompt = encode(&self.model, &input, think, &format.tags, &query.template)?;
         // What scores the answer is read behind it.
         let behind = self.scoring_tokens(query.scoring);
         let room = self.room(prompt.tokens.len() + behind, 1)?;
-        let plan = self.plan(query, think, &prompt, room)?;
+        let closing = match query.grammar {
+            Some(_) => bare_closing(&format.tags, &format.closing),
+            None => format.closing.clone(),
+        };
+        let plan = self.plan(query, think, &prompt, &closing, format, room)?;
         // Without a thought the budget is a plain limit.
         let limit = plan.map_or(query.budget.map_or(room, |budget| budget.max(1)), |plan| {
             plan.response_tokens
@@ -113,16 +133,21 @@ impl Reasoner {
         let least = query.min_think.as_ref().filter(|_| thinks);
         let rules = StreamRules {
             tags: (thinks || matches!(query.input, Input::Messages(_)))
-                .then(|| self.format.tags.clone()),
+                .then(|| format.tags.clone()),
             inside: prompt.inside_thought && thinks,
             stops: query.stop.clone(),
             budget: plan,
-            least: self.least_thought(least, plan.map_or(limit, |plan| plan.thought_tokens))?,
+            least: self.least_thought(
+                least,
+                &thinker,
+                plan.map_or(limit, |plan| plan.thought_tokens),
+            )?,
             stop_loops: query.stop_loops && thinks,
             logprobs: query.top_logprobs.is_some(),
+            closing,
         };
-        let (from, adapter) = place_adapter(self.adapter(), think, &prompt.tokens);
-        let span = match (from, &self.adapter) {
+        let (from, adapter) = place_adapter(thinker.adapter(), think, &prompt.tokens);
+        let span = match (from, &thinker.adapter) {
             (Some(from), Some((id, _))) => Some(AdapterSpan::starting(*id, from)),
             _ => None,
         };
@@ -138,7 +163,9 @@ impl Reasoner {
         Ok(Prepared {
             request,
             rules,
+            thinks,
             adapter,
+            thinker,
             budget,
         })
     }
@@ -148,13 +175,24 @@ impl Reasoner {
         query: &Query,
         think: Think,
         prompt: &Prompt,
+        closing: &str,
+        format: &ThoughtFormat,
         room: usize,
     ) -> Result<Option<BudgetPlan>, ReasonError> {
         let Some(budget) = query.budget.filter(|_| think == Think::On) else {
             return Ok(None);
         };
         let budget = budget.min(query.max_tokens.unwrap_or(usize::MAX));
-        let closing = self.closing_tokens(prompt.inside_thought)?;
+        let open = if prompt.inside_thought {
+            ""
+        } else {
+            format.tags.open.as_str()
+        };
+        // What forcing an answer takes at most.
+        let closing = self
+            .tokenizer
+            .encode(&format!("{open}{closing}"), false)?
+            .len();
         let plan = BudgetPlan::new(budget, room, closing, query.answer_reserve);
         Ok(Some(
             plan.ok_or(self.no_room(prompt.tokens.len(), closing + 1))?,
@@ -164,14 +202,15 @@ impl Reasoner {
     fn least_thought(
         &self,
         min: Option<&MinThink>,
+        thinker: &Thinker,
         limit: usize,
     ) -> Result<Option<LeastThought>, ReasonError> {
         let Some(min) = min else {
             return Ok(None);
         };
-        if self.close_token.is_none() {
+        if thinker.close_token.is_none() {
             return Err(ReasonError::MinThinkTag {
-                tag: self.format.tags.close.clone(),
+                tag: thinker.format.tags.close.clone(),
             });
         }
         Ok(Some(LeastThought {
@@ -180,19 +219,6 @@ impl Reasoner {
             times: min.times,
             limit,
         }))
-    }
-
-    /// Tokens that forcing an answer takes at most.
-    fn closing_tokens(&self, inside: bool) -> Result<usize, ReasonError> {
-        let open = if inside {
-            ""
-        } else {
-            self.format.tags.open.as_str()
-        };
-        Ok(self
-            .tokenizer
-            .encode(&format!("{open}{}", self.format.closing), false)?
-            .len())
     }
 
     /// Tokens of the context behind the prompt, at least `needed`.

@@ -1,5 +1,6 @@
 //! Text to tokens and back: the tokenizer of Hugging Face, and an incremental decoder that never emits half a character.
 
+mod bytes;
 mod detokenizer;
 
 use std::panic::catch_unwind;

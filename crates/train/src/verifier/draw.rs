@@ -13,6 +13,7 @@ use edgethink_reason::{
     split::Tags,
     verifier::Reply,
 };
+use serde_json::Map;
 
 use super::{recipe::VerifierRecipe, samples::Sample};
 use crate::{data::json_lines, error::TrainError, grpo::questions};
@@ -41,7 +42,7 @@ pub(crate) fn load(
             let question = questions::parse(&row, &recipe.data.answer)?;
             // As the pipeline encodes it.
             let input = Input::Messages(question.messages);
-            let prompt = encode(model, &input, Think::On, &Tags::default());
+            let prompt = encode(model, &input, Think::On, &Tags::default(), &Map::new());
             let tokens = prompt.map_err(|e| e.to_string())?.tokens;
             Ok(Question {
                 tokens,

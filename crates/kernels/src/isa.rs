@@ -16,16 +16,24 @@ pub enum Isa {
     Avx512Vnni,
     /// AArch64 with the dot-product instructions (Armv8.2 on).
     NeonDot,
+    /// The same with the int8 matrix instructions (Armv8.6 on).
+    NeonI8mm,
 }
 
 /// A name that is no [`Isa`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown instruction set `{0}`; known are scalar, avx2, avx512vnni and neondot")]
+#[error("unknown instruction set `{0}`; known are scalar, avx2, avx512vnni, neondot and neoni8mm")]
 pub struct UnknownIsa(String);
 
 impl Isa {
     /// All instruction sets, slowest first.
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512Vnni, Self::NeonDot];
+    pub const ALL: [Self; 5] = [
+        Self::Scalar,
+        Self::Avx2,
+        Self::Avx512Vnni,
+        Self::NeonDot,
+        Self::NeonI8mm,
+    ];
 
     /// The best that this machine has.
     #[must_use]
@@ -61,6 +69,7 @@ impl Isa {
             Self::Avx2 => 2,
             Self::Avx512Vnni => 4,
             Self::NeonDot => 8,
+            Self::NeonI8mm => 16,
         }
     }
 
@@ -85,6 +94,10 @@ impl Isa {
             }
             #[cfg(target_arch = "aarch64")]
             Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => {
+                Self::NeonDot.probe() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
             #[allow(unreachable_patterns, reason = "the list above depends on the target")]
             _ => false,
         }
@@ -104,6 +117,7 @@ impl fmt::Display for Isa {
             Self::Avx2 => "avx2",
             Self::Avx512Vnni => "avx512vnni",
             Self::NeonDot => "neondot",
+            Self::NeonI8mm => "neoni8mm",
         })
     }
 }
@@ -142,6 +156,12 @@ macro_rules! dispatch {
             $crate::isa::Isa::NeonDot => {
                 // SAFETY: as above.
                 unsafe { $crate::neon::$module::$function($($arg),*) }
+            }
+            #[cfg(target_arch = "aarch64")]
+            #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]
+            $crate::isa::Isa::NeonI8mm => {
+                // SAFETY: as above.
+                unsafe { $crate::neon::i8mm::$module::$function($($arg),*) }
             }
             _ => $crate::scalar::$module::$function($($arg),*),
         }

@@ -1,5 +1,7 @@
-//! NEON with the dot-product instructions. Every function here needs the features of [`Isa::NeonDot`](crate::Isa); the dispatch checks them.
+//! NEON with the dot-product instructions. Every function here needs the features of [`Isa::NeonDot`](crate::Isa), in `i8mm` those of
+//! [`Isa::NeonI8mm`](crate::Isa); the dispatch checks them.
 
+pub(crate) mod i8mm;
 pub(crate) mod lanes;
 pub(crate) mod packed;
 

@@ -1,7 +1,8 @@
-//! Packed weights times quantized rows with `sdot` by element: one instruction is 4 rows by 4 columns.
+//! Packed weights times quantized rows: the panel kernel, written once over how a group's dot products are taken, and that with
+//! `sdot` by element: one instruction is 4 rows by 4 columns.
 //!
-//! `sdot` is signed by signed: codes are moved to signed numbers (−8..=7, or −128..=127) as they are decoded, so only 8-bit codes
-//! with offsets, which count from 0, need the activation sums to move them back.
+//! NEON's products are signed by signed: codes are moved to signed numbers (−8..=7, or −128..=127) as they are decoded, so only 8-bit
+//! codes with offsets, which count from 0, need the activation sums to move them back.
 
 #![expect(
     unsafe_code,
@@ -12,127 +13,171 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::lanes;
-use crate::columns::ColumnsMut;
-use crate::gemm::{TILE, Tile};
-use crate::packed::{Bits, GROUP, PANEL};
-use crate::quantize::QuantRows;
+use crate::packed::PANEL;
 
 /// Rows of a register tile: 4 x 4 sums, 8 registers of activations and the codes have 32 registers.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
 
-/// One panel times the tile's rows.
-#[target_feature(enable = "neon,dotprod")]
-pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    let shape = tile.w.shape();
-    match (shape.bits, shape.has_offset) {
-        (Bits::B4, false) => panel_of::<4, 256, false>(tile, out),
-        (Bits::B4, true) => panel_of::<4, 256, true>(tile, out),
-        (Bits::B8, false) => panel_of::<8, 512, false>(tile, out),
-        (Bits::B8, true) => panel_of::<8, 512, true>(tile, out),
-    }
+/// Dot products of one group: `[row][four weight rows]`.
+pub(super) type Dots<const R: usize> = [[int32x4_t; 4]; R];
+
+/// A panel's groups.
+pub(super) struct Panel<'a, const BYTES: usize> {
+    pub(super) quants: &'a [[u8; BYTES]],
+    pub(super) scales: &'a [[u16; PANEL]],
+    pub(super) offsets: &'a [[u16; PANEL]],
 }
 
-#[target_feature(enable = "neon,dotprod")]
-fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
-    tile: &Tile<'_>,
-    out: &mut ColumnsMut<'_>,
-) {
-    let w = Panel {
-        quants: tile.w.panel_quants(tile.panel).as_chunks::<BYTES>().0,
-        scales: tile.w.panel_scales(tile.panel),
-        offsets: tile.w.panel_offsets(tile.panel),
-    };
-    let mut sums = [[0.0; PANEL]; TILE];
-    let parts = tile
-        .rows
-        .clone()
-        .step_by(ROWS)
-        .zip(sums.as_chunks_mut::<ROWS>().0);
-    for (t, sums) in parts {
-        let count = ROWS.min(tile.rows.end - t);
-        let x = tile.x.slice(t..t + count);
-        match count {
-            1 => rows::<1, BITS, BYTES, OFFSET>(&w, x, sums),
-            2 => rows::<2, BITS, BYTES, OFFSET>(&w, x, sums),
-            3 => rows::<3, BITS, BYTES, OFFSET>(&w, x, sums),
-            _ => rows::<4, BITS, BYTES, OFFSET>(&w, x, sums),
+/// Defines `panel`, compiled with the target features `$features`, on the group products of `$dots`.
+macro_rules! panel_kernels {
+    ($features:literal, $dots:path) => {
+        use std::arch::aarch64::*;
+
+        use $crate::columns::ColumnsMut;
+        use $crate::gemm::{TILE, Tile};
+        use $crate::neon::lanes;
+        use $crate::neon::packed::{Panel, ROWS, halves, load};
+        use $crate::packed::{Bits, GROUP, PANEL};
+        use $crate::quantize::QuantRows;
+        use $dots as group_dots;
+
+        /// One panel times the tile's rows.
+        #[target_feature(enable = $features)]
+        pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+            let shape = tile.w.shape();
+            match (shape.bits, shape.has_offset) {
+                (Bits::B4, false) => panel_of::<4, 256, false>(tile, out),
+                (Bits::B4, true) => panel_of::<4, 256, true>(tile, out),
+                (Bits::B8, false) => panel_of::<8, 512, false>(tile, out),
+                (Bits::B8, true) => panel_of::<8, 512, true>(tile, out),
+            }
         }
-    }
-    tile.store(&sums, out);
-}
 
-struct Panel<'a, const BYTES: usize> {
-    quants: &'a [[u8; BYTES]],
-    scales: &'a [[u16; PANEL]],
-    offsets: &'a [[u16; PANEL]],
-}
-
-/// The tile of R rows.
-#[target_feature(enable = "neon,dotprod")]
-fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: bool>(
-    w: &Panel<'_, BYTES>,
-    x: QuantRows<'_>,
-    out: &mut [[f32; PANEL]; ROWS],
-) {
-    let groups = w.quants.len();
-    let q = x.q.as_chunks::<GROUP>().0;
-    let mut total = [[lanes::splat(0.0); 4]; R];
-    for g in 0..groups {
-        let blocks = w.quants[g].as_chunks::<16>().0;
-        let mut codes = [[vdupq_n_s8(0); 2]; R];
-        for r in 0..R {
-            let [low, high] = q[r * groups + g].as_chunks::<16>().0 else {
-                unreachable!("a group is 32 codes");
+        #[target_feature(enable = $features)]
+        fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
+            tile: &Tile<'_>,
+            out: &mut ColumnsMut<'_>,
+        ) {
+            let w = Panel {
+                quants: tile.w.panel_quants(tile.panel).as_chunks::<BYTES>().0,
+                scales: tile.w.panel_scales(tile.panel),
+                offsets: tile.w.panel_offsets(tile.panel),
             };
-            codes[r] = [load(low), load(high)];
-        }
-        let mut dots = [[vdupq_n_s32(0); 4]; R];
-        for part in 0..4 {
-            if BITS == 4 {
-                quad4::<0, R, OFFSET>(&blocks[part], &codes, part, &mut dots);
-                quad4::<1, R, OFFSET>(&blocks[4 + part], &codes, part, &mut dots);
-                quad4::<2, R, OFFSET>(&blocks[8 + part], &codes, part, &mut dots);
-                quad4::<3, R, OFFSET>(&blocks[12 + part], &codes, part, &mut dots);
-            } else {
-                for high in 0..2 {
-                    quad8::<0, R>(&blocks[16 * high + part], &codes, high, part, &mut dots);
-                    quad8::<1, R>(&blocks[16 * high + 4 + part], &codes, high, part, &mut dots);
-                    quad8::<2, R>(&blocks[16 * high + 8 + part], &codes, high, part, &mut dots);
-                    quad8::<3, R>(
-                        &blocks[16 * high + 12 + part],
-                        &codes,
-                        high,
-                        part,
-                        &mut dots,
-                    );
+            let mut sums = [[0.0; PANEL]; TILE];
+            let parts = tile
+                .rows
+                .clone()
+                .step_by(ROWS)
+                .zip(sums.as_chunks_mut::<ROWS>().0);
+            for (t, sums) in parts {
+                let count = ROWS.min(tile.rows.end - t);
+                let x = tile.x.slice(t..t + count);
+                match count {
+                    1 => rows::<1, BITS, BYTES, OFFSET>(&w, x, sums),
+                    2 => rows::<2, BITS, BYTES, OFFSET>(&w, x, sums),
+                    3 => rows::<3, BITS, BYTES, OFFSET>(&w, x, sums),
+                    _ => rows::<4, BITS, BYTES, OFFSET>(&w, x, sums),
                 }
             }
+            tile.store(&sums, out);
         }
-        for part in 0..4 {
-            let scale = halves(&w.scales[g], part);
+
+        /// The tile of R rows.
+        #[target_feature(enable = $features)]
+        fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: bool>(
+            w: &Panel<'_, BYTES>,
+            x: QuantRows<'_>,
+            out: &mut [[f32; PANEL]; ROWS],
+        ) {
+            let groups = w.quants.len();
+            let q = x.q.as_chunks::<GROUP>().0;
+            let mut total = [[lanes::splat(0.0); 4]; R];
+            for g in 0..groups {
+                let mut codes = [[vdupq_n_s8(0); 2]; R];
+                for r in 0..R {
+                    let [low, high] = q[r * groups + g].as_chunks::<16>().0 else {
+                        unreachable!("a group is 32 codes");
+                    };
+                    codes[r] = [load(low), load(high)];
+                }
+                let dots = group_dots::<R, BITS, OFFSET>(w.quants[g].as_chunks::<16>().0, &codes);
+                for part in 0..4 {
+                    let scale = halves(&w.scales[g], part);
+                    for r in 0..R {
+                        let mut dot = dots[r][part];
+                        if OFFSET && BITS == 8 {
+                            dot = vaddq_s32(dot, vdupq_n_s32(x.sums[r * groups + g] << 7));
+                        }
+                        let scale = lanes::mul(scale, lanes::splat(x.scales[r * groups + g]));
+                        total[r][part] = lanes::fma(scale, vcvtq_f32_s32(dot), total[r][part]);
+                    }
+                    if OFFSET {
+                        let offset = halves(&w.offsets[g], part);
+                        for (r, total) in total.iter_mut().enumerate() {
+                            let at = r * groups + g;
+                            let sum = lanes::splat(x.scales[at] * x.sums[at] as f32);
+                            total[part] = lanes::fma(offset, sum, total[part]);
+                        }
+                    }
+                }
+            }
             for r in 0..R {
-                let mut dot = dots[r][part];
-                if OFFSET && BITS == 8 {
-                    dot = vaddq_s32(dot, vdupq_n_s32(x.sums[r * groups + g] << 7));
-                }
-                let scale = lanes::mul(scale, lanes::splat(x.scales[r * groups + g]));
-                total[r][part] = lanes::fma(scale, vcvtq_f32_s32(dot), total[r][part]);
-            }
-            if OFFSET {
-                let offset = halves(&w.offsets[g], part);
-                for (r, total) in total.iter_mut().enumerate() {
-                    let at = r * groups + g;
-                    let sum = lanes::splat(x.scales[at] * x.sums[at] as f32);
-                    total[part] = lanes::fma(offset, sum, total[part]);
+                for (total, out) in total[r].iter().zip(out[r].as_chunks_mut::<4>().0) {
+                    lanes::store(*total, out);
                 }
             }
         }
-    }
-    for r in 0..R {
-        for (total, out) in total[r].iter().zip(out[r].as_chunks_mut::<4>().0) {
-            lanes::store(*total, out);
+    };
+}
+pub(super) use panel_kernels;
+
+/// With `sdot`.
+mod by_element {
+    super::panel_kernels!("neon,dotprod", super::dots);
+}
+pub(crate) use by_element::panel;
+
+/// The dot products of one group's `blocks` of 16 codes.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn dots<const R: usize, const BITS: usize, const OFFSET: bool>(
+    blocks: &[[u8; 16]],
+    codes: &[[int8x16_t; 2]; R],
+) -> Dots<R> {
+    let mut dots = [[vdupq_n_s32(0); 4]; R];
+    for part in 0..4 {
+        if BITS == 4 {
+            quad4::<0, R, OFFSET>(&blocks[part], codes, part, &mut dots);
+            quad4::<1, R, OFFSET>(&blocks[4 + part], codes, part, &mut dots);
+            quad4::<2, R, OFFSET>(&blocks[8 + part], codes, part, &mut dots);
+            quad4::<3, R, OFFSET>(&blocks[12 + part], codes, part, &mut dots);
+        } else {
+            for high in 0..2 {
+                quad8::<0, R>(&blocks[16 * high + part], codes, high, part, &mut dots);
+                quad8::<1, R>(&blocks[16 * high + 4 + part], codes, high, part, &mut dots);
+                quad8::<2, R>(&blocks[16 * high + 8 + part], codes, high, part, &mut dots);
+                quad8::<3, R>(&blocks[16 * high + 12 + part], codes, high, part, &mut dots);
+            }
         }
     }
+    dots
+}
+
+/// 4-bit codes as signed numbers: those in the low nibbles and those in the high ones.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn nibbles<const OFFSET: bool>(block: &[u8; 16]) -> [int8x16_t; 2] {
+    let block = load_unsigned(block);
+    let zero = vdupq_n_s8(if OFFSET { 0 } else { 8 });
+    [vandq_u8(block, vdupq_n_u8(15)), vshrq_n_u8::<4>(block)]
+        .map(|codes| vsubq_s8(vreinterpretq_s8_u8(codes), zero))
+}
+
+/// 8-bit codes as signed numbers.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn bytes(block: &[u8; 16]) -> int8x16_t {
+    vreinterpretq_s8_u8(veorq_u8(load_unsigned(block), vdupq_n_u8(0x80)))
 }
 
 /// Quads J (low nibbles) and J + 4 (high nibbles) of four weight rows.
@@ -142,12 +187,9 @@ fn quad4<const J: i32, const R: usize, const OFFSET: bool>(
     block: &[u8; 16],
     codes: &[[int8x16_t; 2]; R],
     part: usize,
-    dots: &mut [[int32x4_t; 4]; R],
+    dots: &mut Dots<R>,
 ) {
-    let block = load_unsigned(block);
-    let zero = vdupq_n_s8(if OFFSET { 0 } else { 8 });
-    let low = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(block, vdupq_n_u8(15))), zero);
-    let high = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8::<4>(block)), zero);
+    let [low, high] = nibbles::<OFFSET>(block);
     for r in 0..R {
         let dot = sdot::<J>(dots[r][part], low, codes[r][0]);
         dots[r][part] = sdot::<J>(dot, high, codes[r][1]);
@@ -162,9 +204,9 @@ fn quad8<const J: i32, const R: usize>(
     codes: &[[int8x16_t; 2]; R],
     high: usize,
     part: usize,
-    dots: &mut [[int32x4_t; 4]; R],
+    dots: &mut Dots<R>,
 ) {
-    let block = vreinterpretq_s8_u8(veorq_u8(load_unsigned(block), vdupq_n_u8(0x80)));
+    let block = bytes(block);
     for r in 0..R {
         dots[r][part] = sdot::<J>(dots[r][part], block, codes[r][high]);
     }
@@ -187,7 +229,7 @@ fn sdot<const J: i32>(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4
 
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn load(codes: &[i8; 16]) -> int8x16_t {
+pub(super) fn load(codes: &[i8; 16]) -> int8x16_t {
     // SAFETY: 16 readable bytes.
     unsafe { vld1q_s8(codes.as_ptr()) }
 }
@@ -202,6 +244,6 @@ fn load_unsigned(codes: &[u8; 16]) -> uint8x16_t {
 /// Four halves to f32.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn halves(bits: &[u16; PANEL], part: usize) -> float32x4_t {
+pub(super) fn halves(bits: &[u16; PANEL], part: usize) -> float32x4_t {
     lanes::load_f16(&bits.as_chunks::<4>().0[part])
 }

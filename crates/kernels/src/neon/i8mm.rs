@@ -1,0 +1,97 @@
+//! NEON with the int8 matrix instructions (Armv8.6 on, optional from Armv8.2). Several rows use `smmla`, one instruction of 2 weight rows
+//! by 2 token rows by 8 columns: twice the products of `sdot`. The sums are whole numbers, so the results are those of
+//! [`Isa::NeonDot`](crate::Isa) bit for bit.
+
+#![expect(unsafe_code, reason = "the matrix product needs `asm!`")]
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::packed::{self as one, Dots, bytes, nibbles};
+pub(crate) use super::{attention, dense, elementwise, quantize};
+
+pub(crate) mod packed {
+    crate::neon::packed::panel_kernels!("neon,dotprod,i8mm", super::dots);
+}
+
+/// The dot products of one group's `blocks` of 16 codes.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+fn dots<const R: usize, const BITS: usize, const OFFSET: bool>(
+    blocks: &[[u8; 16]],
+    codes: &[[int8x16_t; 2]; R],
+) -> Dots<R> {
+    if R == 1 {
+        return one::dots::<R, BITS, OFFSET>(blocks, codes);
+    }
+    // Token rows in pairs, of each the columns 8k..8k + 8 side by side; an odd last row stands beside itself.
+    let mut pairs = [[vdupq_n_s8(0); 4]; R];
+    for (pair, first) in (0..R).step_by(2).enumerate() {
+        let [a, b] = [codes[first], codes[(first + 1).min(R - 1)]];
+        pairs[pair] = [
+            halves::<false>(a[0], b[0]),
+            halves::<true>(a[0], b[0]),
+            halves::<false>(a[1], b[1]),
+            halves::<true>(a[1], b[1]),
+        ];
+    }
+    let mut dots = [[vdupq_n_s32(0); 4]; R];
+    for part in 0..4 {
+        // Of four weight rows the quads 0..8, each 4 rows by 4 columns.
+        let mut quads = [vdupq_n_s8(0); 8];
+        for j in 0..4 {
+            if BITS == 4 {
+                let [low, high] = nibbles::<OFFSET>(&blocks[4 * j + part]);
+                (quads[j], quads[4 + j]) = (low, high);
+            } else {
+                quads[j] = bytes(&blocks[4 * j + part]);
+                quads[4 + j] = bytes(&blocks[16 + 4 * j + part]);
+            }
+        }
+        let mut sums = [[vdupq_n_s32(0); 2]; R];
+        for k in 0..4 {
+            let [a, b] = [quads[2 * k], quads[2 * k + 1]].map(|quad| vreinterpretq_s32_s8(quad));
+            let upper = vreinterpretq_s8_s32(vzip1q_s32(a, b));
+            let lower = vreinterpretq_s8_s32(vzip2q_s32(a, b));
+            for pair in 0..R.div_ceil(2) {
+                sums[pair][0] = smmla(sums[pair][0], upper, pairs[pair][k]);
+                sums[pair][1] = smmla(sums[pair][1], lower, pairs[pair][k]);
+            }
+        }
+        for (pair, first) in (0..R).step_by(2).enumerate() {
+            let [upper, lower] = sums[pair];
+            dots[first][part] = vuzp1q_s32(upper, lower);
+            if first + 1 < R {
+                dots[first + 1][part] = vuzp2q_s32(upper, lower);
+            }
+        }
+    }
+    dots
+}
+
+/// The low or the high 8 columns of two token rows.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+fn halves<const HIGH: bool>(a: int8x16_t, b: int8x16_t) -> int8x16_t {
+    let [a, b] = [vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)];
+    vreinterpretq_s8_s64(if HIGH {
+        vzip2q_s64(a, b)
+    } else {
+        vzip1q_s64(a, b)
+    })
+}
+
+/// acc + `[weight row][token row]` products of 2 weight rows and 2 token rows of 8 columns.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+fn smmla(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+    // SAFETY: the function requires `i8mm`; the instruction touches only these registers.
+    unsafe {
+        asm!(
+            "smmla {acc:v}.4s, {w:v}.16b, {x:v}.16b",
+            acc = inout(vreg) acc, w = in(vreg) w, x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    acc
+}

@@ -7,6 +7,7 @@ pub(crate) mod export;
 pub(crate) mod model;
 pub(crate) mod quantize;
 pub(crate) mod sampling;
+pub(crate) mod serve;
 pub(crate) mod switcher;
 pub(crate) mod vote;
 pub(crate) mod votes;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     Ask(AskArgs),
     /// Talk: a conversation with history
     Chat(ChatArgs),
+    /// Serve the model over HTTP: OpenAI's API and a page
+    Serve(Box<serve::ServeArgs>),
     /// Show what is in a model or an adapter
     Info(InfoArgs),
     /// Measure prefill and decode speed

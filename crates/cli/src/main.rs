@@ -21,6 +21,7 @@ mod plot;
 mod pocket;
 mod quantize;
 mod screen;
+mod serve;
 mod show;
 mod table;
 #[cfg(feature = "train")]
@@ -30,14 +31,13 @@ mod votes;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 use args::{Cli, Command, EvalCommand};
 use screen::Screen;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match interrupt::install().and_then(|()| run(cli.command)) {
+    match interrupt::install().and_then(|()| run(serve::parse()?.command)) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -51,6 +51,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ask(args) => ask::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),

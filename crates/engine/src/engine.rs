@@ -355,6 +355,7 @@ impl Engine {
             blocks_total: pool.total(),
             blocks_free: pool.free(),
             blocks_cached: self.scheduler.cached_blocks(),
+            blocks_held: pool.total() - pool.free() - self.scheduler.idle_blocks(),
             running,
             waiting,
             preemptions: self.scheduler.preemptions(),

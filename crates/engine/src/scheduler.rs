@@ -252,6 +252,11 @@ impl Scheduler {
         self.cache.len()
     }
 
+    /// Blocks in the prefix cache that no sequence holds.
+    pub fn idle_blocks(&self) -> usize {
+        self.cache.evictable(&self.pool)
+    }
+
     /// Takes `count` blocks out of the pool for work outside the queues, evicting cached ones, or `None` when sequences hold too many.
     pub fn borrow_blocks(&mut self, count: usize) -> Option<Vec<BlockId>> {
         self.make_free(count)

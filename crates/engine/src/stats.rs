@@ -32,6 +32,8 @@ pub struct EngineStats {
     pub blocks_free: usize,
     /// Blocks in the prefix cache, some of them also held by streams.
     pub blocks_cached: usize,
+    /// Blocks that sequences hold, the cached ones among them included.
+    pub blocks_held: usize,
     /// Sequences with KV.
     pub running: usize,
     /// Sequences without.

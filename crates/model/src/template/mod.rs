@@ -32,6 +32,9 @@ pub struct Message {
     /// The thought of an assistant's message, apart from its answer.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reasoning_content: Option<String>,
+    /// What else the template may read of it, such as `tool_calls`. Data files do not set it.
+    #[serde(flatten, skip_deserializing)]
+    pub extra: Map<String, serde_json::Value>,
 }
 
 impl Message {
@@ -41,6 +44,7 @@ impl Message {
             role: role.into(),
             content: content.into(),
             reasoning_content: None,
+            extra: Map::new(),
         }
     }
 }

@@ -1,0 +1,8 @@
+//! The server's routes on the pocket model, without a socket. One binary, so that the model is loaded once.
+
+mod chat;
+mod load;
+mod malformed;
+mod manage;
+mod others;
+mod support;

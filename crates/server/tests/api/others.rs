@@ -1,0 +1,216 @@
+//! `/v1/completions`, `/v1/responses` and `/v1/messages`.
+
+use serde_json::{Value, json};
+
+use crate::support::{chunks, events, ok, shared, with};
+
+const HARD: &str = "Leo has 3 shells. Mia has 11 more shells than Leo. Olga has 5 fewer shells than Mia. How many shells does Olga own?";
+
+fn parsed(events: &[(String, String)]) -> Vec<(String, Value)> {
+    let parse = |(name, data): &(String, String)| {
+        let value: Value = serde_json::from_str(data).expect("JSON");
+        assert_eq!(value["type"], *name, "the name is also the type");
+        (name.clone(), value)
+    };
+    events.iter().map(parse).collect()
+}
+
+/// The texts of all events of a name.
+fn joined(events: &[(String, Value)], name: &str, pointer: &str) -> String {
+    let named = events.iter().filter(|(found, _)| found == name);
+    named
+        .filter_map(|(_, value)| value.pointer(pointer)?.as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_raw_text_goes_on() {
+    let router = shared();
+    let prompt = "<|im_start|>user\nWhat are you?<|im_end|>\n<|im_start|>assistant\n";
+    let request =
+        json!({"prompt": prompt, "max_tokens": 40, "n": 2, "temperature": 0.7, "seed": 3});
+    let reply = ok(&router, "/v1/completions", &request).await;
+    assert_eq!(reply["object"], "text_completion");
+    let streamed = with(
+        request.clone(),
+        json!({"stream": true, "stream_options": {"include_usage": true}}),
+    );
+    let chunks = chunks(&router, "/v1/completions", &streamed).await;
+    for index in 0..2 {
+        let of = |chunk: &&Value| chunk["choices"][0]["index"] == index;
+        let text: String = chunks
+            .iter()
+            .filter(of)
+            .filter_map(|chunk| chunk["choices"][0]["text"].as_str())
+            .collect();
+        assert_eq!(reply["choices"][index]["text"], text);
+    }
+    let last = chunks.last().expect("a chunk");
+    assert_eq!(
+        last["usage"],
+        with(
+            reply["usage"].clone(),
+            json!({"prompt_tokens_details": last["usage"]["prompt_tokens_details"]})
+        )
+    );
+    let logprobs = with(request, json!({"logprobs": 2}));
+    let reply = ok(&router, "/v1/completions", &logprobs).await;
+    let logprobs = &reply["choices"][0]["logprobs"];
+    let tokens = logprobs["tokens"].as_array().expect("tokens");
+    assert_eq!(
+        logprobs["text_offset"].as_array().map(Vec::len),
+        Some(tokens.len())
+    );
+}
+
+#[tokio::test]
+async fn responses_have_items_and_events_that_add_up() {
+    let router = shared();
+    let request = json!({"model": "pocket", "instructions": "Be brief.", "input": HARD,
+        "reasoning": {"effort": "high"}, "store": false});
+    let reply = ok(&router, "/v1/responses", &request).await;
+    assert_eq!(
+        (&reply["object"], &reply["status"]),
+        (&json!("response"), &json!("completed"))
+    );
+    let kinds: Vec<&str> = reply["output"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|item| item["type"].as_str())
+        .collect();
+    assert_eq!(kinds, ["reasoning", "message"]);
+    let events = events(
+        &router,
+        "/v1/responses",
+        &with(request, json!({"stream": true})),
+    )
+    .await;
+    let events = parsed(&events);
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        &names[..3],
+        [
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added"
+        ]
+    );
+    assert_eq!(names.last(), Some(&"response.completed"));
+    for (number, (_, event)) in events.iter().enumerate() {
+        assert_eq!(event["sequence_number"], number);
+    }
+    let thought = joined(&events, "response.reasoning_summary_text.delta", "/delta");
+    let text = joined(&events, "response.output_text.delta", "/delta");
+    assert_eq!(reply["output"][0]["summary"][0]["text"], thought);
+    assert_eq!(reply["output"][1]["content"][0]["text"], text);
+    let last = &events.last().expect("an end").1["response"];
+    assert_eq!(last["output"][1]["content"], reply["output"][1]["content"]);
+    assert_eq!(
+        last["usage"]["output_tokens"],
+        reply["usage"]["output_tokens"]
+    );
+    let done = names
+        .iter()
+        .filter(|name| **name == "response.output_item.done");
+    assert_eq!(done.count(), 2);
+}
+
+#[tokio::test]
+async fn responses_carry_calls_back_and_forth() {
+    let router = shared();
+    let tool = json!({"type": "function", "name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["a"], "additionalProperties": false}});
+    let request = json!({"input": "What is 17 plus 25?", "tools": [tool], "tool_choice": "required",
+        "reasoning": {"effort": "none"}, "max_output_tokens": 200});
+    let reply = ok(&router, "/v1/responses", &request).await;
+    let call = &reply["output"][0];
+    assert_eq!(
+        (&call["type"], &call["name"]),
+        (&json!("function_call"), &json!("add")),
+        "{reply}"
+    );
+    let streamed = with(request, json!({"stream": true}));
+    let events = parsed(&events(&router, "/v1/responses", &streamed).await);
+    let arguments = joined(&events, "response.function_call_arguments.delta", "/delta");
+    assert!(serde_json::from_str::<Value>(&arguments).is_ok_and(|value| value.is_object()));
+    let back = json!({"input": [
+        {"role": "user", "content": "What is 17 plus 25?"},
+        {"type": "function_call", "call_id": call["call_id"], "name": "add", "arguments": call["arguments"]},
+        {"type": "function_call_output", "call_id": call["call_id"], "output": "42"},
+    ], "tools": [tool], "max_output_tokens": 20, "reasoning": {"effort": "none"}});
+    let reply = ok(&router, "/v1/responses", &back).await;
+    assert!(reply["usage"]["input_tokens"].as_u64().expect("a count") > 20);
+}
+
+#[tokio::test]
+async fn anthropics_messages_think_in_blocks() {
+    let router = shared();
+    let request = json!({"model": "pocket", "max_tokens": 500, "system": [{"type": "text", "text": "Be brief."}],
+        "messages": [{"role": "user", "content": [{"type": "text", "text": HARD}]}],
+        "thinking": {"type": "enabled", "budget_tokens": 256}});
+    let reply = ok(&router, "/v1/messages", &request).await;
+    assert_eq!(
+        (&reply["type"], &reply["stop_reason"]),
+        (&json!("message"), &json!("end_turn"))
+    );
+    let kinds: Vec<&str> = reply["content"]
+        .as_array()
+        .expect("blocks")
+        .iter()
+        .filter_map(|block| block["type"].as_str())
+        .collect();
+    assert_eq!(kinds, ["thinking", "text"]);
+    let events = parsed(
+        &events(
+            &router,
+            "/v1/messages",
+            &with(request, json!({"stream": true})),
+        )
+        .await,
+    );
+    let names: Vec<&str> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(&names[..2], ["message_start", "content_block_start"]);
+    assert_eq!(
+        &names[names.len() - 3..],
+        ["content_block_stop", "message_delta", "message_stop"]
+    );
+    assert_eq!(
+        reply["content"][0]["thinking"],
+        joined(&events, "content_block_delta", "/delta/thinking")
+    );
+    assert_eq!(
+        reply["content"][1]["text"],
+        joined(&events, "content_block_delta", "/delta/text")
+    );
+    let delta = &events[events.len() - 2].1;
+    assert_eq!(
+        delta["usage"]["output_tokens"],
+        reply["usage"]["output_tokens"]
+    );
+    assert_eq!(delta["delta"]["stop_reason"], "end_turn");
+}
+
+#[tokio::test]
+async fn anthropics_tools_are_used_and_answered() {
+    let router = shared();
+    let tool = json!({"name": "add", "input_schema": {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["a"], "additionalProperties": false}});
+    let request = json!({"max_tokens": 200, "messages": [{"role": "user", "content": "What is 17 plus 25?"}],
+        "tools": [tool], "tool_choice": {"type": "any"}, "thinking": {"type": "disabled"}});
+    let reply = ok(&router, "/v1/messages", &request).await;
+    assert_eq!(reply["stop_reason"], "tool_use", "{reply}");
+    let block = &reply["content"][0];
+    assert!(block["input"]["a"].is_i64(), "{reply}");
+    let back = json!({"max_tokens": 20, "tools": [tool], "thinking": {"type": "disabled"}, "messages": [
+        {"role": "user", "content": "What is 17 plus 25?"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm.", "signature": ""}, block]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": block["id"], "content": "42"}]},
+    ]});
+    ok(&router, "/v1/messages", &back).await;
+    let mut count = back;
+    count
+        .as_object_mut()
+        .expect("an object")
+        .remove("max_tokens");
+    let counted = ok(&router, "/v1/messages/count_tokens", &count).await;
+    assert!(counted["input_tokens"].as_u64().expect("a count") > 20);
+}

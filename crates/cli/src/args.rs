@@ -3,9 +3,11 @@
 //! A flag wins over its environment variable. Flags shared by commands stand in `args/`.
 
 pub(crate) mod bundle;
+pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod model;
 pub(crate) mod quantize;
+pub(crate) mod report;
 pub(crate) mod sampling;
 pub(crate) mod serve;
 pub(crate) mod switcher;
@@ -19,6 +21,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use edgethink_reason::query::DEFAULT_CONTINUATION;
 
 pub(crate) use bundle::BundleCommand;
+pub(crate) use eval::{EvalCommand, EvalForm};
 pub(crate) use export::ExportCommand;
 pub(crate) use model::{EngineArgs, ModelArgs};
 pub(crate) use sampling::SamplingArgs;
@@ -68,9 +71,13 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Measure prefill and decode speed
     Bench(BenchArgs),
-    /// Measure answers on a data set
+    /// Measure answers: benchmarks, data sets, votes, switchers, perplexity
+    Eval(Box<EvalCommand>),
+    /// Measure everything that a recipe names, and write one page of it
     #[command(subcommand)]
-    Eval(EvalCommand),
+    Report(report::ReportCommand),
+    /// Do the steps of a recipe, each a command of this program
+    Run(report::RunArgs),
     /// Write a model or an adapter for other programs
     #[command(subcommand)]
     Export(ExportCommand),
@@ -229,7 +236,7 @@ pub(crate) enum EffortArg {
 }
 
 /// How long the model may think.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Thinking and limits")]
 pub(crate) struct ThinkingArgs {
     /// Think before answering [default: auto if there is a switcher, on if there is an adapter or the model can think]
@@ -354,18 +361,6 @@ pub(crate) struct BenchArgs {
     /// JSON on stdout instead of a table
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum EvalCommand {
-    /// Accuracy and length on a JSONL file of {"prompt", "answer"}
-    Jsonl(EvalArgs),
-    /// What N answers and a vote are worth, from samples with scores
-    Votes(VotesArgs),
-    /// What a switcher's choice between answering at once and thinking is worth
-    Switch(EvalSwitchArgs),
-    /// Perplexity of a text
-    Ppl(quantize::PplArgs),
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use edgethink_engine::Engine;
+use edgethink_eval::local::each_answer;
 use edgethink_reason::prompt::encode;
 use edgethink_reason::switcher::routing::Outcome;
 use edgethink_reason::switcher::{Switcher, averages};
@@ -111,7 +112,7 @@ impl Both {
         let mut outcomes = vec![[nothing; 2]; rows.len()];
         let bar = bar(2 * rows.len(), "answers")?;
         let running = Running::start();
-        let done = eval::each_answer(
+        let done: Result<bool> = each_answer(
             &mut reasoner,
             2 * rows.len(),
             batch,
@@ -124,6 +125,7 @@ impl Both {
                     ..query
                 }
             },
+            interrupt::pressed,
             |index, answer| {
                 let expected = rows[index / 2].expected();
                 if let Some(choice) = answer.choices.first() {
@@ -133,7 +135,7 @@ impl Both {
                     };
                 }
                 bar.inc(1);
-                Ok(())
+                Ok(true)
             },
         );
         drop(running);

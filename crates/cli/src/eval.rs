@@ -11,10 +11,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use edgethink_eval::local::{each_answer, input};
 use edgethink_model::Message;
-use edgethink_reason::{
-    Answer, Choice, Event, FinishReason, Input, Query, QueryId, Reasoner, ThoughtEnd,
-};
+use edgethink_reason::{Answer, Choice, FinishReason, Input, Query, Reasoner, ThoughtEnd};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -52,12 +51,10 @@ enum Expected {
 impl Row {
     /// The conversation to answer.
     pub(crate) fn input(&self, system: Option<&str>) -> Input {
-        let system = system.map(|text| Message::new("system", text));
-        let turns = match &self.prompt {
-            Prompt::Text(text) => vec![Message::new("user", text)],
-            Prompt::Messages(messages) => messages.clone(),
-        };
-        Input::Messages(system.into_iter().chain(turns).collect())
+        match &self.prompt {
+            Prompt::Text(text) => input(&[Message::new("user", text)], system),
+            Prompt::Messages(messages) => input(messages, system),
+        }
     }
 
     /// The right answer; empty where none was asked for.
@@ -206,7 +203,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
     let mut tally = Tally::default();
     let running = Running::start();
     let query = |reasoner: &Reasoner, index: usize| row_query(reasoner, &rows[index], index, args);
-    let done = each_answer(&mut reasoner, rows.len(), batch, query, |index, answer| {
+    let take = |index: usize, answer: &Answer| -> Result<bool> {
         let row = &rows[index];
         let expected = row.expected();
         let right: Vec<bool> = answer
@@ -232,8 +229,10 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         );
         bar.set_message(format!("{:.1} % right", 100.0 * tally.accuracy()));
         bar.inc(1);
-        Ok(())
-    });
+        Ok(true)
+    };
+    let pressed = interrupt::pressed;
+    let done = each_answer(&mut reasoner, rows.len(), batch, query, pressed, take);
     drop(running);
     bar.finish_and_clear();
     if let Some(out) = &mut out {
@@ -251,48 +250,6 @@ pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(interrupt::EXIT_CODE));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Runs `count` queries, `batch` at a time; `take` gets each answer as it is ready. Returns false if Ctrl-C ended it.
-pub(crate) fn each_answer(
-    reasoner: &mut Reasoner,
-    count: usize,
-    batch: usize,
-    query: impl Fn(&Reasoner, usize) -> Query,
-    mut take: impl FnMut(usize, &Answer) -> Result<()>,
-) -> Result<bool> {
-    let mut flying: BTreeMap<QueryId, usize> = BTreeMap::new();
-    let mut next = 0;
-    while next < count || !flying.is_empty() {
-        if interrupt::pressed() {
-            return Ok(false);
-        }
-        while flying.len() < batch && next < count {
-            let query = query(reasoner, next);
-            let id = reasoner
-                .submit(&query)
-                .with_context(|| format!("query {} of {count}", next + 1))?;
-            flying.insert(id, next);
-            next += 1;
-        }
-        for (id, event) in reasoner.step()? {
-            match event {
-                Event::Answered(answer) => {
-                    if let Some(index) = flying.remove(&id) {
-                        take(index, &answer)?;
-                    }
-                }
-                Event::Failed(error) => {
-                    let number = flying.remove(&id).map_or(0, |index| index + 1);
-                    return Err(
-                        anyhow::Error::from(error).context(format!("query {number} of {count}"))
-                    );
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(true)
 }
 
 fn row_query(reasoner: &Reasoner, row: &Row, index: usize, args: &EvalArgs) -> Query {

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use edgethink_eval::chart::{self, Line, Panel};
 use edgethink_reason::switcher::routing::{
     Asked, Cut, Outcome, Routed, auroc, by_lot, curve, route,
 };
@@ -18,7 +19,6 @@ use crate::asked::Both;
 use crate::calibrate::point;
 use crate::eval;
 use crate::interrupt;
-use crate::plot::{Line, Panel, save};
 use crate::table::table;
 
 /// A hard set beside the easy one, in one mix.
@@ -197,24 +197,22 @@ fn draw(path: &Path, report: &Report) -> Result<()> {
     let accuracy = |r: Routed| 100.0 * r.accuracy;
     let tokens = |r: Routed| r.tokens;
     let x = "share of queries that think, %";
-    save(
-        path,
-        &[
-            Panel {
-                title: format!(
-                    "{}, easy to hard {}: right answers, %",
-                    report.set, report.mix
-                ),
-                x,
-                lines: vec![line("switcher", accuracy), lot(accuracy), own(accuracy)],
-            },
-            Panel {
-                title: "tokens per answer".to_owned(),
-                x,
-                lines: vec![line("switcher", tokens), lot(tokens), own(tokens)],
-            },
-        ],
-    )
+    let svg = chart::file(&[
+        Panel {
+            title: format!(
+                "{}, easy to hard {}: right answers, %",
+                report.set, report.mix
+            ),
+            x: x.to_owned(),
+            lines: vec![line("switcher", accuracy), lot(accuracy), own(accuracy)],
+        },
+        Panel {
+            title: "tokens per answer".to_owned(),
+            x: x.to_owned(),
+            lines: vec![line("switcher", tokens), lot(tokens), own(tokens)],
+        },
+    ])?;
+    std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn text(reports: &[Report], sets: &[Set], threshold: f32) -> String {

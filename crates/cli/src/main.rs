@@ -12,17 +12,20 @@ mod chat;
 mod eval;
 mod eval_ppl;
 mod eval_switch;
+mod eval_task;
 mod export;
 mod info;
 mod interrupt;
 mod json;
 mod open;
-mod plot;
 mod pocket;
+mod progress;
 mod quantize;
+mod report;
 mod screen;
 mod serve;
 mod show;
+mod steps;
 mod table;
 #[cfg(feature = "train")]
 mod train;
@@ -33,7 +36,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory;
 
-use args::{Cli, Command, EvalCommand};
+use args::{Cli, Command, EvalForm};
 use screen::Screen;
 
 fn main() -> ExitCode {
@@ -54,12 +57,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Eval(EvalCommand::Jsonl(args)) => eval::run(&args),
-        Command::Eval(EvalCommand::Ppl(args)) => eval_ppl::run(&args),
+        Command::Eval(command) => match &command.form {
+            None => eval_task::run(&command.tasks),
+            Some(EvalForm::Jsonl(args)) => eval::run(args),
+            Some(EvalForm::Votes(args)) => votes::run(args),
+            Some(EvalForm::Switch(args)) => eval_switch::run(args),
+            Some(EvalForm::Ppl(args)) => eval_ppl::run(args),
+        },
+        Command::Report(command) => report::run(&command),
+        Command::Run(args) => steps::run(&args),
         Command::Bundle(command) => bundle::run(&command),
         Command::Export(command) => export::run(&command),
-        Command::Eval(EvalCommand::Votes(args)) => votes::run(&args),
-        Command::Eval(EvalCommand::Switch(args)) => eval_switch::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Quantize(args) => quantize::run(&args),
         #[cfg(feature = "train")]

@@ -1,4 +1,4 @@
-//! Models by hub id: `org/name`, `org/name@revision`, `org/name/file.gguf`.
+//! Models by hub id: `org/name`, `org/name@revision`, `org/name/file.gguf`; and files of data sets.
 //!
 //! Files go into the cache that all Hugging Face tools share, through the hub's own client. A model that is in the cache
 //! completely is used without asking the network. The environment is obeyed as huggingface_hub does: HF_HOME,
@@ -30,7 +30,7 @@ const INDEX: &str = "model.safetensors.index.json";
 pub enum HubError {
     /// The network may not be used and the cache lacks a file.
     #[error("`{id}` is not completely in the cache {} ({file} is missing) and the network is switched off; \
-             load it once without --offline and HF_HUB_OFFLINE, or give a model directory", cache.display())]
+             load it once without --offline and HF_HUB_OFFLINE, or give a local path", cache.display())]
     Offline {
         /// The hub id.
         id: String,
@@ -41,7 +41,7 @@ pub enum HubError {
     },
     /// The hub does not know the model or the file.
     #[error(
-        "{endpoint} has no `{id}` with a file {file}; check the spelling, and HF_TOKEN if the model is private"
+        "{endpoint} has no `{id}` with a file {file}; check the spelling, and HF_TOKEN if it is private"
     )]
     NotFound {
         /// The hub id.
@@ -64,9 +64,7 @@ pub enum HubError {
         status: u16,
     },
     /// The hub cannot be reached, or the transfer broke off.
-    #[error(
-        "cannot download {file} of `{id}` from {endpoint}; try again, or give a model directory"
-    )]
+    #[error("cannot download {file} of `{id}` from {endpoint}; try again, or give a local path")]
     Transfer {
         /// The hub id.
         id: String,
@@ -205,14 +203,7 @@ impl Hub {
                 cache: self.cache.clone(),
             });
         }
-        let api = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
-            .with_endpoint(self.endpoint.clone())
-            .with_token(self.token.clone())
-            .with_retries(3)
-            .with_progress(self.progress)
-            .build()
-            .map_err(|e| self.failed(id, "config.json", e))?;
-        let api = api.repo(self.repo(id));
+        let api = self.api(id, "config.json", self.repo(id))?;
         if let Some(file) = &id.file {
             return self.get(&api, id, file);
         }
@@ -227,6 +218,41 @@ impl Hub {
             }
         }
         Ok(config.parent().map(Path::to_path_buf).unwrap_or_default())
+    }
+
+    /// A file of a data set, downloaded if the cache does not have it.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub fn data_file(&self, repo: &str, revision: &str, file: &str) -> Result<PathBuf, HubError> {
+        let id = HubId {
+            repo: repo.to_owned(),
+            revision: revision.to_owned(),
+            file: Some(file.to_owned()),
+        };
+        let repo = Repo::with_revision(repo.to_owned(), RepoType::Dataset, id.revision.clone());
+        if let Some(path) = Cache::new(self.cache.clone()).repo(repo.clone()).get(file) {
+            return Ok(path);
+        }
+        if self.offline {
+            return Err(HubError::Offline {
+                id: id.repo,
+                file: file.to_owned(),
+                cache: self.cache.clone(),
+            });
+        }
+        self.get(&self.api(&id, file, repo)?, &id, file)
+    }
+
+    fn api(&self, id: &HubId, file: &str, repo: Repo) -> Result<ApiRepo, HubError> {
+        let api = ApiBuilder::from_cache(Cache::new(self.cache.clone()))
+            .with_endpoint(self.endpoint.clone())
+            .with_token(self.token.clone())
+            .with_retries(3)
+            .with_progress(self.progress)
+            .build()
+            .map_err(|e| self.failed(id, file, e))?;
+        Ok(api.repo(repo))
     }
 
     fn repo(&self, id: &HubId) -> Repo {

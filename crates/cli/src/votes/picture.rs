@@ -1,9 +1,8 @@
 //! The votes as a picture: accuracy over N, a line for each way to vote, one standard deviation of the draws up and down.
 
 use anyhow::{Result, anyhow};
+use edgethink_eval::votes::{Entry, Spread, Votes};
 use plotters::prelude::*;
-
-use super::{Entry, Spread, Votes};
 
 const SIZE: (u32, u32) = (640, 400);
 const FONT: (&str, u32) = ("sans-serif", 14);

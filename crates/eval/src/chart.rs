@@ -1,66 +1,97 @@
-//! Line charts of measurements, as SVG.
+//! Line charts of measurements, as SVG: for a file, or to stand in a page that may be light or dark.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
 
+use crate::error::EvalError;
+
 /// One set of axes.
-#[derive(Debug)]
-pub(crate) struct Panel {
+#[derive(Debug, Clone)]
+pub struct Panel {
     /// What the vertical axis is.
-    pub(crate) title: String,
+    pub title: String,
     /// What the horizontal axis is.
-    pub(crate) x: &'static str,
+    pub x: String,
     /// What is drawn on it.
-    pub(crate) lines: Vec<Line>,
+    pub lines: Vec<Line>,
 }
 
 /// A line through points; a single point is drawn as a dot.
-#[derive(Debug)]
-pub(crate) struct Line {
-    label: &'static str,
+#[derive(Debug, Clone)]
+pub struct Line {
+    label: String,
     points: Vec<(f64, f64)>,
 }
 
 impl Line {
-    pub(crate) fn new(label: &'static str, points: Vec<(f64, f64)>) -> Self {
-        Self { label, points }
+    /// Points in order of the horizontal axis.
+    pub fn new(label: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self {
+            label: label.into(),
+            points,
+        }
     }
 }
 
-const COLOURS: [RGBColor; 4] = [
+/// Seen on white and on black.
+const COLOURS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
     RGBColor(150, 150, 150),
     RGBColor(214, 39, 40),
     RGBColor(44, 160, 44),
+    RGBColor(148, 103, 189),
+    RGBColor(230, 130, 20),
 ];
 const PANEL: (u32, u32) = (560, 340);
 const FONT: (&str, u32) = ("sans-serif", 14);
 
-/// Draws panels side by side.
-pub(crate) fn save(path: &Path, panels: &[Panel]) -> Result<()> {
+/// Panels side by side on white, as an SVG file.
+///
+/// # Errors
+/// Axes that cannot be laid out.
+pub fn file(panels: &[Panel]) -> Result<String, EvalError> {
+    svg(panels, true)
+}
+
+/// Panels side by side, for a page: what is black takes the colour of the text around, and the ground is the page's.
+///
+/// # Errors
+/// Axes that cannot be laid out.
+pub fn inline(panels: &[Panel]) -> Result<String, EvalError> {
+    let svg = svg(panels, false)?;
+    Ok(svg.replace("#000000", "currentColor"))
+}
+
+fn svg(panels: &[Panel], white: bool) -> Result<String, EvalError> {
     let mut svg = String::new();
-    let size = (PANEL.0 * panels.len().max(1) as u32, PANEL.1);
-    {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        let drawn = |e: &dyn std::fmt::Display| anyhow!("cannot draw {}: {e}", path.display());
-        area.fill(&WHITE).map_err(|e| drawn(&e))?;
-        for (panel, area) in panels
+    let columns = panels.len().max(1);
+    let failed = |problem: String| EvalError::Chart {
+        what: panels
             .iter()
-            .zip(area.split_evenly((1, panels.len().max(1))))
-        {
-            panel.draw(&area).map_err(|e| drawn(&e))?;
+            .map(|panel| panel.title.as_str())
+            .collect::<Vec<_>>()
+            .join(", "),
+        problem,
+    };
+    {
+        let size = (PANEL.0 * columns as u32, PANEL.1);
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        if white {
+            area.fill(&WHITE).map_err(|e| failed(e.to_string()))?;
         }
-        area.present().map_err(|e| drawn(&e))?;
+        for (panel, area) in panels.iter().zip(area.split_evenly((1, columns))) {
+            panel
+                .draw(&area, white)
+                .map_err(|e| failed(e.to_string()))?;
+        }
+        area.present().map_err(|e| failed(e.to_string()))?;
     }
-    std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
+    Ok(svg)
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 impl Panel {
-    fn draw(&self, area: &Area<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    fn draw(&self, area: &Area<'_>, white: bool) -> Result<(), Box<dyn std::error::Error>> {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let (left, right) = range(points().map(|p| p.0));
         let (low, high) = range(points().map(|p| p.1));
@@ -75,7 +106,7 @@ impl Panel {
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
-            .x_desc(self.x)
+            .x_desc(self.x.as_str())
             .draw()
             .map_err(|e| e.to_string())?;
         for (line, colour) in self.lines.iter().zip(COLOURS) {
@@ -87,7 +118,7 @@ impl Panel {
             };
             series
                 .map_err(|e| e.to_string())?
-                .label(line.label)
+                .label(line.label.as_str())
                 .legend(move |(x, y)| {
                     Rectangle::new([(x, y - 2), (x + 14, y + 2)], colour.filled())
                 });
@@ -95,7 +126,7 @@ impl Panel {
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.8))
+            .background_style(WHITE.mix(if white { 0.8 } else { 0.0 }))
             .border_style(BLACK.mix(0.2))
             .draw()
             .map_err(|e| e.to_string())?;
@@ -123,8 +154,6 @@ mod tests {
 
     #[test]
     fn charts_of_any_data_are_drawn() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("p.svg");
         for points in [
             vec![],
             vec![(1.0, 2.0)],
@@ -133,12 +162,19 @@ mod tests {
             let lines = vec![Line::new("a", points), Line::new("b", vec![])];
             let panel = Panel {
                 title: "t".to_owned(),
-                x: "x",
+                x: "x".to_owned(),
                 lines,
             };
-            save(&path, &[panel]).unwrap();
-            let text = std::fs::read_to_string(&path).unwrap();
-            assert!(text.contains("</svg>") && !text.contains("NaN") && !text.contains("inf"));
+            let panels = [panel];
+            for text in [file(&panels), inline(&panels)] {
+                let text = text.expect("drawn");
+                assert!(text.contains("</svg>") && !text.contains("NaN") && !text.contains("inf"));
+            }
+            let page = inline(&panels).expect("drawn");
+            assert!(
+                page.contains("currentColor") && !page.contains("#FFFFFF"),
+                "it takes the page's colours"
+            );
         }
     }
 }

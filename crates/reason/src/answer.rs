@@ -83,6 +83,8 @@ pub struct Choice {
     pub logprobs: Option<Vec<TokenLogprob>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// The stop string that ended it, if one did.
+    pub stop: Option<String>,
     /// Tokens of the thought, without its tags.
     pub reasoning_tokens: usize,
     /// Why the thought ended; `None` if there was none, or if it did not end.

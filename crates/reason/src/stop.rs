@@ -10,7 +10,8 @@ use crate::split::partial;
 pub struct StopMatcher {
     stops: Vec<String>,
     held: String,
-    stopped: bool,
+    /// Its place in `stops`, once one was met.
+    met: Option<usize>,
 }
 
 impl StopMatcher {
@@ -20,23 +21,32 @@ impl StopMatcher {
         Self {
             stops: stops.to_vec(),
             held: String::new(),
-            stopped: false,
+            met: None,
         }
     }
 
     /// Whether a stop string was met.
     pub fn stopped(&self) -> bool {
-        self.stopped
+        self.met.is_some()
+    }
+
+    /// The stop string that was met; of two at the same place the shorter, which is there first.
+    pub fn met(&self) -> Option<&str> {
+        self.met.map(|place| self.stops[place].as_str())
     }
 
     /// Takes the next text; returns what may be shown. After a stop it returns nothing more.
     pub fn push(&mut self, text: &str) -> String {
-        if self.stopped {
+        if self.stopped() {
             return String::new();
         }
         self.held.push_str(text);
-        if let Some(at) = self.stops.iter().filter_map(|s| self.held.find(s)).min() {
-            self.stopped = true;
+        let found = self.stops.iter().enumerate().filter_map(|(place, stop)| {
+            let at = self.held.find(stop)?;
+            Some((at, stop.len(), place))
+        });
+        if let Some((at, _, place)) = found.min() {
+            self.met = Some(place);
             self.held.truncate(at);
             return std::mem::take(&mut self.held);
         }
@@ -98,5 +108,19 @@ mod tests {
         assert_eq!(matcher.push("aXb"), "a");
         assert_eq!(matcher.push("c"), "");
         assert_eq!(matcher.finish(), "");
+        assert_eq!(matcher.met(), Some("X"));
+    }
+
+    #[test]
+    fn says_which_was_met_at_every_cut() {
+        let stops = ["ENDX".to_owned(), "END".to_owned(), "z".to_owned()];
+        for size in 1..=6 {
+            let mut matcher = StopMatcher::new(&stops);
+            assert_eq!(matcher.met(), None);
+            for piece in b"aENDXz".chunks(size) {
+                matcher.push(std::str::from_utf8(piece).expect("ascii"));
+            }
+            assert_eq!(matcher.met(), Some("END"), "by {size}");
+        }
     }
 }

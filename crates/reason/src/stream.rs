@@ -371,6 +371,7 @@ impl Stream {
             token_ids: self.token_ids,
             logprobs: self.logprobs,
             finish_reason: self.finished.unwrap_or(FinishReason::Cancelled),
+            stop: self.stop.met().map(str::to_owned),
             reasoning_tokens: self.reasoning_tokens,
             thought_closed: self.closed,
             budget_forced: matches!(self.forced, Some(ThoughtEnd::Budget | ThoughtEnd::Turn)),

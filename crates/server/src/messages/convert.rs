@@ -237,9 +237,10 @@ fn take(message: InputMessage, at: usize, out: &mut Vec<ChatMessage>) -> Result<
 }
 
 /// Why the reply ended, in Anthropic's words.
-pub(crate) fn stop_word(reason: FinishReason, calls: bool) -> &'static str {
-    match reason {
+pub(crate) fn stop_word(choice: &Choice, calls: bool) -> &'static str {
+    match choice.finish_reason {
         FinishReason::Length => "max_tokens",
+        _ if choice.stop.is_some() => "stop_sequence",
         _ if calls => "tool_use",
         FinishReason::Stop | FinishReason::Cancelled | FinishReason::Decided => "end_turn",
     }
@@ -282,6 +283,7 @@ pub(crate) fn reply(
     MessageObject {
         content,
         stop_reason: Some(stop),
+        stop_sequence: choice.and_then(|choice| choice.stop.clone()),
         usage: MessagesUsage::from(&outcome.answer.usage),
         edgethink: serde_json::to_value(app.summary(outcome, asked)).ok(),
         ..begun(id, asked)
@@ -297,7 +299,7 @@ fn blocks(choice: &Choice, has_tools: bool) -> (Vec<OutputBlock>, &'static str) 
         });
     }
     let (text, calls) = tools::split(&choice.text, has_tools);
-    let stop = stop_word(choice.finish_reason, !calls.is_empty());
+    let stop = stop_word(choice, !calls.is_empty());
     if !text.is_empty() {
         blocks.push(OutputBlock::Text { text });
     }

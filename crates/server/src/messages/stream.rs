@@ -1,6 +1,6 @@
 //! From the reasoner's events to Anthropic's: a message of blocks, each begun, filled and ended.
 
-use edgethink_reason::{Event, FinishReason};
+use edgethink_reason::Event;
 use serde_json::{Value, json};
 
 use super::convert::{InItsShape, begun, call_block, stop_word};
@@ -25,7 +25,6 @@ pub(crate) struct MessageStream {
     /// Index of the next block.
     block: usize,
     calls: bool,
-    finished: FinishReason,
 }
 
 impl MessageStream {
@@ -39,7 +38,6 @@ impl MessageStream {
             open: None,
             block: 0,
             calls: false,
-            finished: FinishReason::Stop,
         }
     }
 
@@ -140,11 +138,10 @@ impl Chunks for MessageStream {
                 let pieces = self.tools.push(&text);
                 self.pieces(pieces, out);
             }
-            Event::StreamFinished { stream: 0, reason } => {
+            Event::StreamFinished { stream: 0, .. } => {
                 let pieces = self.tools.finish();
                 self.pieces(pieces, out);
                 self.close(out);
-                self.finished = reason;
             }
             _ => {}
         }
@@ -154,9 +151,11 @@ impl Chunks for MessageStream {
         let usage = MessagesUsage::from(&outcome.answer.usage);
         self.begin(usage, out);
         self.close(out);
-        let stop = stop_word(self.finished, self.calls);
+        let choice = outcome.answer.choices.first();
+        let stop = choice.map(|choice| stop_word(choice, self.calls));
+        let sequence = choice.and_then(|choice| choice.stop.as_ref());
         let mut body =
-            json!({"delta": {"stop_reason": stop, "stop_sequence": null}, "usage": usage});
+            json!({"delta": {"stop_reason": stop, "stop_sequence": sequence}, "usage": usage});
         if self.asked.extended {
             let summary = self.app.summary(outcome, &self.asked);
             body["edgethink"] = serde_json::to_value(summary).unwrap_or_default();

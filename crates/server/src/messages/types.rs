@@ -178,7 +178,7 @@ pub(crate) struct MessageObject {
     pub(crate) role: &'static str,
     pub(crate) model: String,
     pub(crate) content: Vec<OutputBlock>,
-    /// `end_turn`, `max_tokens` or `tool_use`; `null` while it is written.
+    /// `end_turn`, `stop_sequence`, `max_tokens` or `tool_use`; `null` while it is written.
     pub(crate) stop_reason: Option<&'static str>,
     pub(crate) stop_sequence: Option<String>,
     pub(crate) usage: MessagesUsage,

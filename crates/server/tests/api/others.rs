@@ -191,6 +191,22 @@ async fn anthropics_messages_think_in_blocks() {
 }
 
 #[tokio::test]
+async fn anthropics_messages_tell_the_stop_sequence() {
+    let router = shared();
+    let request = json!({"max_tokens": 50, "messages": [{"role": "user", "content": "Tell me half of 98."}],
+        "stop_sequences": ["x", "9"], "thinking": {"type": "disabled"}});
+    let reply = ok(&router, "/v1/messages", &request).await;
+    let streamed = with(request, json!({"stream": true}));
+    let events = parsed(&events(&router, "/v1/messages", &streamed).await);
+    let delta = &events[events.len() - 2].1["delta"];
+    for said in [&reply, delta] {
+        assert_eq!(said["stop_reason"], "stop_sequence", "{said}");
+        assert_eq!(said["stop_sequence"], "9");
+    }
+    assert_eq!(reply["content"][0]["text"], "4");
+}
+
+#[tokio::test]
 async fn anthropics_tools_are_used_and_answered() {
     let router = shared();
     let tool = json!({"name": "add", "input_schema": {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["a"], "additionalProperties": false}});

@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use edgethink_model::{Adapter, Model};
-use edgethink_quantize::{Job, Progress, QuantizeError, Report, Scheme, fold_adapter};
+use edgethink_quantize::transforms::Plan;
+use edgethink_quantize::{
+    Job, Origin, Progress, QuantizeError, Report, Scheme, Trained, fold_adapter,
+};
 use edgethink_reason::format::FORMAT_FILE;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -60,12 +63,34 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<ExitCode> {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         n => n,
     };
+    let trained = match &args.trained {
+        Some(dir) => {
+            let hash = model
+                .hash()
+                .with_context(|| format!("cannot read {name}"))?;
+            let origin = Origin {
+                model: hash.to_string(),
+                scheme: scheme.clone(),
+            };
+            let config = Plan::new(&model.config, scheme.transforms)?.config();
+            Some(Trained::load(dir, &origin, &config)?)
+        }
+        None => None,
+    };
     if let (Some(from), Some(to)) = (&args.adapter, &args.adapter_out) {
-        take_along(&model, &scheme, from, to, &name, threads)?;
+        take_along(
+            &model,
+            &scheme,
+            trained.as_ref(),
+            [from, to],
+            &name,
+            threads,
+        )?;
     }
     let job = Job {
         scheme: &scheme,
         calibration: calibration.as_deref(),
+        trained: trained.as_ref(),
         out: &args.out,
         name: &name,
         threads,
@@ -113,19 +138,19 @@ pub(crate) fn run(args: &QuantizeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the adapter for the model with the scheme's transforms in it, with the file that says how it thinks.
+/// Writes the adapter for the model with the scheme's and the trained transforms in it, with the file that says how it thinks.
 fn take_along(
     model: &Model,
     scheme: &Scheme,
-    from: &Path,
-    to: &Path,
+    trained: Option<&Trained>,
+    [from, to]: [&Path; 2],
     base: &str,
     threads: usize,
 ) -> Result<()> {
     let unusable = || format!("cannot take the adapter {} along", from.display());
     let adapter = Adapter::load(from, &model.config).with_context(unusable)?;
-    let adapter =
-        fold_adapter(model, &adapter, scheme.transforms, threads).with_context(unusable)?;
+    let adapter = fold_adapter(model, &adapter, scheme.transforms, trained, threads)
+        .with_context(unusable)?;
     adapter.save_peft(to, Some(base)).with_context(unusable)?;
     let thoughts = from.join(FORMAT_FILE);
     if thoughts.is_file() {

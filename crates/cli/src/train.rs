@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use edgethink_pocket::{DatasetSpec, write_dataset};
 use edgethink_train::{
-    BaseRecipe, Event, GrpoRecipe, Progress, SftRecipe, SwitcherRecipe, TrainError, VerifierRecipe,
+    BaseRecipe, Event, GrpoRecipe, Progress, QuantizeRecipe, SftRecipe, SwitcherRecipe, TrainError,
+    VerifierRecipe,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -28,6 +29,11 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             let mut recipe = SftRecipe::load(&args.config)?;
             resume(args, &mut recipe.run.resume);
             train(|view| edgethink_train::sft(&recipe, view).map(drop))
+        }
+        TrainCommand::Quantize(args) => {
+            let mut recipe = QuantizeRecipe::load(&args.config)?;
+            resume(args, &mut recipe.run.resume);
+            train(|view| edgethink_train::quantize(&recipe, view).map(drop))
         }
         TrainCommand::Grpo(args) => {
             let mut recipe = GrpoRecipe::load(&args.config)?;

@@ -201,3 +201,44 @@ fn convert(
     let offsets = target.shape().has_offset.then_some(offsets.as_slice());
     pack_rows(target, 0, &codes, &scales, offsets).map_err(damaged)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use edgethink_model::Dtype;
+
+    /// What training on a quantized base relies on: the engine multiplies with exactly the values that the file's blocks stand for.
+    #[test]
+    fn stored_blocks_are_held_bit_for_bit() {
+        for dtype in [Dtype::Q4_0, Dtype::Q8_0] {
+            let shape = vec![70, 96];
+            let mut bytes = vec![0u8; dtype.tensor_bytes(&shape).expect("a small tensor")];
+            for (i, block) in bytes.chunks_mut(dtype.block_bytes()).enumerate() {
+                // Every sign and many sizes of scale, the smallest included, and every code.
+                let scale = ((i * 389) as u16 % 0x7000) | ((i as u16 & 1) << 15);
+                block[..2].copy_from_slice(&scale.to_le_bytes());
+                for (j, byte) in block[2..].iter_mut().enumerate() {
+                    *byte = ((i * 31 + j * 73 + i * j) & 255) as u8;
+                }
+            }
+            let tensor = Tensor::new(dtype, shape, Bytes::copy_of(&bytes)).expect("whole blocks");
+            let item = Item {
+                name: "w".to_owned(),
+                tensor: &tensor,
+                hold: Hold::Stored,
+            };
+            let held = load(&[item], &Pool::new(2).expect("threads"))
+                .expect("it packs")
+                .remove(0);
+            assert!(held.is_packed());
+            let want = tensor.to_f32();
+            let mut row = vec![f32::NAN; 96];
+            for (r, want) in want.chunks(96).enumerate() {
+                held.row_into(r, &mut row);
+                for (got, want) in row.iter().zip(want) {
+                    assert!(got == want, "{dtype}, row {r}: {got} for {want}");
+                }
+            }
+        }
+    }
+}

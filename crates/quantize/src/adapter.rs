@@ -8,9 +8,10 @@ use edgethink_model::{Adapter, Linear, LoraPair, Model, Tensor};
 use crate::error::QuantizeError;
 use crate::layer::{Layer, Matrix};
 use crate::scheme::Transforms;
+use crate::trained::Trained;
 use crate::transforms::Plan;
 
-/// Folds the transforms of `model` into an adapter of it. One layer is in memory at a time.
+/// Folds the transforms of `model`, and what training added to them, into an adapter of it. One layer is in memory at a time.
 ///
 /// # Errors
 /// [`QuantizeError::Transform`] for a transform that does not fit, or a failed read.
@@ -18,11 +19,13 @@ pub fn fold_adapter(
     model: &Model,
     adapter: &Adapter,
     transforms: Transforms,
+    trained: Option<&Trained>,
     threads: usize,
 ) -> Result<Adapter, QuantizeError> {
     let plan = Plan::new(&model.config, transforms)?;
     let mut layers = Vec::with_capacity(adapter.layers.len());
-    for (pairs, weights) in adapter.layers.iter().zip(&model.weights.layers) {
+    let config = plan.config();
+    for (i, (pairs, weights)) in adapter.layers.iter().zip(&model.weights.layers).enumerate() {
         let mut layer =
             Layer::read(&model.config, weights).map_err(|source| QuantizeError::Io {
                 path: "the model".into(),
@@ -31,6 +34,9 @@ pub fn fold_adapter(
         let matrices = |pair: &LoraPair| (Matrix::of(&pair.a), Matrix::of(&pair.b));
         layer.lora = pairs.each_ref().map(|pair| pair.as_ref().map(matrices));
         plan.fold_layer(&mut layer, threads);
+        if let Some(trained) = trained.and_then(|trained| trained.layers.get(i)) {
+            trained.fold(&mut layer, &config);
+        }
         let tensor = |m: &Matrix| {
             Tensor::from_f32(vec![m.rows, m.cols], &m.values).expect("as long as its shape")
         };
@@ -48,6 +54,6 @@ pub fn fold_adapter(
         adapter.name.clone(),
         adapter.invocation.clone(),
         layers,
-        &plan.config(),
+        &config,
     )?)
 }

@@ -112,6 +112,14 @@ pub enum QuantizeError {
         /// The damping that was not enough.
         damping: f64,
     },
+    /// Trained transforms and ranges that are damaged, or of something else.
+    #[error("{path} cannot be used: {reason}")]
+    Trained {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: String,
+    },
     /// Work of another run lies in the way.
     #[error(
         "{path} holds the unfinished work of another {what}; remove it, or write to another file"
@@ -119,7 +127,7 @@ pub enum QuantizeError {
     OtherWork {
         /// The directory.
         path: PathBuf,
-        /// What differs: model, scheme or calibration text.
+        /// What differs: model, scheme, calibration text or trained ranges.
         what: &'static str,
     },
     /// The caller asked to stop.
@@ -159,6 +167,18 @@ pub enum QuantizeError {
 }
 
 impl QuantizeError {
+    /// Whether the same run may get further another time: it was stopped, or a file was at fault and not what it was asked to do.
+    pub(crate) fn may_go_on(&self) -> bool {
+        matches!(
+            self,
+            Self::Stopped { .. }
+                | Self::Io { .. }
+                | Self::Part { .. }
+                | Self::OtherWork { .. }
+                | Self::Gguf(_)
+        )
+    }
+
     /// Wraps a system error with its file.
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Io {

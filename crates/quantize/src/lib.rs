@@ -6,6 +6,7 @@
 //! - [`transforms`]: changes of the weights that leave the function alone and make it easier to quantize; [`fold_adapter`] takes an
 //!   adapter along
 //! - `forward`: the calibration text through one layer; [`layer`]: its weights as f32
+//! - [`trained`]: transforms and ranges that `train` found end to end; [`straight_through`]: the rounding that it learns through
 //! - [`run`]: a whole model, in the memory of a few layers, to a GGUF file; `work`: what survives a kill
 //!
 //! Letters in shape comments: T tokens, E hidden, F ffn, H query heads, K kv heads, D head dim, V vocab.
@@ -21,6 +22,8 @@ pub mod range;
 mod rounding;
 pub mod run;
 pub mod scheme;
+pub mod straight_through;
+pub mod trained;
 pub mod transforms;
 mod work;
 
@@ -29,3 +32,4 @@ pub use error::QuantizeError;
 pub use rounding::nearest;
 pub use run::{Job, Progress, Report, quantize};
 pub use scheme::Scheme;
+pub use trained::{Origin, Trained};

@@ -7,6 +7,7 @@ use crate::error::QuantizeError;
 use crate::parallel;
 use crate::range::{self, code, inverse};
 use crate::scheme::{BLOCK, Format};
+use crate::straight_through;
 
 /// Rounds the matrix `weights` `[rows, cols]` to the nearest codes.
 ///
@@ -19,6 +20,66 @@ pub fn nearest(
     format: &Format,
     threads: usize,
 ) -> Result<Tensor, QuantizeError> {
+    rounded(
+        name,
+        weights,
+        cols,
+        format,
+        threads,
+        |row, weights, group| row_scales(name, row, weights, group, format),
+    )
+}
+
+/// The same with every scale at its share of the whole range of its group; `shares` has one per group, in row order.
+///
+/// # Errors
+/// As [`nearest`]; [`QuantizeError::Trained`] for another number of shares.
+pub(crate) fn at_shares(
+    name: &str,
+    weights: &[f32],
+    cols: usize,
+    format: &Format,
+    shares: &[f32],
+    threads: usize,
+) -> Result<Tensor, QuantizeError> {
+    let groups = cols / format.group_len(name, cols)?;
+    if shares.len() * cols != weights.len() * groups {
+        return Err(QuantizeError::Trained {
+            path: name.into(),
+            reason: format!(
+                "it has {} shares for {} groups",
+                shares.len(),
+                weights.len() / cols * groups
+            ),
+        });
+    }
+    rounded(
+        name,
+        weights,
+        cols,
+        format,
+        threads,
+        |row, weights, group| {
+            finite(name, row, weights)?;
+            let shares = &shares[row * groups..][..groups];
+            let scale = |(weights, &share): (&[f32], &f32)| {
+                let s = straight_through::scale(weights, format.levels(), share);
+                storable(name, row, weights, s, format)
+            };
+            weights.chunks(group).zip(shares).map(scale).collect()
+        },
+    )
+}
+
+/// Rounds to nearest at the scales of each row: `scales` is given the row, its weights and the length of a group.
+fn rounded(
+    name: &str,
+    weights: &[f32],
+    cols: usize,
+    format: &Format,
+    threads: usize,
+    scales: impl Fn(usize, &[f32], usize) -> Result<Vec<f16>, QuantizeError> + Sync,
+) -> Result<Tensor, QuantizeError> {
     let group = format.group_len(name, cols)?;
     let (lo, hi) = format.levels();
     let rows = weights.len() / cols;
@@ -27,7 +88,7 @@ pub fn nearest(
         let mut codes = vec![0.0; cols];
         for row in range {
             let weights = &weights[row * cols..][..cols];
-            let scales = row_scales(name, row, weights, group, format)?;
+            let scales = scales(row, weights, group)?;
             for ((codes, weights), s) in codes
                 .chunks_mut(group)
                 .zip(weights.chunks(group))
@@ -53,23 +114,43 @@ pub(crate) fn row_scales(
     group: usize,
     format: &Format,
 ) -> Result<Vec<f16>, QuantizeError> {
-    if let Some(&value) = weights.iter().find(|w| !w.is_finite()) {
-        let name = name.to_owned();
-        return Err(QuantizeError::NonFinite { name, row, value });
-    }
+    finite(name, row, weights)?;
     let scale = |weights: &[f32]| {
         let s = range::scale(weights, format.levels(), format.range);
-        if s.is_finite() {
-            return Ok(s);
-        }
-        let most = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-        Err(QuantizeError::TooLarge {
-            name: name.to_owned(),
-            row,
-            scale: most / format.levels().1,
-        })
+        storable(name, row, weights, s, format)
     };
     weights.chunks(group).map(scale).collect()
+}
+
+/// Refuses weights that are not finite.
+fn finite(name: &str, row: usize, weights: &[f32]) -> Result<(), QuantizeError> {
+    match weights.iter().find(|w| !w.is_finite()) {
+        Some(&value) => Err(QuantizeError::NonFinite {
+            name: name.to_owned(),
+            row,
+            value,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a scale that no f16 holds.
+fn storable(
+    name: &str,
+    row: usize,
+    weights: &[f32],
+    s: f16,
+    format: &Format,
+) -> Result<f16, QuantizeError> {
+    if s.is_finite() {
+        return Ok(s);
+    }
+    let most = weights.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+    Err(QuantizeError::TooLarge {
+        name: name.to_owned(),
+        row,
+        scale: most / format.levels().1,
+    })
 }
 
 /// Appends the blocks of one row of codes.

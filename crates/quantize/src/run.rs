@@ -13,8 +13,9 @@ use crate::error::QuantizeError;
 use crate::forward::{Stream, rms_norm};
 use crate::gptq::{Hessian, gptq};
 use crate::layer::{Layer, read_rows};
-use crate::rounding::{nearest, tensor};
+use crate::rounding::{at_shares, nearest, tensor};
 use crate::scheme::{Calibration, Format, Rounding, Scheme};
+use crate::trained::Trained;
 use crate::transforms::Plan;
 use crate::work::{Identity, Named, Work};
 
@@ -30,6 +31,8 @@ pub struct Job<'a> {
     pub scheme: &'a Scheme,
     /// Tokens of the calibration text.
     pub calibration: Option<&'a [u32]>,
+    /// Transforms and ranges that were trained for this model and scheme.
+    pub trained: Option<&'a Trained>,
     /// The GGUF file to be written.
     pub out: &'a Path,
     /// `general.name` of it.
@@ -72,6 +75,9 @@ pub fn quantize(
     watch: &mut dyn FnMut(&Progress) -> bool,
 ) -> Result<Report, QuantizeError> {
     job.scheme.validate()?;
+    if job.trained.is_some() {
+        job.scheme.rounds_to_nearest()?;
+    }
     let plan = Plan::new(&model.config, job.scheme.transforms)?;
     let calibration = calibration(&model.config, job)?;
     let hash = model.hash().map_err(QuantizeError::io(job.out))?;
@@ -83,6 +89,7 @@ pub fn quantize(
                 .to_hex()
                 .to_string()
         }),
+        trained: job.trained.map(Trained::hash),
     };
     let work = Work::open(job.out, &identity)?;
     let mut run = Run {
@@ -95,8 +102,18 @@ pub fn quantize(
         done: 0,
         watch,
     };
-    let named = run.parts()?;
+    let named = run.parts();
     let (config, work) = (run.config, run.work);
+    let named = match named {
+        Ok(named) => named,
+        Err(error) => {
+            // The same scheme would be refused again, so what was done serves nobody and is not left in the way of another.
+            if !error.may_go_on() {
+                work.remove()?;
+            }
+            return Err(error);
+        }
+    };
     let source_bytes = model.weights.size_bytes() as u64;
 
     let weights = Weights::from_named(&config, named)?;
@@ -272,10 +289,16 @@ impl Run<'_> {
         };
         let table = self.model.weights.embed_tokens.clone();
         let threads = self.job.threads;
-        let tensor = self.rows("embedding", EMBEDDING, &table, &format, |run, rows| {
-            run.plan.fold_embedding(rows, threads);
-            nearest(EMBEDDING, rows, table.cols(), &format, threads)
-        })?;
+        let tensor = self.rows(
+            "embedding",
+            EMBEDDING,
+            &table,
+            &format,
+            |run, first, rows| {
+                run.plan.fold_embedding(rows, threads);
+                run.nearest(EMBEDDING, first, rows, table.cols(), &format)
+            },
+        )?;
         let named = vec![(EMBEDDING.to_owned(), tensor)];
         self.work.finish("embedding", named)
     }
@@ -293,25 +316,25 @@ impl Run<'_> {
             }
             None => None,
         };
-        let tensor = self.rows("lm_head", LM_HEAD, &table, &format, |run, rows| {
+        let tensor = self.rows("lm_head", LM_HEAD, &table, &format, |run, first, rows| {
             run.plan.fold_lm_head(rows, norm, threads);
             match &factor {
                 Some(factor) => gptq(LM_HEAD, rows, table.cols(), &format, factor, threads),
-                None => nearest(LM_HEAD, rows, table.cols(), &format, threads),
+                None => run.nearest(LM_HEAD, first, rows, table.cols(), &format),
             }
         })?;
         let named = vec![(LM_HEAD.to_owned(), tensor)];
         self.work.finish("lm_head", named)
     }
 
-    /// Rounds a tall matrix a run of rows at a time.
+    /// Rounds a tall matrix a run of rows at a time; `round` is told which row is the first.
     fn rows(
         &mut self,
         part: &str,
         name: &str,
         table: &Tensor,
         format: &Format,
-        round: impl Fn(&Self, &mut [f32]) -> Result<Tensor, QuantizeError>,
+        round: impl Fn(&Self, usize, &mut [f32]) -> Result<Tensor, QuantizeError>,
     ) -> Result<Tensor, QuantizeError> {
         format.group_len(name, table.cols())?;
         let step = (CHUNK / table.cols()).max(1);
@@ -319,11 +342,37 @@ impl Run<'_> {
         for first in (0..table.rows()).step_by(step) {
             let range = first..(first + step).min(table.rows());
             let mut rows = read_rows(table, range).map_err(QuantizeError::io(self.job.out))?;
-            let rounded = round(self, &mut rows)?;
+            let rounded = round(self, first, &mut rows)?;
             self.advance(rows.len() as u64, part)?;
             parts.push(Ok(rounded.bytes().to_vec()));
         }
         tensor(parts, vec![table.rows(), table.cols()], format)
+    }
+
+    /// Rounds rows of a matrix, from row `first` on, to the nearest codes: at the trained ranges, or at those that the scheme finds.
+    fn nearest(
+        &self,
+        name: &str,
+        first: usize,
+        rows: &[f32],
+        cols: usize,
+        format: &Format,
+    ) -> Result<Tensor, QuantizeError> {
+        let threads = self.job.threads;
+        let Some(trained) = self.job.trained else {
+            return nearest(name, rows, cols, format, threads);
+        };
+        let groups = cols / format.group_len(name, cols)?;
+        let wanted = first * groups..(first + rows.len() / cols) * groups;
+        let shares = trained.shares.get(name).and_then(|all| all.get(wanted));
+        at_shares(
+            name,
+            rows,
+            cols,
+            format,
+            shares.unwrap_or_default(),
+            threads,
+        )
     }
 
     fn factor(
@@ -352,6 +401,9 @@ impl Run<'_> {
         let mut layer = Layer::read(&config, &self.model.weights.layers[index])
             .map_err(QuantizeError::io(self.job.out))?;
         self.plan.fold_layer(&mut layer, self.job.threads);
+        if let Some(trained) = self.job.trained.and_then(|t| t.layers.get(index)) {
+            trained.fold(&mut layer, &config);
+        }
         let format = self.job.scheme.linears;
         let prefix = format!("model.layers.{index}.");
         let mut named = Vec::new();
@@ -369,7 +421,7 @@ impl Run<'_> {
                     let (values, cols, threads) = (&matrix.values, matrix.cols, run.job.threads);
                     let rounded = match &factor {
                         Some(factor) => gptq(&name, values, cols, &format, factor, threads)?,
-                        None => nearest(&name, values, cols, &format, threads)?,
+                        None => run.nearest(&name, 0, values, cols, &format)?,
                     };
                     run.advance(matrix.values.len() as u64, &part)?;
                     if input.is_some() {

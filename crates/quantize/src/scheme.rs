@@ -9,7 +9,7 @@
 //! # ... [embedding], [lm_head], [tied] likewise; [transforms], [gptq], [calibration] when wanted
 //! ```
 
-use edgethink_model::Dtype;
+use edgethink_model::{Config, Dtype, Linear};
 use serde::{Deserialize, Serialize};
 
 use crate::error::QuantizeError;
@@ -232,6 +232,37 @@ impl Scheme {
             !(t.norm && t.residual),
             "false, as residual folds the norms away",
         )
+    }
+
+    /// Refuses rounding that training of ranges knows nothing of.
+    ///
+    /// # Errors
+    /// [`QuantizeError::Scheme`] for a scheme that rounds by the Hessian.
+    pub fn rounds_to_nearest(&self) -> Result<(), QuantizeError> {
+        check(
+            "rounding",
+            &"gptq",
+            !self.needs_calibration(),
+            "nearest, as ranges are trained for the nearest codes",
+        )
+    }
+
+    /// Name, format and shape of every matrix that is rounded, for a model of `config`, which has the transforms in it.
+    pub fn matrices(&self, config: &Config) -> Vec<(String, Format, (usize, usize))> {
+        let tied = config.tie_word_embeddings;
+        let table = (config.vocab_size, config.hidden_size);
+        let embedding = if tied { self.tied } else { self.embedding };
+        let mut all = vec![("model.embed_tokens.weight".to_owned(), embedding, table)];
+        for layer in 0..config.num_hidden_layers {
+            all.extend(Linear::ALL.map(|linear| {
+                let name = format!("model.layers.{layer}.{}.weight", linear.hf_name());
+                (name, self.linears, config.linear_shape(linear))
+            }));
+        }
+        if !tied {
+            all.push(("lm_head.weight".to_owned(), self.lm_head, table));
+        }
+        all
     }
 
     /// Whether any matrix is rounded by its Hessian.

@@ -27,6 +27,8 @@ pub(crate) struct Identity {
     pub(crate) scheme: Scheme,
     /// Hash of the calibration tokens.
     pub(crate) calibration: Option<String>,
+    /// Hash of the trained transforms and ranges.
+    pub(crate) trained: Option<String>,
 }
 
 /// The directory.
@@ -56,6 +58,8 @@ impl Work {
                     Some("scheme")
                 } else if found.calibration != identity.calibration {
                     Some("calibration text")
+                } else if found.trained != identity.trained {
+                    Some("training of ranges")
                 } else {
                     None
                 };

@@ -147,7 +147,7 @@ fn an_adapter_goes_along() {
             ..all
         };
         let folded = fold(&model, wanted).expect(name);
-        let along = fold_adapter(&model, &adapter, wanted, 2).expect(name);
+        let along = fold_adapter(&model, &adapter, wanted, None, 2).expect(name);
         let with = |model: &Model, adapter: &Adapter| {
             let forward = reference::forward(model, &TOKENS, Some((adapter, 5)));
             forward.expect("it runs").logits

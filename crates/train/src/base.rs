@@ -32,6 +32,13 @@ pub struct Summary {
 pub fn base(recipe: &BaseRecipe, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
         let start = base_model::load(&recipe.model, recipe.seed)?;
+        if !start.text.dir.is_dir() {
+            return Err(TrainError::Unfit {
+                path: start.text.dir,
+                problem: "is no directory whose tokenizer and template could be written beside the trained weights; name a model directory"
+                    .to_owned(),
+            });
+        }
         let encoder = Encoder {
             tokenizer: &start.text.tokenizer,
             template: start.text.template.as_ref(),
@@ -53,6 +60,8 @@ pub fn base(recipe: &BaseRecipe, progress: &mut dyn Progress) -> Result<Summary,
                 run: &recipe.run,
                 spec: &start.spec,
                 base: start.params,
+                rounded: None,
+                teacher: None,
                 adapter: None,
                 train,
                 valid,

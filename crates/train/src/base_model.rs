@@ -228,3 +228,6 @@ pub(crate) fn copy_text_files(from: &Path, dir: &Path) -> Result<(), TrainError>
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,6 +125,14 @@ pub enum TrainError {
         /// What does not fit, and the remedy.
         problem: String,
     },
+    /// The model cannot be quantized by the scheme.
+    #[error("cannot train for the scheme {}", path.display())]
+    Quantize {
+        /// The scheme.
+        path: PathBuf,
+        /// Why.
+        source: Box<edgethink_quantize::QuantizeError>,
+    },
     /// Training went wrong: the loss is no number or rises without end, or gradients are not finite.
     #[error("training diverged at step {step}: {problem}; the last good checkpoint is in {}", output_dir.display())]
     Diverged {

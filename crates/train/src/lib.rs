@@ -2,9 +2,10 @@
 //!
 //! [`base`] trains every parameter of a network, from scratch or from an existing model; [`sft`] trains a LoRA
 //! adapter on a frozen base; [`grpo`] makes its thoughts short by reinforcement learning; [`switcher`] trains the
-//! head that says which queries need one; [`verifier`] the head that says how likely a response is right. Each reads a
-//! recipe ([`BaseRecipe`], [`SftRecipe`], [`GrpoRecipe`], [`SwitcherRecipe`], [`VerifierRecipe`]), tells a
-//! [`Progress`] what happens, and writes what Hugging Face tools read. Only this crate knows the tensor library, and none of its types leave it.
+//! head that says which queries need one; [`verifier`] the head that says how likely a response is right; [`quantize`] the transforms and
+//! ranges of a quantized base. Each reads a recipe ([`BaseRecipe`], [`SftRecipe`], [`GrpoRecipe`], [`SwitcherRecipe`],
+//! [`VerifierRecipe`], [`QuantizeRecipe`]), tells a [`Progress`] what happens, and writes what Hugging Face tools read. Only this crate
+//! knows the tensor library, and none of its types leave it.
 
 mod base;
 mod base_model;
@@ -18,6 +19,7 @@ mod net;
 mod ops;
 mod optimizer;
 mod params;
+mod quantize;
 mod recipe;
 mod run;
 mod sft;
@@ -31,6 +33,7 @@ pub use grpo::{
     PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights,
     grpo, soft_barrier,
 };
+pub use quantize::{QuantizeRecipe, quantize};
 pub use recipe::{
     BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe, OptimizerRecipe, Overlong,
     RunRecipe, Schedule, SftRecipe,

@@ -393,8 +393,13 @@ pub(crate) fn optimizer_problems(opt: &OptimizerRecipe, problems: &mut Vec<Strin
     );
 }
 
-/// The checks that both kinds share.
-fn shared(data: &DataRecipe, opt: &OptimizerRecipe, run: &RunRecipe, problems: &mut Vec<String>) {
+/// The checks that all three kinds share.
+pub(crate) fn shared(
+    data: &DataRecipe,
+    opt: &OptimizerRecipe,
+    run: &RunRecipe,
+    problems: &mut Vec<String>,
+) {
     optimizer_problems(opt, problems);
     let mut require = |ok: bool, text: &str| {
         if !ok {

@@ -45,6 +45,8 @@ pub fn sft(recipe: &SftRecipe, progress: &mut dyn Progress) -> Result<Summary, T
                 run: &recipe.run,
                 spec: &start.spec,
                 base: start.params,
+                rounded: None,
+                teacher: None,
                 adapter: Some(adapter),
                 train,
                 valid,

@@ -63,6 +63,9 @@ pub(crate) struct QuantizeArgs {
     /// Text that shows what the matrices will see, for schemes that round by it (gptq)
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration: Option<PathBuf>,
+    /// Transforms and ranges that `edgethink train quantize` found for this model and scheme
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trained: Option<PathBuf>,
     /// An adapter that was made for the model as it is; transforms change what it reads, so it goes along to --adapter-out
     #[arg(long, short = 'A', value_name = "ADAPTER", requires = "adapter_out")]
     pub(crate) adapter: Option<PathBuf>,

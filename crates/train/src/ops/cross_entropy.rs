@@ -2,6 +2,7 @@
 //!
 //! For each token with weight `c` and target `t`: `loss += c (log sum_j e^{z_j} - z_t)`, `z = head h`. The gradient
 //! of the logits, `c (softmax(z) - onehot(t))`, is turned into `dh` and `dhead` at once, in the forward pass.
+//! With a [`Lesson`] the target is a distribution p instead of a token: `loss += c KL(p || softmax(z))`, gradient `c (softmax(z) - p)`.
 //! Tokens of weight zero (the prompt of a fine-tuning example) are skipped altogether.
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ const CHUNK_LOGITS: usize = 4 << 20;
 const CHUNK_ROWS: usize = 1024;
 
 /// What each row of a micro-batch is to predict.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Targets {
     /// Target token of each row; anything where the weight is zero.
     pub ids: Vec<u32>,
@@ -35,6 +36,17 @@ pub(crate) struct Targets {
     pub weights: Vec<f32>,
     /// Divides the logits: the distribution that completions were drawn from. 1 for everything but reinforcement learning.
     pub temperature: f32,
+    /// Distributions to be learnt instead of the target tokens.
+    pub lesson: Option<Lesson>,
+}
+
+/// Another network's distributions of the same tokens, as what gives them.
+#[derive(Debug, Clone)]
+pub(crate) struct Lesson {
+    /// Its final hidden states, `[T, E']`.
+    pub hidden: FlexTensor,
+    /// Its head, `[V, E']`.
+    pub head: FlexTensor,
 }
 
 /// What a model thinks of one target token.
@@ -68,14 +80,27 @@ pub(crate) fn run(
     let mut d_hidden = vec![0.0; if want[0] { rows * e } else { 0 }];
     let mut d_head: Option<FlexTensor> = None;
     each_chunk(hidden, head, targets, |chunk, gathered, mut logits| {
+        let scale = 1.0 / targets.temperature;
+        let wanted = targets.lesson.as_ref().map(|lesson| {
+            let e = rows_cols(&lesson.hidden).1;
+            matmul_nt(&gather(values(&lesson.hidden), e, chunk), &lesson.head)
+        });
+        let wanted = wanted.as_ref().map(values);
         let losses: Vec<f32> = logits
             .storage_mut::<f32>()
             .par_chunks_mut(vocab)
             .zip(chunk.par_iter())
+            .enumerate()
             .with_min_len(32)
-            .map(|(z, &row)| {
+            .map(|(at, (z, &row))| {
                 let (target, weight) = (targets.ids[row] as usize, targets.weights[row]);
-                simd::vectorized(|| nll_and_gradient(z, target, weight, 1.0 / targets.temperature))
+                simd::vectorized(|| match wanted {
+                    None => nll_and_gradient(z, target, weight, scale),
+                    Some(wanted) => {
+                        let wanted = &wanted[at * vocab..(at + 1) * vocab];
+                        divergence_and_gradient(z, wanted, weight, scale)
+                    }
+                })
             })
             .collect();
         loss += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
@@ -119,14 +144,38 @@ fn each_chunk(
     let active: Vec<usize> = (0..rows).filter(|&i| targets.weights[i] != 0.0).collect();
     let chunk_rows = (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS);
     for chunk in active.chunks(chunk_rows) {
-        let mut gathered = Vec::with_capacity(chunk.len() * e);
-        for &row in chunk {
-            gathered.extend_from_slice(&h[row * e..(row + 1) * e]);
-        }
-        let gathered = tensor(gathered, &[chunk.len(), e]);
+        let gathered = gather(h, e, chunk);
         let logits = matmul_nt(&gathered, head);
         work(chunk, &gathered, logits);
     }
+}
+
+/// Some of the rows of `e` values.
+fn gather(all: &[f32], e: usize, rows: &[usize]) -> FlexTensor {
+    let mut gathered = Vec::with_capacity(rows.len() * e);
+    for &row in rows {
+        gathered.extend_from_slice(&all[row * e..(row + 1) * e]);
+    }
+    tensor(gathered, &[rows.len(), e])
+}
+
+/// The same for the divergence from the distribution with the logits `wanted`, both at one temperature.
+#[inline(always)]
+fn divergence_and_gradient(z: &mut [f32], wanted: &[f32], weight: f32, scale: f32) -> f32 {
+    let log_sum = |z: &[f32]| {
+        let max = simd::max(z);
+        let sum: f32 = z.iter().map(|v| simd::exp((v - max) * scale)).sum();
+        max * scale + sum.ln()
+    };
+    let (own, other) = (log_sum(z), log_sum(wanted));
+    let mut loss = 0.0f64;
+    for (z, w) in z.iter_mut().zip(wanted) {
+        let (log_q, log_p) = (*z * scale - own, w * scale - other);
+        let (q, p) = (simd::exp(log_q), simd::exp(log_p));
+        loss += f64::from(p) * f64::from(log_p - log_q);
+        *z = weight * scale * (q - p);
+    }
+    weight * loss as f32
 }
 
 /// Turns one row of logits into the gradient of the weighted loss, and returns that loss. `scale` is the inverse temperature.
@@ -227,5 +276,85 @@ pub(crate) fn taped(
     {
         OpsKind::Tracked(prep) => prep.finish((out.d_hidden, out.d_head), out.loss),
         OpsKind::UnTracked(prep) => prep.finish(out.loss),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A few numbers that look random.
+    fn wave(n: usize, step: f32, size: f32) -> Vec<f32> {
+        (0..n).map(|i| ((i as f32 * step).sin()) * size).collect()
+    }
+
+    fn targets(lesson: Option<Lesson>) -> Targets {
+        Targets {
+            ids: vec![0; 3],
+            weights: vec![1.0, 0.0, 2.0],
+            temperature: 1.0,
+            lesson,
+        }
+    }
+
+    #[test]
+    fn a_divergence_is_that_of_the_definition_and_its_gradient_the_slope() {
+        let (vocab, e, wide) = (7, 4, 6);
+        let hidden = wave(3 * e, 1.7, 1.0);
+        let head = tensor(wave(vocab * e, 0.9, 0.8), &[vocab, e]);
+        let lesson = Lesson {
+            hidden: tensor(wave(3 * wide, 2.3, 1.0), &[3, wide]),
+            head: tensor(wave(vocab * wide, 1.1, 0.7), &[vocab, wide]),
+        };
+        let softmax = |row: usize, hidden: &[f32], head: &FlexTensor, e: usize| -> Vec<f64> {
+            let logit = |v: &[f32]| -> f64 {
+                let h = &hidden[row * e..(row + 1) * e];
+                h.iter().zip(v).map(|(a, b)| f64::from(a * b)).sum()
+            };
+            let z: Vec<f64> = values(head).chunks(e).map(|v| logit(v).exp()).collect();
+            let sum: f64 = z.iter().sum();
+            z.iter().map(|z| z / sum).collect()
+        };
+        let definition = |hidden: &[f32]| -> f64 {
+            let row = |row: usize| -> f64 {
+                let q = softmax(row, hidden, &head, e);
+                let p = softmax(row, values(&lesson.hidden), &lesson.head, wide);
+                p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum()
+            };
+            row(0) + 2.0 * row(2)
+        };
+        let targets = targets(Some(lesson.clone()));
+        let got = run(
+            &tensor(hidden.clone(), &[3, e]),
+            &head,
+            &targets,
+            [true, true],
+        );
+        let loss = f64::from(values(&got.loss)[0]);
+        assert!((loss - definition(&hidden)).abs() < 1e-5, "{loss}");
+        let gradient = got.d_hidden.expect("it was asked for");
+        for i in 0..hidden.len() {
+            let moved = |by: f32| {
+                let mut h = hidden.clone();
+                h[i] += by;
+                definition(&h)
+            };
+            let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+            let found = f64::from(values(&gradient)[i]);
+            assert!((slope - found).abs() < 1e-3, "{i}: {slope} {found}");
+        }
+    }
+
+    #[test]
+    fn a_network_has_nothing_to_learn_from_itself() {
+        let lesson = Lesson {
+            hidden: tensor(wave(12, 1.7, 1.0), &[3, 4]),
+            head: tensor(wave(28, 0.9, 0.8), &[7, 4]),
+        };
+        let (hidden, head) = (lesson.hidden.clone(), lesson.head.clone());
+        let got = run(&hidden, &head, &targets(Some(lesson)), [true, false]);
+        assert!(values(&got.loss)[0].abs() < 1e-6);
+        let gradient = got.d_hidden.expect("it was asked for");
+        assert!(values(&gradient).iter().all(|g| g.abs() < 1e-6));
     }
 }

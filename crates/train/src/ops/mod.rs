@@ -23,7 +23,7 @@ use burn_backend::{Backend, Shape, TensorData, TensorMetadata, tensor::FloatTens
 use burn_flex::{Flex, FlexTensor};
 
 pub(crate) use attention::AttentionPlan;
-pub(crate) use cross_entropy::{Score, Targets};
+pub(crate) use cross_entropy::{Lesson, Score, Targets};
 pub(crate) use lora::AdapterRows;
 
 /// The backend that records a tape.

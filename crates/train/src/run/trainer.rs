@@ -17,6 +17,7 @@ use crate::{
     ops::{AdapterRows, AttentionPlan, Targets},
     optimizer::{self, AdamW},
     params::Param,
+    quantize::{Rounded, Teacher},
     recipe::{FloatType, OptimizerRecipe, RunRecipe},
 };
 
@@ -41,6 +42,10 @@ pub(crate) struct Job<'a> {
     pub spec: &'a Spec,
     /// The network's parameters: trained, or frozen under an adapter.
     pub base: Vec<Param>,
+    /// What the parameters in `base` are turned into before the network runs, if they are not its weights themselves.
+    pub rounded: Option<&'a Rounded>,
+    /// Whose distributions are learnt instead of the next tokens.
+    pub teacher: Option<&'a Teacher>,
     /// The adapter's parameters and layout.
     pub adapter: Option<(Vec<Param>, LoraLayout)>,
     pub train: Dataset,
@@ -78,7 +83,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         .flat_map(|set| set.examples.iter().map(|e| e.len))
         .max()
         .unwrap_or(0);
-    let batcher = Batcher::new(job.spec, longest);
+    let batcher = Batcher::new(job.spec, longest).taught_by(job.teacher);
 
     let mut adamw = AdamW::new(&params);
     let mut order = Order::new(
@@ -126,7 +131,8 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         bf16,
         frozen: (!frozen.is_empty()).then(|| Leaves::frozen(&frozen, bf16)),
     };
-    let mut lanes = Lanes::new(&params)?;
+    let weights = |params: &[Param]| job.rounded.map(|rounded| rounded.weights(params));
+    let mut lanes = Lanes::new(weights(&params).as_deref().unwrap_or(&params))?;
     let mut window = Window::default();
 
     while let Some(step) = order.step(at.cursor, recipe.batch_tokens) {
@@ -135,7 +141,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
             return Err(checkpoints.stop(at, &params, &adamw, &guard, progress));
         }
         let step_begun = Instant::now();
-        let leaves = side.leaves(&params);
+        let leaves = side.leaves(weights(&params).as_deref().unwrap_or(&params));
         let pass = side.pass(job.seed, at.step, true);
         let targets: usize = step
             .examples
@@ -151,6 +157,8 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
             recipe.micro_batch_tokens,
         );
         side.keep(leaves);
+        let pulled = job.rounded.map(|rounded| rounded.pull_back(&params, sums));
+        let sums = pulled.as_deref().unwrap_or(sums);
         let per_token = 1.0 / targets.max(1) as f64;
         let loss = loss * per_token;
         let norm = optimizer::global_norm(sums) * per_token;
@@ -210,7 +218,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         if let Some(valid) = &job.valid
             && (last || (recipe.eval_every > 0 && at.step % recipe.eval_every == 0))
         {
-            let leaves = side.leaves(&params);
+            let leaves = side.leaves(weights(&params).as_deref().unwrap_or(&params));
             let pass = side.pass(job.seed, at.step, false);
             let loss = evaluate(
                 &pass,
@@ -335,6 +343,7 @@ pub(crate) struct Batcher<'a> {
     temperature: f32,
     cos: Arc<[f32]>,
     sin: Arc<[f32]>,
+    teacher: Option<&'a Teacher>,
 }
 
 impl<'a> Batcher<'a> {
@@ -351,7 +360,13 @@ impl<'a> Batcher<'a> {
             temperature,
             cos,
             sin,
+            teacher: None,
         }
+    }
+
+    /// The same, with a teacher's distributions to be learnt instead of the next tokens.
+    pub(crate) fn taught_by(self, teacher: Option<&'a Teacher>) -> Self {
+        Self { teacher, ..self }
     }
 
     /// The micro-batch of `examples`, one document after the other.
@@ -361,6 +376,7 @@ impl<'a> Batcher<'a> {
             ids: Vec::new(),
             weights: Vec::new(),
             temperature: self.temperature,
+            lesson: None,
         };
         let mut bounds = vec![0];
         let mut ranges: Vec<Range<usize>> = Vec::new();
@@ -384,7 +400,7 @@ impl<'a> Batcher<'a> {
             bounds.push(ids.len());
         }
         let total = ids.len();
-        MicroBatch {
+        let mut batch = MicroBatch {
             ids: ids.into(),
             attention: Arc::new(AttentionPlan {
                 heads: self.spec.heads,
@@ -401,7 +417,11 @@ impl<'a> Batcher<'a> {
                 total,
                 keys,
             }),
+        };
+        if let Some(teacher) = self.teacher {
+            teacher.teach(&mut batch);
         }
+        batch
     }
 }
 

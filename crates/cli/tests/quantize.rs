@@ -3,7 +3,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
+use edgethink_model::{Config, Dtype, Family};
+use edgethink_testkit::{Extras, tiny_config, write_random_model};
 use serde_json::Value;
 use support::{Model, edgethink, json, stderr, stdout};
 
@@ -161,4 +165,50 @@ fn mistakes_are_named() {
         model.path(),
     ];
     assert!(fails(&args).contains("do not fill one chunk"));
+}
+
+/// A killed run leaves whole parts behind, and the same command makes the same bytes of them.
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let model = dir.path().join("model");
+    let config = Config {
+        hidden_size: 256,
+        intermediate_size: 1024,
+        num_hidden_layers: 12,
+        ..tiny_config(Family::Qwen2)
+    };
+    write_random_model(&model, &config, 3, Dtype::BF16, Extras::Tokenizer);
+    let start = |out: &Path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_edgethink"));
+        command
+            .args(["quantize", "--threads", "1", "--model", text(&model)])
+            .args(["--scheme", text(&recipe("q4_g32")), "--out", text(out)])
+            .stderr(Stdio::null())
+            .stdout(Stdio::null());
+        command.spawn().expect("it starts")
+    };
+    let whole = dir.path().join("whole.gguf");
+    assert!(start(&whole).wait().expect("it ends").success());
+    let out = dir.path().join("killed.gguf");
+    let work = dir.path().join("killed.gguf.work");
+    for part in ["layer-0001.gguf", "layer-0005.gguf"] {
+        let mut child = start(&out);
+        while !work.join(part).exists() {
+            let ended = child.try_wait().expect("it can be asked");
+            assert!(
+                ended.is_none(),
+                "it ended before it could be killed at {part}"
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // SIGKILL on Unix: nothing can be tidied up.
+        child.kill().expect("it can be killed");
+        assert!(!child.wait().expect("it ends").success(), "it was killed");
+        assert!(!out.exists(), "nothing half-written");
+    }
+    assert!(start(&out).wait().expect("it ends").success());
+    let read = |path: &Path| std::fs::read(path).expect("it was written");
+    assert!(read(&out) == read(&whole), "other bytes after two kills");
+    assert!(!work.exists(), "the work is cleared away");
 }

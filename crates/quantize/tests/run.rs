@@ -1,13 +1,10 @@
 //! Whole runs: what is written loads, is close, and is the same after a stop.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 
-use edgethink_model::{Config, Dtype, Family, Linear, Model, reference};
+use edgethink_model::{Config, Dtype, Family, Linear, Model, Tensor, reference};
 use edgethink_quantize::{Job, QuantizeError, Report, Scheme, quantize};
 use edgethink_testkit::{tiny_config, tiny_model_of};
-use support::TOKENS;
 
 const RANGES: &str = "
 [linears]
@@ -71,6 +68,7 @@ impl Place {
         let job = Job {
             scheme,
             calibration: Some(&self.calibration),
+            trained: None,
             out,
             name: "tiny",
             threads: 2,
@@ -88,12 +86,15 @@ fn load(path: &Path) -> Model {
     Model::load(path.to_str().expect("UTF-8")).expect("it loads")
 }
 
-/// 1 - cosine of the logits.
-fn distance(a: &Model, b: &Model) -> f64 {
-    let logits = |model: &Model| {
-        reference::forward(model, &TOKENS, None)
-            .expect("it runs")
-            .logits
+/// 1 - cosine of the logits of a text.
+fn distance(a: &Model, b: &Model, chunks: &[&[u32]]) -> f64 {
+    let logits = |model: &Model| -> Vec<f32> {
+        let one = |chunk: &&[u32]| {
+            reference::forward(model, chunk, None)
+                .expect("it runs")
+                .logits
+        };
+        chunks.iter().flat_map(one).collect()
     };
     let (a, b) = (logits(a), logits(b));
     let dot = |a: &[f32], b: &[f32]| -> f64 {
@@ -105,6 +106,39 @@ fn distance(a: &Model, b: &Model) -> f64 {
     1.0 - dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt()
 }
 
+/// How far noise of the size of rounding moves the logits: every weight of every matrix gets an even draw of half a min-max step of its
+/// group of 32 to either side, whose variance is that of rounding without any search. The farthest of eight draws: rounding is one more
+/// draw, of errors that are no larger.
+fn noised(source: impl Fn() -> Model, levels: f32, chunks: &[&[u32]]) -> f64 {
+    let model = source();
+    let far = |seed: u64| {
+        let mut state = seed;
+        let mut noise = |tensor: &Tensor, levels: f32| {
+            let mut values = tensor.to_f32();
+            for group in values.chunks_mut(32) {
+                let step = group.iter().fold(0.0f32, |m, w| m.max(w.abs())) / levels;
+                for w in group {
+                    // Knuth's linear congruential generator (MMIX); its high bits are good.
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    *w += step * ((state >> 40) as f32 / (1u64 << 24) as f32 - 0.5);
+                }
+            }
+            Tensor::from_f32(tensor.shape.clone(), &values).expect("as before")
+        };
+        let mut noisy = source();
+        let weights = &mut noisy.weights;
+        weights.embed_tokens = noise(&weights.embed_tokens, 127.0);
+        weights.lm_head = weights.lm_head.as_ref().map(|head| noise(head, levels));
+        for linear in weights.layers.iter_mut().flat_map(|l| &mut l.linears) {
+            *linear = noise(linear, levels);
+        }
+        distance(&noisy, &model, chunks)
+    };
+    (1..=8).map(far).fold(0.0, f64::max)
+}
+
 /// The families that GGUF can hold as they are: Mistral's window has no place in its architecture.
 const FAMILIES: [Family; 3] = [Family::Qwen2, Family::Qwen3, Family::Llama];
 
@@ -113,11 +147,14 @@ fn every_family_becomes_a_file_that_loads_and_is_close() {
     for family in FAMILIES {
         let place = Place::new(&tiny_config(family));
         let eight = scheme(|t| t.replace("bits = 4", "bits = 8"));
-        // Four bits of random weights are far off; two models that have nothing in common are 1 apart.
+        // What GPTQ makes closer is what its calibration text gives, so that is what is compared.
+        let text: Vec<&[u32]> = place.calibration[..96].chunks(16).collect();
+        let noise8 = noised(|| place.source(), 127.0, &text);
+        let noise4 = noised(|| place.source(), 7.0, &text);
         for (scheme, dtype, most) in [
-            (eight, Dtype::Q8_0, 1e-3),
-            (scheme(|t| t), Dtype::Q4_0, 0.2),
-            (aware(), Dtype::Q4_0, 0.2),
+            (eight, Dtype::Q8_0, noise8),
+            (scheme(|t| t), Dtype::Q4_0, noise4),
+            (aware(), Dtype::Q4_0, noise4),
         ] {
             let report = place
                 .run(&scheme, &place.out(), usize::MAX)
@@ -135,8 +172,13 @@ fn every_family_becomes_a_file_that_loads_and_is_close() {
                 report.file_bytes,
                 std::fs::metadata(place.out()).expect("it is there").len()
             );
-            let far = distance(&quantized, &place.source());
-            assert!(far < most, "{family:?} in {dtype}: {far}");
+            let far = distance(&quantized, &place.source(), &text);
+            let how = scheme.linears.rounding;
+            eprintln!("{family:?} in {dtype} by {how:?}: {far:.5}, noise {most:.5}");
+            assert!(
+                far <= most,
+                "{family:?} in {dtype} by {how:?}: {far}, noise {most}"
+            );
             assert!(
                 !place.dir.path().join("model.gguf.work").exists(),
                 "the work is cleared away"
@@ -190,6 +232,29 @@ fn the_work_of_another_run_is_refused() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_refused_scheme_is_not_in_the_way_of_the_next() {
+    // Its rows have 64 elements, so the lm_head, the last part, has no groups of 128.
+    let place = Place::new(&Config {
+        tie_word_embeddings: false,
+        ..tiny_config(Family::Qwen2)
+    });
+    let refused = scheme(|t| {
+        let at = t.find("[lm_head]").expect("a table");
+        let (before, after) = t.split_at(at);
+        before.to_owned() + &after.replacen("group = 32", "group = 128", 1)
+    });
+    let error = place.run(&refused, &place.out(), usize::MAX);
+    assert!(
+        matches!(error, Err(QuantizeError::Columns { .. })),
+        "{error:?}"
+    );
+    assert!(!place.dir.path().join("model.gguf.work").exists());
+    place
+        .run(&scheme(|t| t), &place.out(), usize::MAX)
+        .expect("nothing is left of the refused one");
 }
 
 #[test]
@@ -255,6 +320,7 @@ fn weights_that_are_not_finite_are_named() {
     let job = Job {
         scheme: &scheme(|t| t),
         calibration: None,
+        trained: None,
         out: &place.out(),
         name: "tiny",
         threads: 1,

@@ -1,10 +1,11 @@
-"""The paper's table 10 on a small model: what range search, transforms and Hessian-aware rounding each give back (METHOD 6).
+"""The paper's table 10 on a small model: what range search, transforms, training of both, and Hessian-aware rounding give back (METHOD 6).
 
 usage: python table.py EDGETHINK_BINARY BASE_DIR ADAPTER_DIR DATA_DIR OUT_DIR LIMIT [ROW...]
 
 For the model as it is and for one with planted outlier channels (plant.py), every row of SCHEMES is quantized with one scale per output
 channel, then measured: perplexity of the completions of base-valid.jsonl, accuracy of easy-test.jsonl without and of hard-test.jsonl with
-thinking, by the adapter that was trained on the float base and taken along through the transforms. Writes OUT_DIR/table.json and OUT_DIR/table.md. LIMIT is how many rows of each file are
+thinking, by the adapter that was trained on the float base and taken along through the transforms. The rows of TRAINED start from the scheme of that
+name and are trained end to end by `edgethink train quantize` on the first rows of base.jsonl. Writes OUT_DIR/table.json and OUT_DIR/table.md. LIMIT is how many rows of each file are
 measured. Rows that table.json has are kept; naming rows measures those again.
 """
 
@@ -32,7 +33,35 @@ SCHEMES = {
     "+ both, groups of 32": ({**LP, "group": 32}, {**LP, "group": 32}, FOLD),
     "+ all, groups of 32": ({**GPTQ, "group": 32, "sweeps": 8}, {**LP, "group": 32}, FOLD),
 }
+# name: the scheme that is trained
+TRAINED = {"+ L^p, trained": "+ L^p", "+ both, trained": "+ both"}
+ROWS = ["bf16", *SCHEMES, *TRAINED]
 CTX, CHUNKS = 256, 64
+RECIPE = """output_dir = "{out}"
+seed = 0
+scheme = "{scheme}"
+[model]
+base = "{model}"
+[data]
+train = ["{data}"]
+max_length = 960
+[optimizer]
+lr = 5e-3
+betas = [0.9, 0.95]
+weight_decay = 0.0
+schedule = "cosine"
+warmup_ratio = 0.05
+max_grad_norm = 1.0
+[run]
+max_tokens = {tokens}
+batch_tokens = 3840
+micro_batch_tokens = 960
+log_every = 10
+save_every = 50
+save_total_limit = 1
+threads = 2
+"""
+TOKENS, TRAIN_ROWS = 400_000, 5000
 
 
 def toml(linears, tied, transforms):
@@ -70,6 +99,16 @@ def main(binary, base, adapter, data, out, limit, *only):
     text = os.path.join(out, "calibration.txt")
     calibration_text(data, text)
 
+    def train(source, scheme, to):
+        recipe = os.path.join(out, "recipe.toml")
+        here = os.path.abspath
+        part = os.path.join(out, "train.jsonl")
+        with open(os.path.join(data, "base.jsonl"), encoding="utf-8") as rows, open(part, "w", encoding="utf-8") as file:
+            file.writelines(row for _, row in zip(range(TRAIN_ROWS), rows))
+        open(recipe, "w").write(RECIPE.format(out=here(to), scheme=here(scheme), model=here(source), data=here(part), tokens=TOKENS))
+        if subprocess.run([binary, "train", "quantize", "--config", recipe], stderr=open(os.path.join(out, "train.log"), "a")).returncode != 0:
+            sys.exit(f"the training failed, see {out}/train.log")
+
     def run(*args):
         done = subprocess.run([binary, *args, "--json"], capture_output=True, text=True)
         if done.returncode != 0:
@@ -93,7 +132,7 @@ def main(binary, base, adapter, data, out, limit, *only):
         taken = adapter if kind == "pocket" else os.path.join(out, "planted-adapter")
         if kind == "planted":
             plant.main_adapter(base, adapter, taken)
-        for name in ["bf16", *SCHEMES]:
+        for name in ROWS:
             if name not in only if only else any((r["model"], r["row"]) == (kind, name) for r in table):
                 continue
             table = [r for r in table if (r["model"], r["row"]) != (kind, name)]
@@ -103,11 +142,15 @@ def main(binary, base, adapter, data, out, limit, *only):
                 table.append(measure(source, taken, row, size["weights_bytes"]))
                 continue
             scheme = os.path.join(out, "scheme.toml")
-            open(scheme, "w").write(toml(*SCHEMES[name]))
-            model = os.path.join(out, f"{kind}-{list(SCHEMES).index(name)}.gguf")
+            open(scheme, "w").write(toml(*SCHEMES[TRAINED.get(name, name)]))
+            model = os.path.join(out, f"{kind}-{ROWS.index(name)}.gguf")
+            more = []
+            if name in TRAINED:
+                more = ["--trained", os.path.join(out, f"{kind}-{ROWS.index(name)}-trained")]
+                train(source, scheme, more[1])
             along = os.path.join(out, "adapter")
             command = ["quantize", "--model", source, "--scheme", scheme, "--calibration", text, "--out", model]
-            report = run(*command, "--adapter", taken, "--adapter-out", along)
+            report = run(*command, "--adapter", taken, "--adapter-out", along, *more)
             table.append(measure(model, along, row, report["source_bytes"]))
             write(out, table)
     write(out, table)
@@ -116,8 +159,7 @@ def main(binary, base, adapter, data, out, limit, *only):
 
 def write(out, table):
     """table.json and table.md, in the order of SCHEMES."""
-    order = ["bf16", *SCHEMES]
-    table.sort(key=lambda r: (r["model"] != "pocket", order.index(r["row"])))
+    table.sort(key=lambda r: (r["model"] != "pocket", ROWS.index(r["row"])))
     with open(os.path.join(out, "table.json"), "w") as f:
         json.dump(table, f, indent=1)
     with open(os.path.join(out, "table.md"), "w") as f:

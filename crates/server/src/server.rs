@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use edgethink_model::Model;
 use edgethink_reason::{Query, Reasoner};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::app::{App, Facts, LoadedAdapter};
@@ -26,6 +27,8 @@ use crate::{chat, completions, guard, manage, messages, openapi, page, responses
 
 /// How often a running server looks whether it is to end.
 const LOOK: Duration = Duration::from_millis(50);
+/// For clients to read the end of their answers.
+const GRACE: Duration = Duration::from_secs(5);
 /// How often recorded times are put into their buckets.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -145,12 +148,18 @@ impl Server {
             let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (address, listener) = bound.map_err(listen)?;
             ready(address);
-            axum::serve(listener, router)
-                .with_graceful_shutdown(ended(ending, stop))
-                .await
-                .map_err(ServeError::Start)
+            let (tell, told) = oneshot::channel();
+            let closing = async move {
+                ended(ending, stop).await;
+                // Nobody listens if all connections are closed already.
+                let _ = tell.send(());
+            };
+            let serving = axum::serve(listener, router).with_graceful_shutdown(closing);
+            tokio::select! {
+                served = serving.into_future() => served.map_err(ServeError::Start),
+                () = patience(told) => Ok(()),
+            }
         })?;
-        // Connections that never end must not keep the program: what they asked is answered.
         runtime.shutdown_timeout(Duration::from_secs(1));
         if !worker.is_finished() {
             return Ok(());
@@ -160,6 +169,15 @@ impl Server {
             Ok(Err(error)) => Err(ServeError::Engine(told(&error))),
             Err(_) => Err(ServeError::Engine("its thread panicked".to_owned())),
         }
+    }
+}
+
+/// Ends some time after the server is to end: a client that does not read its answer must not keep the program.
+async fn patience(told: oneshot::Receiver<()>) {
+    if told.await.is_ok() {
+        tokio::time::sleep(GRACE).await;
+    } else {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -67,7 +67,6 @@ impl Worker {
     /// Works until nobody can ask any more, or the engine fails; then whoever waits is told.
     pub(crate) fn run(mut self) -> Result<(), ReasonError> {
         let ended = self.work();
-        self.shared.fail();
         if let Err(error) = &ended {
             let error = ApiError::internal(told(error));
             for running in self.running.values() {
@@ -262,6 +261,13 @@ impl Worker {
         self.shared.observe(self.running.len());
         self.metrics
             .observe(&stats, self.running.len(), self.queue.len());
+    }
+}
+
+impl Drop for Worker {
+    /// However it ends, nobody may wait for it: a panic ends the server too.
+    fn drop(&mut self) {
+        self.shared.fail();
     }
 }
 

@@ -107,6 +107,54 @@ async fn what_is_not_offered_says_so() {
     assert_eq!(status, StatusCode::FORBIDDEN, "no root was given");
 }
 
+#[tokio::test]
+async fn the_page_comes_from_the_program_and_runs_nothing_else() {
+    let router = shared();
+    let reply = |path: &'static str, headers: Vec<(header::HeaderName, String)>| {
+        let router = router.clone();
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.as_str()))
+            .collect();
+        let request = with_headers(path, &headers);
+        async move { router.oneshot(request).await.expect("a reply") }
+    };
+    let text = |reply: &axum::http::Response<Body>, name| {
+        let value = reply
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().expect("text").to_owned());
+        value.unwrap_or_default()
+    };
+    for (path, kind) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/page/main.js", "text/javascript; charset=utf-8"),
+        ("/page/base.css", "text/css; charset=utf-8"),
+        ("/page/icon.svg", "image/svg+xml"),
+    ] {
+        let first = reply(path, Vec::new()).await;
+        assert_eq!(first.status(), StatusCode::OK, "{path}");
+        assert_eq!(text(&first, header::CONTENT_TYPE), kind);
+        let policy = text(&first, header::CONTENT_SECURITY_POLICY);
+        assert!(policy.contains("default-src 'self'"), "{policy}");
+        let etag = text(&first, header::ETAG);
+        let again = reply(path, vec![(header::IF_NONE_MATCH, etag)]).await;
+        assert_eq!(again.status(), StatusCode::NOT_MODIFIED, "{path}");
+    }
+    for path in [
+        "/page/",
+        "/page/none.js",
+        "/page/../Cargo.toml",
+        "/page/%2e%2e%2fCargo.toml",
+    ] {
+        assert_eq!(
+            reply(path, Vec::new()).await.status(),
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+    }
+}
+
 fn with_headers(path: &str, headers: &[(header::HeaderName, &str)]) -> Request<Body> {
     let mut request = Request::get(path).body(Body::empty()).expect("a request");
     for (name, value) in headers {

@@ -174,6 +174,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     let model = dir.path().join("model");
     let config = Config {
         hidden_size: 256,
+        head_dim: 64,
         intermediate_size: 1024,
         num_hidden_layers: 12,
         ..tiny_config(Family::Qwen2)

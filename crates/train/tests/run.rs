@@ -4,8 +4,6 @@ mod support;
 
 use std::fs;
 
-use edgethink_model::Model;
-use edgethink_quantize::{Job, Scheme, quantize};
 use edgethink_train::{BaseRecipe, Event, Progress, Silent, TrainError, base, sft};
 use support::*;
 
@@ -119,52 +117,6 @@ fn adapters_learn_resume_and_say_what_they_are() {
         );
         assert_eq!(config["r"], 4);
     }
-}
-
-/// The paper's quantization-aware adapters: `[model] base` is the quantized file.
-#[test]
-fn adapters_learn_on_a_quantized_base() {
-    let dir = workspace_of(32);
-    base(&base_recipe(dir.path(), "base"), &mut Silent).unwrap();
-    let format = "bits = 4\ngroup = \"channel\"\nrange = \"minmax\"\nrounding = \"nearest\"\n";
-    let scheme: String = ["linears", "embedding", "lm_head", "tied"]
-        .iter()
-        .map(|table| format!("[{table}]\n{format}"))
-        .collect();
-    let scheme = Scheme::from_toml(&scheme).unwrap();
-    let source = dir.path().join("base");
-    let job = Job {
-        scheme: &scheme,
-        calibration: None,
-        trained: None,
-        out: &dir.path().join("base.gguf"),
-        name: "base",
-        threads: 1,
-    };
-    let model = Model::load(source.to_str().unwrap()).unwrap();
-    quantize(model, &job, &mut |_| true).unwrap();
-    let recipe = sft_recipe(dir.path(), "base.gguf", "aware", true, 3.0);
-    let summary = sft(&recipe, &mut Silent).unwrap();
-    assert!(summary.loss < 3.0, "the loss fell to {}", summary.loss);
-    let floats = sft_recipe(dir.path(), "base", "plain", true, 3.0);
-    sft(&floats, &mut Silent).unwrap();
-    let adapter = |name: &str| bytes(&dir.path().join(name).join("adapter_model.safetensors"));
-    assert!(
-        adapter("aware") != adapter("plain"),
-        "it saw the rounded weights"
-    );
-
-    // All of its weights would be written as a directory, for which the file has no tokenizer to give.
-    let mut recipe = base_recipe(dir.path(), "again");
-    recipe.model = edgethink_train::ModelRecipe {
-        base: Some(dir.path().join("base.gguf")),
-        ..Default::default()
-    };
-    let refused = base(&recipe, &mut Silent);
-    assert!(
-        matches!(refused, Err(TrainError::Unfit { .. })),
-        "{refused:?}"
-    );
 }
 
 #[test]

@@ -13,8 +13,10 @@ use crate::error::EvalError;
 use crate::rows::{Columns, column};
 use crate::task::CodeTests;
 
-/// Time of one program.
-const SECONDS: u64 = 20;
+/// Time of one program with its tests.
+const SECONDS: u64 = 60;
+/// The tests of LiveCodeBench.
+const LIVE_CODE_BENCH: &str = include_str!("livecodebench.py");
 /// Memory of one program.
 const BYTES: u64 = 1 << 30;
 /// Most bytes that are read of what it prints.
@@ -25,6 +27,8 @@ const OUTPUT: u64 = 1 << 20;
 pub struct Program {
     before: String,
     after: String,
+    /// The tests read the program as the text `code`; otherwise it stands before them.
+    as_text: bool,
 }
 
 impl Program {
@@ -43,19 +47,47 @@ impl Program {
             CodeTests::HumanEval => Ok(Self {
                 before: format!("{}\n", text("prompt")?),
                 after: format!("{}\ncheck({})\n", text("test")?, text("entry_point")?),
+                as_text: false,
             }),
             CodeTests::Mbpp => Ok(Self {
                 before: text("test_imports")
                     .or_else(|_| text("test_setup_code"))
                     .unwrap_or_default(),
                 after: format!("{}\n", text("test_list")?),
+                as_text: false,
             }),
+            CodeTests::LiveCodeBench => {
+                let metadata = text("metadata").unwrap_or_default();
+                let metadata: Value = serde_json::from_str(&metadata).unwrap_or_default();
+                let function = metadata["func_name"].as_str().unwrap_or("");
+                let (public, private) = (text("public_test_cases")?, text("private_test_cases")?);
+                Ok(Self {
+                    before: format!(
+                        "public = {}\nprivate = {}\nfunction = {}\n",
+                        python(&public),
+                        python(&private),
+                        python(function)
+                    ),
+                    after: LIVE_CODE_BENCH.to_owned(),
+                    as_text: true,
+                })
+            }
         }
     }
 
     fn source(&self, code: &str, word: &str) -> String {
+        let code = if self.as_text {
+            &format!("code = {}", python(code))
+        } else {
+            code
+        };
         format!("{}\n{code}\n{}\nprint({word:?})\n", self.before, self.after)
     }
+}
+
+/// A text as Python writes it: JSON's form of a text is also Python's.
+fn python(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// Where programs run.
@@ -72,6 +104,7 @@ impl Sandbox {
         let program = Program {
             before: String::new(),
             after: "assert f(1) == 2".to_owned(),
+            as_text: false,
         };
         let missing = |what: &str| {
             EvalError::Code(format!(
@@ -223,6 +256,47 @@ mod tests {
             "{source}"
         );
         assert!(Program::of(CodeTests::Mbpp, &Columns::new()).is_err());
+    }
+
+    #[test]
+    fn contest_programs_are_judged_by_inputs_and_outputs() {
+        let Ok(sandbox) = Sandbox::new() else { return };
+        // [{"input": "2 3\n", "output": "5\n", "testtype": "stdin"}], as text, pickled, compressed, in base64: by Python 3.
+        let private = "eJxrYJlqxwABPVbR1UqZeQWlJUpWCkpGCsYxeUo6Ckr5pSVQIVOIQElqcUlJZUEqSKi4JCUzT6k2dooeALHCFKE=";
+        let public = json!([{"input": "1 1\n", "output": "2\n", "testtype": "stdin"}]).to_string();
+        let row =
+            json!({"public_test_cases": public, "private_test_cases": private, "metadata": "{}"});
+        let piped = Program::of(CodeTests::LiveCodeBench, &columns(&row)).expect("whole");
+        let calls = json!([{"input": "[1, 2]\n3", "output": "[4, 5]", "testtype": "functional"}])
+            .to_string();
+        let row = json!({"public_test_cases": calls, "private_test_cases": "[]", "metadata": "{\"func_name\": \"add\"}"});
+        let called = Program::of(CodeTests::LiveCodeBench, &columns(&row)).expect("whole");
+        for (program, code, passes) in [
+            (&piped, "print(sum(map(int, input().split())))", true),
+            (
+                &piped,
+                "import sys\na, b = sys.stdin.buffer.read().split()\nprint(int(a) + int(b))\nexit()",
+                true,
+            ),
+            (&piped, "print(2)", false),
+            (
+                &called,
+                "class Solution:\n    def add(self, a: List[int], b: int):\n        return [x + b for x in a]",
+                true,
+            ),
+            (
+                &called,
+                "class Solution:\n    def add(self, a, b):\n        return a",
+                false,
+            ),
+        ] {
+            let said = format!("```python\n{code}\n```\n");
+            assert_eq!(
+                sandbox.passes(program, &said).expect("it starts"),
+                passes,
+                "{code}"
+            );
+        }
     }
 
     #[test]

@@ -39,7 +39,8 @@ impl Meter {
         let energy = self.energy.zip(energy_joules());
         Session {
             queries,
-            seconds: self.started.elapsed().as_secs_f64(),
+            // To the microsecond, so that it is the same when it is read and written again.
+            seconds: (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e6,
             peak_memory_bytes: peak_memory_bytes(),
             // A counter that wrapped says nothing.
             energy_joules: energy

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::EvalError;
 
-const BUILT_IN: [&str; 14] = [
+const BUILT_IN: [&str; 15] = [
     include_str!("../tasks/aime24.toml"),
     include_str!("../tasks/aime25.toml"),
     include_str!("../tasks/amc23.toml"),
     include_str!("../tasks/gpqa-diamond.toml"),
     include_str!("../tasks/gsm8k.toml"),
     include_str!("../tasks/humaneval.toml"),
+    include_str!("../tasks/livecodebench.toml"),
     include_str!("../tasks/math500.toml"),
     include_str!("../tasks/mbpp.toml"),
     include_str!("../tasks/mmlu.toml"),
@@ -114,6 +115,8 @@ pub enum CodeTests {
     HumanEval,
     /// `test_list` holds assertions, behind `test_imports` or `test_setup_code`.
     Mbpp,
+    /// `public_test_cases` and `private_test_cases` hold inputs and outputs, `metadata` names the function, if there is one.
+    LiveCodeBench,
 }
 
 /// How tokens are drawn; what is absent is the model's own.
@@ -207,6 +210,7 @@ mod tests {
             ("amc23", 10),
             ("gpqa-diamond", 4),
             ("math500", 1),
+            ("livecodebench", 16),
         ] {
             let task = Task::named(name).expect(name);
             assert_eq!(task.repeats, repeats, "{name}");

@@ -23,5 +23,5 @@ fi
 serve
 export EDGETHINK_URL="$url"
 "$venv/bin/python" -m pytest -q -p no:cacheprovider .
-node --test --test-timeout=30000
+node --test --test-timeout=120000
 echo "tests/clients: ok"

@@ -14,5 +14,5 @@ source tests/serve.sh
 serve
 cd tests/page
 export PAGE_SHOTS="${PAGE_SHOTS:-$root/target/page-shots}"
-EDGETHINK_URL="$url" node --test --test-concurrency=1 --test-timeout=60000
+EDGETHINK_URL="$url" node --test --test-concurrency=1 --test-timeout=300000
 echo "tests/page: ok, screenshots in $PAGE_SHOTS"

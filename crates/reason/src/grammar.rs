@@ -15,8 +15,9 @@ use serde_json::{Value, json};
 
 use crate::error::ReasonError;
 
-/// The white space that may stand between the parts of a JSON text. A small model would fill its budget with more.
-const WHITESPACE: &str = "[ \\n]{1,16}";
+/// The white space that may stand between the parts of a JSON text: one space, or a new line with its indent. A small model would fill
+/// its budget with more.
+const WHITESPACE: &str = "( |\\n {0,8})";
 
 /// The form of an answer.
 #[derive(Debug, Clone, PartialEq)]

@@ -160,6 +160,9 @@ pub(crate) struct AskArgs {
     /// End the answer before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
+    /// The answer is JSON after the JSON schema in this file; the thought before it stays free
+    #[arg(long, value_name = "FILE", conflicts_with = "ignore_eos")]
+    pub(crate) json_schema: Option<PathBuf>,
     /// Log-probabilities of the tokens, with this many alternatives each (in --json)
     #[arg(long, value_name = "K", num_args = 0..=1, default_missing_value = "0", requires = "json",
           value_parser = clap::value_parser!(u16).range(0..=100))]

@@ -1,11 +1,12 @@
 //! `edgethink ask`: one question, one answer (or n).
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use edgethink_model::Message;
-use edgethink_reason::{AdapterUse, Answer, FinishReason, Input, Query, Reasoner};
+use edgethink_reason::{AdapterUse, Answer, FinishReason, Grammar, Input, Query, Reasoner};
 
 use crate::args::{AskArgs, DisplayArgs};
 use crate::interrupt::{self, Running};
@@ -33,6 +34,7 @@ pub(crate) fn run(args: &AskArgs) -> Result<ExitCode> {
         stop: args.stop.clone(),
         ignore_eos: args.ignore_eos,
         top_logprobs: args.logprobs.map(usize::from),
+        grammar: args.json_schema.as_deref().map(read_schema).transpose()?,
         ..open::with_vote(
             open::query(&reasoner, input, &args.thinking, &args.sampling),
             &args.vote,
@@ -50,6 +52,13 @@ pub(crate) fn run(args: &AskArgs) -> Result<ExitCode> {
         stream(&mut reasoner, &query, &args.display)?
     };
     Ok(exit_code(&answer))
+}
+
+fn read_schema(path: &Path) -> Result<Grammar> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let schema = serde_json::from_slice(&text);
+    let schema = schema.with_context(|| format!("{} is no JSON", path.display()))?;
+    Ok(Grammar::JsonSchema(schema))
 }
 
 /// Answers `query` on the terminal, with its cost at the end.

@@ -52,6 +52,12 @@ impl Served {
     fn ask(&self, head: &str, body: &str) -> String {
         rest(&mut self.send(head, body))
     }
+
+    fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.expect("kill").success());
+    }
 }
 
 impl Drop for Served {
@@ -97,9 +103,7 @@ fn a_server_answers_until_a_signal_and_ends_when_all_is_answered() {
         .read_exact(&mut first)
         .expect("the head and an event");
     if cfg!(unix) {
-        let pid = served.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.expect("kill").success());
+        served.terminate();
         assert!(
             rest(&mut running).contains("data: [DONE]"),
             "what runs is answered"
@@ -110,6 +114,32 @@ fn a_server_answers_until_a_signal_and_ends_when_all_is_answered() {
         served.stderr.read_to_string(&mut said).expect("text");
         assert!(said.contains("every request is answered"), "{said}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn clients_that_do_not_read_cannot_keep_it() {
+    let (model, dir) = (Model::new(), tempfile::tempdir().expect("a directory"));
+    let config = dir.path().join("serve.toml");
+    std::fs::write(&config, "port = 0\nthreads = 1\n").expect("written");
+    let mut served = Served::start(&model, &config, &[]);
+    let idle = TcpStream::connect(&served.address).expect("a connection");
+    // More than the system's buffers hold.
+    let request = r#"{"messages": [{"role": "user", "content": "hello"}], "stream": true, "n": 64, "max_tokens": 1500, "temperature": 1,
+        "logprobs": true, "top_logprobs": 20}"#;
+    let mut deaf = served.send("POST /v1/chat/completions", request);
+    let mut first = [0; 200];
+    deaf.read_exact(&mut first).expect("the head and an event");
+    served.terminate();
+    let begun = std::time::Instant::now();
+    let status = served.child.wait().expect("it ends");
+    assert_eq!(status.code(), Some(0));
+    let took = begun.elapsed().as_secs();
+    assert!(
+        (4..60).contains(&took),
+        "it waits a while, not for ever: {took} s"
+    );
+    drop((idle, deaf));
 }
 
 #[test]

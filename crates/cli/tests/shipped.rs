@@ -74,3 +74,38 @@ fn the_readme_s_question_is_answered() {
         "{answer}"
     );
 }
+
+#[test]
+fn an_answer_is_json_after_a_schema_and_its_thought_is_free() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("schema.json");
+    let ask = |schema: &str| {
+        std::fs::write(&path, schema).expect("written");
+        let path = path.to_str().expect("a UTF-8 path");
+        let question = "Tom has 14 apples. Anna has 5 more than Tom. Ben has twice as many as Anna. How many apples does Ben have?";
+        let args = [
+            "ask",
+            "--think",
+            "on",
+            "--json",
+            "--json-schema",
+            path,
+            question,
+        ];
+        edgethink().args(args).output().expect("it runs")
+    };
+    let answer = json(&ask(
+        r#"{"type": "object", "properties": {"apples": {"type": "integer", "minimum": 0, "maximum": 999}}, "required": ["apples"], "additionalProperties": false}"#,
+    ));
+    let text = answer["text"].as_str().expect("a text");
+    let value: Value = serde_json::from_str(text).expect("JSON");
+    assert!(value["apples"].as_u64().is_some_and(|n| n <= 999), "{text}");
+    let thought = answer["reasoning"].as_str().expect("a thought");
+    assert!(thought.contains("38"), "{thought}");
+    for (schema, says) in [("[1]", "a JSON schema is an object"), ("{", "is no JSON")] {
+        let output = ask(schema);
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(says), "{said}");
+    }
+}

@@ -106,7 +106,7 @@ pub(crate) struct AccessArgs {
     /// Adapters may be loaded at run time from below this directory [default: none may]
     #[arg(long, value_name = "DIR", env = "EDGETHINK_ADAPTER_ROOT")]
     pub(crate) adapter_root: Option<PathBuf>,
-    /// Pages of this origin may use the API, such as https://example.org, or * for all; may be given several times
+    /// Pages of this origin, with its scheme, may use the API, or * for all; may be given several times
     #[arg(
         long,
         value_name = "ORIGIN",

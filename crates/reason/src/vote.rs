@@ -154,8 +154,9 @@ pub fn tally(aggregate: Aggregate, ballots: &[Ballot<'_>]) -> Vote {
 pub enum EarlyStop {
     /// When nothing that they could say changes the answer.
     Exact,
-    /// Also when the leading answer is, with this confidence, the one that the model gives most often: the chance that it beats the
-    /// second under a uniform prior (adaptive consistency, arXiv 2305.11860, the Beta rule).
+    /// Also with this confidence in the leading answer. Of a majority: the chance that it is the one that the model gives most often, that
+    /// it beats the second under a uniform prior (adaptive consistency, arXiv 2305.11860, the Beta rule). Of scored answers: the chance
+    /// that it is right, each score taken as an independent opinion. So one answer that the verifier is sure of ends the vote.
     Confidence(f64),
 }
 
@@ -169,10 +170,9 @@ pub fn needed(
     outstanding: usize,
     rule: EarlyStop,
 ) -> usize {
-    if aggregate == Aggregate::BestOfN {
-        return outstanding; // any later score may be the highest
-    }
-    let mut weights: Vec<f64> = bundles(ballots)
+    let bundles = bundles(ballots);
+    let chance = chance_right(aggregate, &bundles);
+    let mut weights: Vec<f64> = bundles
         .iter()
         .map(|bundle| weight(aggregate, &bundle.ballots))
         .collect();
@@ -184,14 +184,42 @@ pub fn needed(
         .find(|&more| {
             // At best, all of them vote for the leader.
             let leader = first + more as f64;
-            let decided = leader > others + (outstanding - more) as f64;
+            let decided = match aggregate {
+                Aggregate::Majority | Aggregate::Weighted => {
+                    leader > others + (outstanding - more) as f64
+                }
+                Aggregate::BestOfN => false, // any later score may be the highest
+            };
             decided
                 || match rule {
                     EarlyStop::Exact => false,
+                    // The next score may be that of a sure answer.
+                    EarlyStop::Confidence(wanted) if aggregate.needs_scores() => {
+                        more > 0 || chance >= wanted
+                    }
                     EarlyStop::Confidence(wanted) => confidence(leader, second) >= wanted,
                 }
         })
         .unwrap_or(outstanding)
+}
+
+/// The chance that the text that weighs most is right: a text's odds are the product of the odds of its scores, and at most one text is
+/// right.
+fn chance_right(aggregate: Aggregate, bundles: &[Bundle<'_>]) -> f64 {
+    // Scores are held away from 0 and 1, where one opinion would silence all others.
+    let odds = |bundle: &Bundle<'_>| -> f64 {
+        let scores = bundle.ballots.iter().map(|ballot| f64::from(ballot.score));
+        scores
+            .map(|score| score.clamp(1e-3, 1.0 - 1e-3))
+            .map(|score| score / (1.0 - score))
+            .product()
+    };
+    let weigh = |bundle: &&Bundle<'_>| weight(aggregate, &bundle.ballots);
+    let leader = bundles
+        .iter()
+        .max_by(|a, b| weigh(a).total_cmp(&weigh(b)))
+        .map_or(0.0, odds);
+    leader / (1.0 + bundles.iter().map(odds).sum::<f64>())
 }
 
 /// The chance that the first of two answers, drawn `a` and `b` times, is the more frequent one: P(p > 1/2) for p ~ Beta(a + 1, b + 1).
@@ -347,6 +375,45 @@ mod tests {
         assert_eq!(needs(&[], 8, sure), 4);
         assert_eq!(needs(&[("1", 1.0); 4], 4, sure), 0);
         assert_eq!(needs(&[("1", 1.0); 3], 5, sure), 1);
+    }
+
+    #[test]
+    fn one_sure_answer_ends_a_scored_vote_and_a_doubted_one_asks_for_one_more() {
+        for aggregate in [Aggregate::Weighted, Aggregate::BestOfN] {
+            let needs = |said: &[(&str, f32)], outstanding| {
+                let rule = EarlyStop::Confidence(0.9);
+                needed(aggregate, &ballots(said), outstanding, rule)
+            };
+            assert_eq!(needs(&[], 3), 1);
+            assert_eq!(needs(&[("7", 0.95)], 2), 0);
+            assert_eq!(needs(&[("7", 0.85)], 2), 1);
+            assert_eq!(needs(&[("7", 0.85), ("7", 0.85)], 1), 0, "two agree");
+            assert_eq!(
+                needs(&[("7", 0.95), ("8", 0.9)], 1),
+                1,
+                "two sure ones differ"
+            );
+            assert_eq!(needs(&[("7", 0.1)], 0), 0, "nobody is left");
+            assert_eq!(
+                needs(&[("7", 1.0), ("8", 1.0)], 4),
+                1,
+                "no score silences others"
+            );
+        }
+    }
+
+    #[test]
+    fn the_chance_is_bayes_for_independent_opinions() {
+        let chance = |said: &[(&str, f32)]| {
+            let ballots = ballots(said);
+            chance_right(Aggregate::Weighted, &bundles(&ballots))
+        };
+        assert_eq!(chance(&[]), 0.0);
+        assert!((chance(&[("1", 0.75)]) - 0.75).abs() < 1e-9);
+        // Odds 9 against 3 and 1 for neither.
+        assert!((chance(&[("1", 0.75), ("1", 0.75), ("2", 0.75)]) - 9.0 / 13.0).abs() < 1e-9);
+        // The text that weighs most is the one that would be given: odds 1 of 1, 19 and 1.
+        assert!((chance(&[("1", 0.5), ("1", 0.5), ("2", 0.95)]) - 1.0 / 21.0).abs() < 1e-6);
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub(crate) struct VoteArgs {
     /// How the streams' answers become one [default: weighted with --verify, else majority]
     #[arg(long, value_enum, value_name = "HOW", env = "EDGETHINK_VOTE")]
     pub(crate) vote: Option<VoteArg>,
-    /// End a vote before all streams have: exact (nothing can change it), off, or a confidence such as 0.95
+    /// End a vote before all streams have: exact (nothing can change it), off, or a confidence such as 0.95 (with --verify one answer that
+    /// the verifier is so sure of is enough)
     #[arg(
         long,
         value_name = "RULE",

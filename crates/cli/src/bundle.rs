@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use edgethink_model::AdapterDtype as StoredAs;
 use edgethink_model::bundle::{self, Bundle, Manifest, PackOptions, PackSources};
 
 use crate::args::BundleCommand;
@@ -65,7 +66,11 @@ fn pack(args: &PackArgs) -> Result<()> {
         name: args.name.clone().unwrap_or_else(|| name_of(&args.model)),
         program: format!("edgethink {}", env!("CARGO_PKG_VERSION")),
         licence: args.licence.clone(),
-        int8: args.adapter_dtype == AdapterDtype::Int8,
+        adapter_dtype: match args.adapter_dtype {
+            AdapterDtype::Stored => StoredAs::Float,
+            AdapterDtype::Int8 => StoredAs::Int8,
+            AdapterDtype::Int4 => StoredAs::Int4,
+        },
     };
     let bar = bytes_bar();
     bundle::pack(&sources, &args.output, &options, &mut |now, all| {

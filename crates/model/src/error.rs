@@ -169,6 +169,22 @@ pub enum SafetensorsError {
         /// Name of the tensor.
         name: String,
     },
+    /// Packed codes in 4 bits without their scales.
+    #[error(
+        "the tensor `{name}` is stored as U8 pairs of 4-bit codes, but no matrix with F16 scales per group of 32 columns (`{name}.int4_scale`)"
+    )]
+    Int4Scales {
+        /// Name of the tensor.
+        name: String,
+    },
+    /// 4-bit codes come in pairs.
+    #[error("the tensor `{name}` has {cols} columns; 4 bits need an even number, use 8 bits")]
+    OddColumns {
+        /// Name of the tensor.
+        name: String,
+        /// Its columns.
+        cols: usize,
+    },
     /// The index names a file outside the directory.
     #[error("the index places `{name}` in the file `{file}`, which is no plain file name")]
     ShardName {

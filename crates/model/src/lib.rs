@@ -37,7 +37,7 @@ pub use generation::GenerationConfig;
 pub use hash::ContentHash;
 pub use head::{HeadError, HeadFile, HeadTensor};
 pub use hf::{SaveOptions, Stored, save, save_tensors, write_atomic};
-pub use lora::{Adapter, AdapterError, LoraPair};
+pub use lora::{Adapter, AdapterDtype, AdapterError, LoraPair};
 pub use model::{LoadOptions, Model, Source};
 pub use template::{ChatTemplate, Message, RenderOptions, TemplateError};
 pub use tensor::{Tensor, TensorError};

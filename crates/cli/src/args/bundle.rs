@@ -79,4 +79,6 @@ pub(crate) enum AdapterDtype {
     Stored,
     /// 8 bits, one scale per channel
     Int8,
+    /// 4 bits, one scale per 32 columns
+    Int4,
 }

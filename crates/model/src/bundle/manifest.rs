@@ -70,7 +70,7 @@ pub struct AdapterEntry {
     pub base: String,
     /// [`crate::Adapter::hash`] in hex, of the values as they are in the bundle.
     pub hash: String,
-    /// `float`, or `int8` per channel.
+    /// `float`, `int8` per channel, or `int4` per group.
     pub dtype: String,
     /// Where it begins; none for a plain LoRA.
     pub invocation: Option<Vec<u32>>,

@@ -13,8 +13,9 @@ use super::{BundleError, CHUNK, GGUF, adapter_error};
 use crate::gguf::Gguf;
 use crate::head::HeadFile;
 use crate::json::parse_object_bytes;
-use crate::lora::int8;
-use crate::{Adapter, Config, ContentHash, Folder, MappedFile, Model, Source, write_atomic};
+use crate::{
+    Adapter, AdapterDtype, Config, ContentHash, Folder, MappedFile, Model, Source, write_atomic,
+};
 
 const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 const HEAD_FILES: [&str; 2] = ["head.json", "head.safetensors"];
@@ -51,8 +52,8 @@ pub struct PackOptions {
     pub program: String,
     /// Under which licence the parts may be used.
     pub licence: Option<String>,
-    /// Adapters as INT8 per channel (METHOD 6) instead of as they are.
-    pub int8: bool,
+    /// How the adapters' matrices are stored.
+    pub adapter_dtype: AdapterDtype,
 }
 
 /// A part before it is written.
@@ -90,7 +91,7 @@ pub fn pack(
             i,
             &model.config,
             &hash,
-            options.int8,
+            options.adapter_dtype,
             &mut items,
         )?);
     }
@@ -176,7 +177,7 @@ fn adapter(
     place: usize,
     base: &Config,
     hash: &ContentHash,
-    as_int8: bool,
+    dtype: AdapterDtype,
     items: &mut Vec<Item>,
 ) -> Result<AdapterEntry, BundleError> {
     if !dir.is_dir() {
@@ -204,25 +205,21 @@ fn adapter(
         items.push(Item::file(&folder, THINKING, thinking_path));
     }
     let path = dir.join(tensors);
-    let (mut adapter_hash, mut dtype) = (adapter.hash, "float");
-    if as_int8 {
-        let stored = int8::encode(&path).map_err(|e| failed(e.into()))?;
-        // The identity is that of the values as a reader of the bundle gets them.
-        let rounded = int8::rounded(&adapter, base).map_err(failed)?;
-        (adapter_hash, dtype) = (rounded.hash, "int8");
-        items.push(Item {
+    items.push(match dtype.encode(&path).map_err(|e| failed(e.into()))? {
+        Some(stored) => Item {
             path: format!("{folder}/{tensors}"),
             bytes: Content::Memory(stored),
-        });
-    } else {
-        items.push(Item::file(&folder, tensors, path));
-    }
+        },
+        None => Item::file(&folder, tensors, path),
+    });
+    // The identity is that of the values as a reader of the bundle gets them.
+    let adapter_hash = dtype.rounded(&adapter, base).map_err(failed)?.hash;
     Ok(AdapterEntry {
         name,
         folder,
         base: hash.to_string(),
         hash: adapter_hash.to_string(),
-        dtype: dtype.to_owned(),
+        dtype: dtype.as_str().to_owned(),
         invocation: adapter.invocation,
         thinking,
     })

@@ -2,7 +2,7 @@
 //!
 //! The `safetensors` crate checks the header: its length against the file and against 100 MB, every range against its
 //! shape, no overlaps and no holes. We add: no name twice, dtypes that we can use, and an index that tells the truth.
-//! A matrix in 8-bit codes with a scale per row (`lora::int8`) is read as F32.
+//! A matrix in 8-bit codes with a scale per row (`lora::int8`), or in 4-bit codes with scales per group (`lora::int4`), is read as F32.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use serde_json::Value;
 
 use crate::json::parse_object_bytes;
-use crate::lora::int8;
+use crate::lora::{int4, int8};
 use crate::{Bytes, Dtype, Folder, LoadError, MappedFile, SafetensorsError, Tensor};
 
 /// Tensors by name.
@@ -122,6 +122,10 @@ pub fn tensors_of(file: &Bytes) -> Result<Tensors, SafetensorsError> {
                 codes.insert(name, (info.shape.clone(), bytes));
                 continue;
             }
+            safetensors::Dtype::U8 if name.ends_with(int4::CODES) => {
+                codes.insert(name, (info.shape.clone(), bytes));
+                continue;
+            }
             safetensors::Dtype::F32 => Dtype::F32,
             safetensors::Dtype::F16 => Dtype::F16,
             safetensors::Dtype::BF16 => Dtype::BF16,
@@ -140,8 +144,13 @@ pub fn tensors_of(file: &Bytes) -> Result<Tensors, SafetensorsError> {
         tensors.insert(name, tensor);
     }
     for (name, (shape, codes)) in codes {
-        let base = name.strip_suffix(int8::CODES).unwrap_or(&name);
-        let tensor = from_int8(base, shape, &codes, &mut tensors)?;
+        let (base, tensor) = match name.strip_suffix(int8::CODES) {
+            Some(base) => (base, from_int8(base, shape, &codes, &mut tensors)?),
+            None => {
+                let base = name.strip_suffix(int4::CODES).unwrap_or(&name);
+                (base, from_int4(base, &shape, &codes, &mut tensors)?)
+            }
+        };
         if tensors.insert(base.to_owned(), tensor).is_some() {
             return Err(SafetensorsError::Twice {
                 name: base.to_owned(),
@@ -172,6 +181,39 @@ fn from_int8(
     let scales = scales.unwrap_or_default();
     let values = int8::dequantize(bytemuck::cast_slice(codes.as_slice()), scales, cols);
     Tensor::from_f32(shape, &values).map_err(|source| SafetensorsError::Tensor {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+/// The matrix that packed 4-bit codes stand for, with the scales that are among `tensors`.
+fn from_int4(
+    name: &str,
+    shape: &[usize],
+    codes: &Bytes,
+    tensors: &mut Tensors,
+) -> Result<Tensor, SafetensorsError> {
+    let missing = || SafetensorsError::Int4Scales {
+        name: name.to_owned(),
+    };
+    let scales = tensors.remove(&format!("{name}{}", int4::SCALES));
+    let scales = scales
+        .filter(|scales| scales.dtype == Dtype::F16)
+        .ok_or_else(missing)?;
+    let &[rows, half] = shape else {
+        return Err(missing());
+    };
+    let cols = half.checked_mul(2).ok_or_else(missing)?;
+    if scales.shape != [rows, int4::groups(cols)] {
+        return Err(missing());
+    }
+    let scales: Vec<half::f16> = scales
+        .to_f32()
+        .into_iter()
+        .map(half::f16::from_f32)
+        .collect();
+    let values = int4::dequantize(codes.as_slice(), &scales, cols);
+    Tensor::from_f32(vec![rows, cols], &values).map_err(|source| SafetensorsError::Tensor {
         name: name.to_owned(),
         source,
     })

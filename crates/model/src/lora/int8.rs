@@ -8,9 +8,8 @@ use std::path::Path;
 
 use safetensors::tensor::TensorView;
 
-use super::{Adapter, AdapterError, LoraPair};
 use crate::hf::safetensors as files;
-use crate::{Config, LoadError, SafetensorsError, Tensor};
+use crate::{LoadError, SafetensorsError};
 
 /// Names of the two tensors that stand for `name`.
 pub(crate) const CODES: &str = ".int8";
@@ -69,30 +68,10 @@ pub(crate) fn encode(path: &Path) -> Result<Vec<u8>, LoadError> {
     safetensors::serialize(views, None).map_err(failed)
 }
 
-/// The adapter with its matrices rounded to 8 bits.
-///
-/// # Errors
-/// [`AdapterError`] as [`Adapter::new`].
-pub(crate) fn rounded(adapter: &Adapter, base: &Config) -> Result<Adapter, AdapterError> {
-    let round = |tensor: &Tensor| {
-        let (codes, scales) = quantize(&tensor.to_f32(), tensor.cols());
-        let values = dequantize(&codes, &scales, tensor.cols());
-        Tensor::from_f32(tensor.shape.clone(), &values).expect("as many values as before")
-    };
-    let pair = |pair: &LoraPair| LoraPair {
-        a: round(&pair.a),
-        b: round(&pair.b),
-        scale: pair.scale,
-    };
-    let layer =
-        |pairs: &[Option<LoraPair>; 7]| std::array::from_fn(|i| pairs[i].as_ref().map(pair));
-    let layers = adapter.layers.iter().map(layer).collect();
-    Adapter::new(
-        adapter.name.clone(),
-        adapter.invocation.clone(),
-        layers,
-        base,
-    )
+/// The values of a matrix after rounding.
+pub(crate) fn rounded(values: &[f32], cols: usize) -> Vec<f32> {
+    let (codes, scales) = quantize(values, cols);
+    dequantize(&codes, &scales, cols)
 }
 
 #[cfg(test)]

@@ -8,15 +8,18 @@
 
 mod error;
 mod gguf;
+pub(crate) mod int4;
 pub(crate) mod int8;
 mod merge;
 mod peft;
 mod peft_config;
+mod stored;
 
 use std::path::Path;
 
 pub use error::AdapterError;
 pub use merge::save_merged;
+pub use stored::AdapterDtype;
 
 use crate::{Config, ContentHash, Folder, Linear, Tensor};
 

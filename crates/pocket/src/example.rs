@@ -181,6 +181,9 @@ pub struct BaseMix {
     pub hard_chat: f64,
     /// Share of concise thoughts among the worked solutions.
     pub concise: f64,
+    /// Share of thoughts in shorthand among the worked solutions of hard problems.
+    #[serde(default)]
+    pub shorthand: f64,
     /// Longer worked solutions are told in fewer words (about 3 characters are a token).
     pub max_chars: usize,
     /// How the hard problems are drawn.
@@ -195,6 +198,9 @@ pub struct SftMix {
     pub easy: f64,
     /// Share of concise thoughts.
     pub concise: f64,
+    /// Share of thoughts in shorthand, of hard problems.
+    #[serde(default)]
+    pub shorthand: f64,
     /// Longer examples are told in fewer words (about 3 characters are a token).
     pub max_chars: usize,
     /// How the hard problems are drawn.
@@ -237,11 +243,10 @@ impl BaseMix {
                 "{at}: the shares must be 0 or more, and one above 0"
             ));
         }
-        if !(0.0..=1.0).contains(&self.concise) {
-            found.push(format!(
-                "{at}.concise is {}, not a share from 0 to 1",
-                self.concise
-            ));
+        for (name, share) in [("concise", self.concise), ("shorthand", self.shorthand)] {
+            if !(0.0..=1.0).contains(&share) {
+                found.push(format!("{at}.{name} is {share}, not a share from 0 to 1"));
+            }
         }
         self.hard.problems(&format!("{at}.hard"), found);
     }
@@ -250,7 +255,12 @@ impl BaseMix {
 impl SftMix {
     /// What is wrong with these settings, one line each.
     pub(crate) fn problems(&self, at: &str, found: &mut Vec<String>) {
-        for (name, share) in [("easy", self.easy), ("concise", self.concise)] {
+        let shares = [
+            ("easy", self.easy),
+            ("concise", self.concise),
+            ("shorthand", self.shorthand),
+        ];
+        for (name, share) in shares {
             if !(0.0..=1.0).contains(&share) {
                 found.push(format!("{at}.{name} is {share}, not a share from 0 to 1"));
             }
@@ -295,7 +305,7 @@ pub fn worked(seed: u64, split: Split, mix: SftMix) -> impl Iterator<Item = Work
             finish(question, &thought, &shown)
         } else {
             let problem = mix.hard.draw(rng, split);
-            let thought = thought::write_within(rng, &problem, mix.concise, mix.max_chars);
+            let thought = thought::draw(rng, &problem, mix.shorthand, mix.concise, mix.max_chars);
             let prompt = mix.hard.user_turn(rng, problem.text());
             let question = hard_question(&problem, prompt);
             let shown = format!("**Final answer:** {}", question.answer);
@@ -379,7 +389,7 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
     ) {
         0 => {
             let problem = mix.hard.draw(rng, split);
-            let thought = thought::write_within(rng, &problem, mix.concise, mix.max_chars);
+            let thought = thought::draw(rng, &problem, mix.shorthand, mix.concise, mix.max_chars);
             solution(
                 rng,
                 &problem.text(),

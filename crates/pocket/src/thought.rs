@@ -63,13 +63,24 @@ impl Style {
     }
 }
 
-/// Writes a thought in a style that keeps problem and thought within `max_chars`; the concise one if no other drawn style does.
-pub(crate) fn write_within<R: Rng>(
+/// A thought in shorthand, in the share of `shorthand`, or one in words as [`write_within`] draws it.
+pub(crate) fn draw<R: Rng>(
     rng: &mut R,
     problem: &Problem,
+    shorthand: f64,
     concise: f64,
     max_chars: usize,
 ) -> String {
+    // No draw where there is no choice: texts without shorthand stay what they were.
+    if shorthand > 0.0 && rng.random_bool(shorthand) {
+        self::shorthand(problem)
+    } else {
+        write_within(rng, problem, concise, max_chars)
+    }
+}
+
+/// Writes a thought in a style that keeps problem and thought within `max_chars`; the concise one if no other drawn style does.
+fn write_within<R: Rng>(rng: &mut R, problem: &Problem, concise: f64, max_chars: usize) -> String {
     let room = max_chars.saturating_sub(problem.text().len());
     for _ in 0..6 {
         let style = Style::draw(rng, concise, problem.steps.len());
@@ -177,6 +188,33 @@ const SURE: &[&str] = &[
     "Okay, that is right.",
     "Yes, I am sure.",
 ];
+
+/// The plan and the calculations in fewer tokens: "Plan: Ben Anna Tom.\nNow Tom =14 Anna Tom +5 =14 +5 =19 Ben Anna +7 =19 +7 =26". A
+/// number stands right behind its sign, which saves the token of the space (every digit is a token of its own). Only what the base has
+/// read can be learnt by an adapter (EXPERIMENTS.md, "A shorthand that the base never read").
+fn shorthand(problem: &Problem) -> String {
+    let (start, value, _) = &problem.start;
+    let mut text = format!("{}\nNow {start} ={value}", short_plan(problem));
+    for Step {
+        label,
+        from,
+        sign,
+        second,
+        operands: (left, right),
+        value,
+        ..
+    } in &problem.steps
+    {
+        let read = match second {
+            Some((word, other, _)) => format!("{sign} {word} {other}"),
+            None => format!("{sign}{right}"),
+        };
+        text.push_str(&format!(
+            " {label} {from} {read} ={left} {sign}{right} ={value}"
+        ));
+    }
+    text
+}
 
 /// "Plan: Ben Anna Tom." Each name follows from the one before it by one look at the problem.
 fn short_plan(problem: &Problem) -> String {

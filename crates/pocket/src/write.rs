@@ -16,6 +16,8 @@ use crate::tokenizer::{SPECIAL_TOKENS, TOKENIZER_FILES, train_tokenizer};
 
 /// Longest thought among the texts of the tokenizer, with its problem.
 const TOKENIZER_CHARS: usize = 1800;
+/// Share of concise thoughts among them.
+const TOKENIZER_CONCISE: f64 = 0.1;
 
 /// What is written, and how much of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub struct DatasetSpec {
     pub sft_examples: usize,
     /// Lines of `rl.jsonl`: hard training problems with answers and without thoughts.
     pub rl_questions: usize,
+    /// Lines of `rl-easy.jsonl`: easy training questions, for a budget forcing that sees both kinds.
+    #[serde(default)]
+    pub rl_easy_questions: usize,
     /// Lines of each evaluation set.
     pub eval_questions: usize,
     /// The base model's reading, in the order in which it is read.
@@ -107,9 +112,11 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
         .flat_map(|(_, docs)| docs.take(share))
         .flat_map(plain_texts)
         .collect();
-    // The tokenizer does not change with the length of the fine-tuning examples.
+    // The tokenizer, and so the base, does not change with the styles of the fine-tuning examples.
     let thoughts = SftMix {
         max_chars: TOKENIZER_CHARS,
+        concise: TOKENIZER_CONCISE,
+        shorthand: 0.0,
         ..spec.sft.clone()
     };
     let extra = worked(seed, Split::Train, thoughts)
@@ -153,6 +160,10 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
     lines(
         &dir.join("rl.jsonl"),
         hard_questions(seed, Split::Train, spec.rl.clone()).take(spec.rl_questions),
+    )?;
+    lines(
+        &dir.join("rl-easy.jsonl"),
+        easy_questions(seed, Split::Train).take(spec.rl_easy_questions),
     )?;
     let shifted = HardSpec {
         shifted: true,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use edgethink_grader::is_correct;
 use edgethink_pocket::{
-    BaseMix, BaseStage, DatasetSpec, Document, HardSpec, Kind, SftMix, Split, documents,
+    BaseMix, BaseStage, DatasetSpec, Document, HardSpec, Kind, SftMix, Split, Worked, documents,
     easy_questions, hard_questions, worked, write_dataset,
 };
 
@@ -20,6 +20,7 @@ fn base_mix() -> BaseMix {
         easy_chat: 0.2,
         hard_chat: 0.1,
         concise: 0.6,
+        shorthand: 0.1,
         max_chars: 1100,
         hard: HardSpec::even(),
     }
@@ -29,6 +30,7 @@ fn sft_mix() -> SftMix {
     SftMix {
         easy: 0.2,
         concise: 0.1,
+        shorthand: 0.0,
         max_chars: 1850,
         hard: HardSpec::even(),
     }
@@ -138,6 +140,7 @@ fn the_shortest_thought_is_a_third_of_the_mean() {
         let mix = SftMix {
             easy: 0.0,
             concise,
+            shorthand: 0.0,
             max_chars: 1850,
             hard: HardSpec::even(),
         };
@@ -151,6 +154,34 @@ fn the_shortest_thought_is_a_third_of_the_mean() {
     assert!(
         mixed >= 3.0 * short,
         "mean {mixed} characters against {short}"
+    );
+}
+
+#[test]
+fn shorthand_ends_at_the_answer_and_is_shorter_than_the_concise_thought() {
+    let thoughts = |shorthand: f64| {
+        let mix = SftMix {
+            easy: 0.0,
+            concise: 1.0,
+            shorthand,
+            max_chars: 1850,
+            hard: HardSpec::even(),
+        };
+        worked(2, Split::Valid, mix).take(300)
+    };
+    let length = |w: &Worked| w.completion[0].content.len();
+    let concise: usize = thoughts(0.0).map(|w| length(&w)).sum();
+    let mut short = 0;
+    for example in thoughts(1.0) {
+        short += length(&example);
+        let text = &example.completion[0].content;
+        let thought = text.split("\n</think>").next().unwrap_or(text);
+        let last = thought.rsplit(" =").next().unwrap_or(thought);
+        assert_eq!(last, example.answer, "{text}");
+    }
+    assert!(
+        20 * short < 19 * concise,
+        "{short} characters against {concise}"
     );
 }
 
@@ -177,6 +208,7 @@ fn the_same_spec_writes_the_same_bytes() {
         tokenizer_documents: 300,
         sft_examples: 50,
         rl_questions: 20,
+        rl_easy_questions: 20,
         eval_questions: 20,
         base: vec![BaseStage {
             documents: 100,
@@ -197,6 +229,7 @@ fn the_same_spec_writes_the_same_bytes() {
         "base.jsonl",
         "sft.jsonl",
         "rl.jsonl",
+        "rl-easy.jsonl",
         "hard-test.jsonl",
         "shifted-test.jsonl",
         "tokenizer/tokenizer.json",
@@ -219,6 +252,7 @@ fn a_spec_that_describes_nothing_is_refused_with_all_its_faults() {
         tokenizer_documents: 300,
         sft_examples: 50,
         rl_questions: 20,
+        rl_easy_questions: 20,
         eval_questions: 20,
         base: vec![BaseStage {
             documents: 100,

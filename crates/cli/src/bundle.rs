@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use edgethink_model::bundle::{self, Bundle, Manifest, PackOptions, PackSources};
 
 use crate::args::BundleCommand;
-use crate::args::bundle::{AdapterDtype, PackArgs};
+use crate::args::bundle::{PackArgs, PartDtype};
 use crate::export::{bytes_bar, name_of};
 
 /// Runs the command.
@@ -65,7 +65,8 @@ fn pack(args: &PackArgs) -> Result<()> {
         name: args.name.clone().unwrap_or_else(|| name_of(&args.model)),
         program: format!("edgethink {}", env!("CARGO_PKG_VERSION")),
         licence: args.licence.clone(),
-        int8: args.adapter_dtype == AdapterDtype::Int8,
+        int8: args.adapter_dtype == PartDtype::Int8,
+        int8_heads: args.head_dtype.unwrap_or(args.adapter_dtype) == PartDtype::Int8,
     };
     let bar = bytes_bar();
     bundle::pack(&sources, &args.output, &options, &mut |now, all| {
@@ -149,9 +150,10 @@ fn text(manifest: &Manifest) -> String {
         ));
     }
     for head in &manifest.heads {
+        let dtype = head.dtype.as_deref().unwrap_or("float");
         lines.push(match head.settings.get("threshold") {
-            Some(threshold) => format!("head      {}, threshold {threshold}", head.kind),
-            None => format!("head      {}", head.kind),
+            Some(threshold) => format!("head      {}, {dtype}, threshold {threshold}", head.kind),
+            None => format!("head      {}, {dtype}", head.kind),
         });
     }
     for part in &manifest.parts {

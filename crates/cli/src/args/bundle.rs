@@ -60,7 +60,10 @@ pub(crate) struct PackArgs {
     pub(crate) head: Vec<PathBuf>,
     /// Number format of the adapters
     #[arg(long, value_enum, value_name = "DTYPE", default_value = "stored")]
-    pub(crate) adapter_dtype: AdapterDtype,
+    pub(crate) adapter_dtype: PartDtype,
+    /// Number format of the heads' weights [default: that of the adapters]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub(crate) head_dtype: Option<PartDtype>,
     /// Name for people [default: that of the model]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -72,11 +75,11 @@ pub(crate) struct PackArgs {
     pub(crate) output: PathBuf,
 }
 
-/// Number formats of adapters in a bundle.
+/// Number formats of adapters and heads in a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum AdapterDtype {
+pub(crate) enum PartDtype {
     /// The files as they are
     Stored,
-    /// 8 bits, one scale per channel
+    /// 8 bits, one scale per output channel
     Int8,
 }

@@ -42,7 +42,7 @@ pub struct PackSources {
     pub heads: Vec<PathBuf>,
 }
 
-/// What a bundle says of itself, and how adapters are stored.
+/// What a bundle says of itself, and how adapters and heads are stored.
 #[derive(Debug, Clone)]
 pub struct PackOptions {
     /// Name for people.
@@ -53,6 +53,8 @@ pub struct PackOptions {
     pub licence: Option<String>,
     /// Adapters as INT8 per channel (METHOD 6) instead of as they are.
     pub int8: bool,
+    /// The weights of heads as INT8 per row instead of as they are; biases, means and deviations stay F32.
+    pub int8_heads: bool,
 }
 
 /// A part before it is written.
@@ -96,7 +98,7 @@ pub fn pack(
     }
     let mut heads: Vec<HeadEntry> = Vec::new();
     for dir in &sources.heads {
-        let entry = head(dir, &model, &hash, &mut items)?;
+        let entry = head(dir, &model, &hash, options.int8_heads, &mut items)?;
         if heads.iter().any(|head| head.kind == entry.kind) {
             let reason = format!("there is another {} already", entry.kind);
             return Err(unpackable(dir, reason));
@@ -206,7 +208,7 @@ fn adapter(
     let path = dir.join(tensors);
     let (mut adapter_hash, mut dtype) = (adapter.hash, "float");
     if as_int8 {
-        let stored = int8::encode(&path).map_err(|e| failed(e.into()))?;
+        let stored = int8::encode(&path, |_| true).map_err(|e| failed(e.into()))?;
         // The identity is that of the values as a reader of the bundle gets them.
         let rounded = int8::rounded(&adapter, base).map_err(failed)?;
         (adapter_hash, dtype) = (rounded.hash, "int8");
@@ -232,6 +234,7 @@ fn head(
     dir: &Path,
     model: &Model,
     hash: &ContentHash,
+    as_int8: bool,
     items: &mut Vec<Item>,
 ) -> Result<HeadEntry, BundleError> {
     let failed = |source| BundleError::Head {
@@ -242,13 +245,21 @@ fn head(
     head.expect(&head.kind, hash, model.config.hidden_size)
         .map_err(failed)?;
     let folder = head.kind.clone();
-    for file in HEAD_FILES {
-        items.push(Item::file(&folder, file, dir.join(file)));
+    let stored = match as_int8 {
+        true => HeadFile::stored_in_int8(dir)
+            .map_err(failed)?
+            .map(Content::Memory),
+        false => HEAD_FILES.map(|file| Content::File(dir.join(file))),
+    };
+    for (file, bytes) in HEAD_FILES.into_iter().zip(stored) {
+        let path = format!("{folder}/{file}");
+        items.push(Item { path, bytes });
     }
     Ok(HeadEntry {
         kind: head.kind,
         folder,
         base: head.base,
+        dtype: as_int8.then(|| "int8".to_owned()),
         settings: Value::Object(head.settings),
     })
 }

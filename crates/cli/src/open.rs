@@ -42,7 +42,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
     let (name, path) = match &args.model {
         Some(model) => (model.clone(), model.clone()),
-        None => ("pocket".to_owned(), text(&pocket::directory()?)?),
+        None => ("pocket".to_owned(), text(&pocket::bundle()?)?),
     };
     let bundle = match Path::new(&path) {
         file if Bundle::is_one(file) => {

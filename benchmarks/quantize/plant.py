@@ -5,16 +5,56 @@ usage: python plant.py MODEL_DIR OUT_DIR [FACTOR]
 In every layer, four channels of each norm get a weight 1/FACTOR of theirs and the columns behind them FACTOR times theirs; likewise sixteen
 rows of up against columns of down, and four rows of v against columns of o. FACTOR (32) is a power of two, so every product stays the same,
 bit for bit, in any float format; a scale that spans an outlier leaves FACTOR times fewer codes for everything else.
-Needs torch, numpy and safetensors.
+Needs numpy.
 """
 
 import json
 import os
 import shutil
+import struct
 import sys
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+
+# Bits of a bfloat16 are the upper half of a float32's.
+TYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+
+
+def load_file(path):
+    """Tensors of a safetensors file as float32, with the type that each is stored in."""
+    with open(path, "rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header, data = json.loads(file.read(size)), file.read()
+    tensors = {}
+    for name, info in header.items():
+        if name == "__metadata__":
+            continue
+        start, end = info["data_offsets"]
+        stored = np.frombuffer(data[start:end], TYPES[info["dtype"]]).reshape(info["shape"])
+        bf16 = info["dtype"] == "BF16"
+        values = (stored.astype(np.uint32) << 16).view(np.float32) if bf16 else stored.astype(np.float32)
+        tensors[name] = (info["dtype"], values)
+    return tensors
+
+
+def save_file(tensors, path):
+    """Writes them; a value that its type does not hold exactly is an error."""
+    header, parts, end = {"__metadata__": {"format": "pt"}}, [], 0
+    for name, (dtype, values) in tensors.items():
+        if dtype == "BF16":
+            bits = np.ascontiguousarray(values).view(np.uint32)
+            assert not (bits & 0xFFFF).any(), f"{name} is no longer bfloat16"
+            stored = (bits >> 16).astype(np.uint16)
+        else:
+            stored = values.astype(TYPES[dtype])
+            assert (stored.astype(np.float32) == values).all(), f"{name} is no longer {dtype}"
+        parts.append(stored.tobytes())
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [end, end + len(parts[-1])]}
+        end += len(parts[-1])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
 
 
 def planted(base):
@@ -47,7 +87,7 @@ def planted(base):
 def copy_others(source, out, weights):
     os.makedirs(out, exist_ok=True)
     for name in os.listdir(source):
-        if name != weights:
+        if name != weights and os.path.isfile(os.path.join(source, name)):
             shutil.copy(os.path.join(source, name), out)
     return load_file(os.path.join(source, weights))
 
@@ -55,25 +95,26 @@ def copy_others(source, out, weights):
 def main(source, out, factor=32.0):
     tensors = copy_others(source, out, "model.safetensors")
     for name, side, index in planted(source):
+        weight, bias = (tensors.get(f"{name}.{part}", (None, None))[1] for part in ("weight", "bias"))
         if side == "in":
-            tensors[f"{name}.weight"][:, index] *= factor
+            weight[:, index] *= np.float32(factor)
         else:
-            tensors[f"{name}.weight"][index] /= factor
-            if f"{name}.bias" in tensors:
-                tensors[f"{name}.bias"][index] /= factor
-    save_file(tensors, os.path.join(out, "model.safetensors"), metadata={"format": "pt"})
+            weight[index] /= np.float32(factor)
+            if bias is not None:
+                bias[index] /= np.float32(factor)
+    save_file(tensors, os.path.join(out, "model.safetensors"))
 
 
 def main_adapter(base, source, out, factor=32.0):
     """The same for a PEFT adapter of the model: A reads other inputs, B writes other outputs."""
     tensors = copy_others(source, out, "adapter_model.safetensors")
     for name, side, index in planted(base):
-        a, b = (tensors.get(f"base_model.model.{name}.lora_{x}.weight") for x in "AB")
+        a, b = (tensors.get(f"base_model.model.{name}.lora_{x}.weight", (None, None))[1] for x in "AB")
         if a is not None and side == "in":
-            a[:, index] *= factor
+            a[:, index] *= np.float32(factor)
         if b is not None and side == "out":
-            b[index] /= factor
-    save_file(tensors, os.path.join(out, "adapter_model.safetensors"), metadata={"format": "pt"})
+            b[index] /= np.float32(factor)
+    save_file(tensors, os.path.join(out, "adapter_model.safetensors"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """The paper's table 10 on a small model: what range search, transforms, training of both, and Hessian-aware rounding give back (METHOD 6).
 
-usage: python table.py EDGETHINK_BINARY BASE_DIR ADAPTER_DIR DATA_DIR OUT_DIR LIMIT [ROW...]
+usage: python table.py EDGETHINK_BINARY BASE_DIR ADAPTER_DIR DATA_DIR OUT_DIR LIMIT [--planted | ROW...]
 
 For the model as it is and for one with planted outlier channels (plant.py), every row of SCHEMES is quantized with one scale per output
 channel, then measured: perplexity of the completions of base-valid.jsonl, accuracy of easy-test.jsonl without and of hard-test.jsonl with
 thinking, by the adapter that was trained on the float base and taken along through the transforms. The rows of TRAINED start from the scheme of that
 name and are trained end to end by `edgethink train quantize` on the first rows of base.jsonl. Writes OUT_DIR/table.json and OUT_DIR/table.md. LIMIT is how many rows of each file are
-measured. Rows that table.json has are kept; naming rows measures those again.
+measured. Rows that table.json has are kept; naming rows measures those again. With --planted, only the model with planted outliers, the rows
+of PLANTED, and those of WHOLE on all rows of each file as well. Needs numpy.
 """
 
 import json
@@ -36,6 +37,9 @@ SCHEMES = {
 # name: the scheme that is trained
 TRAINED = {"+ L^p, trained": "+ L^p", "+ both, trained": "+ both"}
 ROWS = ["bf16", *SCHEMES, *TRAINED]
+# With --planted: what is measured, and of it on whole files too.
+PLANTED = ["bf16", "min-max", "+ L^p", "+ transforms", "+ both", "+ both, GPTQ", "+ both, trained"]
+WHOLE = ["bf16", "+ both", "+ both, trained"]
 CTX, CHUNKS = 256, 64
 RECIPE = """output_dir = "{out}"
 seed = 0
@@ -93,6 +97,8 @@ def calibration_text(data, out):
 
 
 def main(binary, base, adapter, data, out, limit, *only):
+    only_planted = "--planted" in only
+    only = [name for name in only if name != "--planted"]
     os.makedirs(out, exist_ok=True)
     planted = os.path.join(out, "planted")
     plant.main(base, planted)
@@ -115,31 +121,38 @@ def main(binary, base, adapter, data, out, limit, *only):
             sys.exit(done.stderr)
         return json.loads(done.stdout)
 
-    def measure(model, adapter, row, report):
+    def measure(model, adapter, row, source_bytes):
+        """The row on LIMIT rows of each file, and for WHOLE with --planted on all of them."""
         file = lambda name: os.path.join(data, name)
-        ppl = run("eval", "ppl", "--jsonl", file("base-valid.jsonl"), "--model", model, "--adapter", "none", "--chunks", limit)
-        easy = run("eval", "jsonl", file("easy-test.jsonl"), "--model", model, "--adapter", "none", "--think", "off", "--limit", limit)
-        hard = run("eval", "jsonl", file("hard-test.jsonl"), "--model", model, "--adapter", adapter, "--think", "on", "--limit", limit, "--max-tokens", "500")
-        row |= {"ppl": ppl["ppl"], "easy": easy["accuracy"], "hard": hard["accuracy"], "stored_bytes": ppl["weights_bytes"]}
-        row |= {"share": ppl["weights_bytes"] / report}
-        print(row, flush=True)
-        return row
+        rows = []
+        for take in [int(limit)] + [None] * (only_planted and row["row"] in WHOLE):
+            most = [] if take is None else ["--limit", str(take)]
+            chunks = [] if take is None else ["--chunks", str(take)]
+            ppl = run("eval", "ppl", "--jsonl", file("base-valid.jsonl"), "--model", model, "--adapter", "none", *chunks)
+            easy = run("eval", "jsonl", file("easy-test.jsonl"), "--model", model, "--adapter", "none", "--think", "off", *most)
+            hard = run("eval", "jsonl", file("hard-test.jsonl"), "--model", model, "--adapter", adapter, "--think", "on", "--max-tokens", "500", *most)
+            rows.append(row | {"rows": hard["rows"], "ppl": ppl["ppl"], "easy": easy["accuracy"], "hard": hard["accuracy"]})
+            rows[-1] |= {"stored_bytes": ppl["weights_bytes"], "share": ppl["weights_bytes"] / source_bytes}
+            print(rows[-1], flush=True)
+        return rows
 
     path = os.path.join(out, "table.json")
     table = json.load(open(path)) if os.path.exists(path) else []
-    for kind, source in [("pocket", base), ("planted", planted)]:
+    kinds = [("pocket", base), ("planted", planted)]
+    for kind, source in kinds[1:] if only_planted else kinds:
         # Outliers change what an adapter reads, just as transforms do.
         taken = adapter if kind == "pocket" else os.path.join(out, "planted-adapter")
         if kind == "planted":
             plant.main_adapter(base, adapter, taken)
-        for name in ROWS:
+        for name in PLANTED if only_planted else ROWS:
             if name not in only if only else any((r["model"], r["row"]) == (kind, name) for r in table):
                 continue
             table = [r for r in table if (r["model"], r["row"]) != (kind, name)]
             row = {"model": kind, "row": name}
             if name == "bf16":
                 size = run("eval", "ppl", "--jsonl", os.path.join(data, "base-valid.jsonl"), "--model", source, "--chunks", "1")
-                table.append(measure(source, taken, row, size["weights_bytes"]))
+                table += measure(source, taken, row, size["weights_bytes"])
+                write(out, table)
                 continue
             scheme = os.path.join(out, "scheme.toml")
             open(scheme, "w").write(toml(*SCHEMES[TRAINED.get(name, name)]))
@@ -151,21 +164,24 @@ def main(binary, base, adapter, data, out, limit, *only):
             along = os.path.join(out, "adapter")
             command = ["quantize", "--model", source, "--scheme", scheme, "--calibration", text, "--out", model]
             report = run(*command, "--adapter", taken, "--adapter-out", along, *more)
-            table.append(measure(model, along, row, report["source_bytes"]))
+            table += measure(model, along, row, report["source_bytes"])
             write(out, table)
     write(out, table)
     print(open(os.path.join(out, "table.md")).read())
 
 
 def write(out, table):
-    """table.json and table.md, in the order of SCHEMES."""
-    table.sort(key=lambda r: (r["model"] != "pocket", ROWS.index(r["row"])))
+    """table.json and table.md, in the order of ROWS, with what the accuracy on hard questions is of bf16's on the same rows."""
+    table.sort(key=lambda r: (r["model"] != "pocket", ROWS.index(r["row"]), r.get("rows", 0)))
     with open(os.path.join(out, "table.json"), "w") as f:
         json.dump(table, f, indent=1)
+    floats = {(r["model"], r.get("rows")): r["hard"] for r in table if r["row"] == "bf16"}
     with open(os.path.join(out, "table.md"), "w") as f:
-        f.write("| model | weights | perplexity | easy, no thinking | hard, thinking | bytes of bf16 |\n|---|---|---:|---:|---:|---:|\n")
+        f.write("| model | weights | rows | perplexity | easy, no thinking | hard, thinking | of bf16 | bytes of bf16 |\n|---|---|---:|---:|---:|---:|---:|---:|\n")
         for r in table:
-            f.write(f"| {r['model']} | {r['row']} | {r['ppl']:.4f} | {100 * r['easy']:.1f} % | {100 * r['hard']:.1f} % | {r['share']:.3f} |\n")
+            whole = floats.get((r["model"], r.get("rows")))
+            kept = f"{100 * r['hard'] / whole:.1f} %" if whole else ""
+            f.write(f"| {r['model']} | {r['row']} | {r.get('rows', '')} | {r['ppl']:.4f} | {100 * r['easy']:.1f} % | {100 * r['hard']:.1f} % | {kept} | {r['share']:.3f} |\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ use edgethink_model::AdapterDtype as StoredAs;
 use edgethink_model::bundle::{self, Bundle, Manifest, PackOptions, PackSources};
 
 use crate::args::BundleCommand;
-use crate::args::bundle::{AdapterDtype, PackArgs};
+use crate::args::bundle::{AdapterDtype, HeadDtype, PackArgs};
 use crate::export::{bytes_bar, name_of};
 
 /// Runs the command.
@@ -70,6 +70,10 @@ fn pack(args: &PackArgs) -> Result<()> {
             AdapterDtype::Stored => StoredAs::Float,
             AdapterDtype::Int8 => StoredAs::Int8,
             AdapterDtype::Int4 => StoredAs::Int4,
+        },
+        int8_heads: match args.head_dtype {
+            Some(dtype) => dtype == HeadDtype::Int8,
+            None => args.adapter_dtype != AdapterDtype::Stored,
         },
     };
     let bar = bytes_bar();
@@ -154,9 +158,10 @@ fn text(manifest: &Manifest) -> String {
         ));
     }
     for head in &manifest.heads {
+        let dtype = head.dtype.as_deref().unwrap_or("float");
         lines.push(match head.settings.get("threshold") {
-            Some(threshold) => format!("head      {}, threshold {threshold}", head.kind),
-            None => format!("head      {}", head.kind),
+            Some(threshold) => format!("head      {}, {dtype}, threshold {threshold}", head.kind),
+            None => format!("head      {}, {dtype}", head.kind),
         });
     }
     for part in &manifest.parts {

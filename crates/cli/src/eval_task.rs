@@ -27,6 +27,7 @@ use crate::interrupt::{self, Running};
 use crate::open::{self, Need, Opened};
 use crate::progress::Progress;
 use crate::screen::Screen;
+use crate::settings;
 use crate::show::rate;
 use crate::table::table;
 
@@ -224,7 +225,7 @@ impl UnderTest {
     /// What makes a task's answers, beside the model and the questions.
     fn describe(&self, args: &TasksArgs, task: &Task) -> Result<Value> {
         Ok(match self {
-            Self::Local { reasoner, .. } => json!(format!("{:?}", template(reasoner, args, task))),
+            Self::Local { reasoner, .. } => settings::of_query(&template(reasoner, args, task)),
             Self::Endpoint => {
                 let endpoint = endpoint(args, task)?;
                 json!({"url": endpoint.url, "model": endpoint.model, "fields": endpoint.fields, "seed": args.asked.sampling.seed})
@@ -247,15 +248,13 @@ impl UnderTest {
 
 /// What a model, its adapter and its heads are: hashes of their content.
 fn identity(opened: &Opened, args: &TasksArgs) -> Result<Map<String, Value>> {
-    let short = |text: String| blake3::hash(text.as_bytes()).to_hex()[..16].to_owned();
-    let of_head = |head: Option<String>| head.map(short);
     let settings = json!({
         "model": opened.model.hash()?.to_string(),
         "adapter": opened.adapter.as_ref().map(|adapter| adapter.hash.to_string()),
-        "format": format!("{:?}", opened.format),
-        "switcher": of_head(opened.switcher.as_ref().map(|head| format!("{head:?}"))),
-        "verifier": of_head(opened.verifier.as_ref().map(|head| format!("{head:?}"))),
-        "engine": format!("{:?}", args.asked.engine.format),
+        "format": settings::of_format(&opened.format),
+        "switcher": opened.hashes.switcher,
+        "verifier": opened.hashes.verifier,
+        "engine": settings::of_engine(&args.asked.engine.format),
         "answer_phrase": args.asked.thinking.answer_phrase,
         "budget_line": args.asked.thinking.budget_line,
     });

@@ -24,6 +24,7 @@ mod quantize;
 mod report;
 mod screen;
 mod serve;
+mod settings;
 mod show;
 mod steps;
 mod table;

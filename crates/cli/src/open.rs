@@ -36,13 +36,22 @@ pub(crate) struct Opened {
     pub(crate) switcher: Option<Switcher>,
     /// Scores answers.
     pub(crate) verifier: Option<VerifierHead>,
+    /// What the heads are.
+    pub(crate) hashes: HeadHashes,
+}
+
+/// Hashes of the heads' settings and weights, 16 hex digits each.
+#[derive(Debug, Default)]
+pub(crate) struct HeadHashes {
+    pub(crate) switcher: Option<String>,
+    pub(crate) verifier: Option<String>,
 }
 
 /// Loads what the flags name; the shipped pocket model if they name nothing.
 pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
     let (name, path) = match &args.model {
         Some(model) => (model.clone(), model.clone()),
-        None => ("pocket".to_owned(), text(&pocket::directory()?)?),
+        None => ("pocket".to_owned(), text(&pocket::bundle()?)?),
     };
     let bundle = match Path::new(&path) {
         file if Bundle::is_one(file) => {
@@ -90,10 +99,13 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
             path.display()
         )
     };
+    let mut hashes = HeadHashes::default();
+    let short = |file: &HeadFile| Some(file.hash().to_string()[..16].to_owned());
     let switcher = switcher
         .map(|folder| -> Result<Switcher> {
             let why = || unusable("switcher", &folder);
             let file = HeadFile::load_from(&folder).with_context(why)?;
+            hashes.switcher = short(&file);
             Switcher::new(&file, &model.hash()?, model.config.hidden_size).with_context(why)
         })
         .transpose()?;
@@ -101,6 +113,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
         .map(|folder| -> Result<VerifierHead> {
             let why = || unusable("verifier", &folder);
             let file = HeadFile::load_from(&folder).with_context(why)?;
+            hashes.verifier = short(&file);
             VerifierHead::new(&file, &model).with_context(why)
         })
         .transpose()?;
@@ -111,6 +124,7 @@ pub(crate) fn open(args: &ModelArgs) -> Result<Opened> {
         format,
         switcher,
         verifier,
+        hashes,
     })
 }
 

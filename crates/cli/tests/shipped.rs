@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use edgethink_model::Bundle;
 use edgethink_pocket::{HardSpec, Question, Split, easy_questions, hard_questions};
 use serde_json::Value;
-use support::{edgethink, json};
+use support::{edgethink, json, stdout};
 
 /// Accuracy in percent and mean tokens of `edgethink eval jsonl` on some questions.
 fn eval(questions: impl Iterator<Item = Question>, args: &[&str]) -> (f64, f64) {
@@ -26,6 +27,82 @@ fn eval(questions: impl Iterator<Item = Question>, args: &[&str]) -> (f64, f64) 
             .unwrap_or_else(|| panic!("{name}: {summary}"))
     };
     (100.0 * number("accuracy"), number("mean_completion_tokens"))
+}
+
+/// A path in the repository's models/.
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../models")
+        .join(name)
+}
+
+/// What ships is the bundle; the folders are what training left, and what it is packed from.
+#[test]
+fn the_shipped_bundle_is_what_packing_the_folders_gives() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let again = dir.path().join("pocket.edgethink");
+    let bundle = shipped("pocket.edgethink");
+    let mut command = edgethink();
+    command.args(["bundle", "pack"]);
+    command.arg(shipped("pocket")).arg("-o").arg(&again);
+    command.args(["--licence", "MIT OR Apache-2.0"]);
+    stdout(&command.output().expect("it runs"));
+    let [found, made] = [&bundle, &again].map(|path| std::fs::read(path).expect("read"));
+    assert!(
+        found == made,
+        "models/pocket.edgethink is not models/pocket; pack it again: \
+         edgethink bundle pack models/pocket -o models/pocket.edgethink --licence \"MIT OR Apache-2.0\""
+    );
+    let bundle = Bundle::open(&bundle).expect("a bundle");
+    bundle.verify(&mut |_, _| {}).expect("whole");
+    let manifest = bundle.manifest();
+    let heads: Vec<&str> = manifest
+        .heads
+        .iter()
+        .map(|head| head.kind.as_str())
+        .collect();
+    assert_eq!(
+        (manifest.adapters.len(), heads),
+        (1, vec!["switcher", "verifier"])
+    );
+}
+
+#[test]
+fn the_folder_the_bundle_and_no_model_named_answer_alike() {
+    let question = "Tom has 14 apples. Anna has 5 more than Tom. Ben has twice as many as Anna. How many apples does Ben have?";
+    let ask = |model: Option<PathBuf>| {
+        let mut command = edgethink();
+        command.args([
+            "ask",
+            "--json",
+            "--n",
+            "2",
+            "--temperature",
+            "0.7",
+            "--verify",
+        ]);
+        if let Some(path) = model {
+            command.arg("--model").arg(path);
+        }
+        let answer = json(&command.arg(question).output().expect("it runs"));
+        let all = answer["choices"].as_array().cloned().unwrap_or_default();
+        assert_eq!(all.len(), 2, "{answer}");
+        all
+    };
+    let [built_in, bundle, folder] =
+        [None, Some("pocket.edgethink"), Some("pocket")].map(|name| ask(name.map(shipped)));
+    let texts = |all: &[Value]| -> Vec<(Value, Value, Value)> {
+        let one = |c: &Value| {
+            (
+                c["text"].clone(),
+                c["reasoning"].clone(),
+                c["score"].clone(),
+            )
+        };
+        all.iter().map(one).collect()
+    };
+    assert_eq!(texts(&built_in), texts(&bundle));
+    assert_eq!(texts(&built_in), texts(&folder));
 }
 
 fn hard(count: usize) -> impl Iterator<Item = Question> {
@@ -48,7 +125,7 @@ fn easy_questions_at_once_hard_ones_by_thinking() {
     let (thought, tokens) = eval(hard(200), &["--think", "on"]);
     assert!(thought >= 85.0, "hard questions: {thought} %");
     // Before reinforcement learning the same questions took more than twice as many.
-    let sft = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pocket/sft");
+    let sft = shipped("pocket/sft");
     let sft = sft.to_str().expect("a UTF-8 path");
     let (before, long) = eval(hard(200), &["--think", "on", "--adapter", sft]);
     assert!(before >= 85.0, "hard questions before: {before} %");

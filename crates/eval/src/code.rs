@@ -10,25 +10,39 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use crate::error::EvalError;
+use crate::livecodebench;
 use crate::rows::{Columns, column};
 use crate::task::CodeTests;
 
 /// Time of one program with its tests.
 const SECONDS: u64 = 60;
-/// The tests of LiveCodeBench.
+/// Time that each test of LiveCodeBench may add to it, in seconds: six of its own, and one around it, as its own harness has it.
+const SECONDS_PER_CASE: u64 = 7;
+/// Runs the tests of LiveCodeBench.
 const LIVE_CODE_BENCH: &str = include_str!("livecodebench.py");
 /// Memory of one program.
 const BYTES: u64 = 1 << 30;
 /// Most bytes that are read of what it prints.
 const OUTPUT: u64 = 1 << 20;
 
-/// What stands before and behind a program.
+/// What a program is tested with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    before: String,
-    after: String,
-    /// The tests read the program as the text `code`; otherwise it stands before them.
-    as_text: bool,
+    tests: Tests,
+    /// Time for all of it.
+    seconds: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Tests {
+    /// What stands before and behind it.
+    Around { before: String, after: String },
+    /// Inputs and outputs, as the row packs them: unpacked, those of a whole data set are many gigabytes.
+    Cases {
+        public: String,
+        private: String,
+        function: Option<String>,
+    },
 }
 
 impl Program {
@@ -44,44 +58,58 @@ impl Program {
         };
         match tests {
             // The prompt is a function that does nothing yet, with its imports and helpers.
-            CodeTests::HumanEval => Ok(Self {
-                before: format!("{}\n", text("prompt")?),
-                after: format!("{}\ncheck({})\n", text("test")?, text("entry_point")?),
-                as_text: false,
-            }),
-            CodeTests::Mbpp => Ok(Self {
-                before: text("test_imports")
+            CodeTests::HumanEval => Ok(Self::around(
+                format!("{}\n", text("prompt")?),
+                format!("{}\ncheck({})\n", text("test")?, text("entry_point")?),
+            )),
+            CodeTests::Mbpp => Ok(Self::around(
+                text("test_imports")
                     .or_else(|_| text("test_setup_code"))
                     .unwrap_or_default(),
-                after: format!("{}\n", text("test_list")?),
-                as_text: false,
-            }),
+                format!("{}\n", text("test_list")?),
+            )),
             CodeTests::LiveCodeBench => {
-                let metadata = text("metadata").unwrap_or_default();
-                let metadata: Value = serde_json::from_str(&metadata).unwrap_or_default();
-                let function = metadata["func_name"].as_str().unwrap_or("");
                 let (public, private) = (text("public_test_cases")?, text("private_test_cases")?);
+                let cases = livecodebench::cases(&public, &private)?;
+                let metadata = text("metadata").unwrap_or_default();
+                let function = livecodebench::function(&metadata, &cases)?;
                 Ok(Self {
-                    before: format!(
-                        "public = {}\nprivate = {}\nfunction = {}\n",
-                        python(&public),
-                        python(&private),
-                        python(function)
-                    ),
-                    after: LIVE_CODE_BENCH.to_owned(),
-                    as_text: true,
+                    seconds: SECONDS.max(SECONDS_PER_CASE * cases.len() as u64 + 5),
+                    tests: Tests::Cases {
+                        public,
+                        private,
+                        function,
+                    },
                 })
             }
         }
     }
 
-    fn source(&self, code: &str, word: &str) -> String {
-        let code = if self.as_text {
-            &format!("code = {}", python(code))
-        } else {
-            code
+    fn around(before: String, after: String) -> Self {
+        Self {
+            tests: Tests::Around { before, after },
+            seconds: SECONDS,
+        }
+    }
+
+    /// The whole program, which prints `word` when its tests have ended.
+    fn source(&self, code: &str, word: &str) -> Result<String, String> {
+        let (before, code, after) = match &self.tests {
+            Tests::Around { before, after } => (before.as_str(), code.to_owned(), after.as_str()),
+            Tests::Cases {
+                public,
+                private,
+                function,
+            } => {
+                let tests = serde_json::to_string(&livecodebench::cases(public, private)?);
+                let tests = python(&tests.map_err(|e| e.to_string())?);
+                let (code, function) = (python(code), python(function.as_deref().unwrap_or("")));
+                let given =
+                    format!("tests = json.loads({tests})\nfunction = {function}\ncode = {code}");
+                ("import json", given, LIVE_CODE_BENCH)
+            }
         };
-        format!("{}\n{code}\n{}\nprint({word:?})\n", self.before, self.after)
+        Ok(format!("{before}\n{code}\n{after}\nprint({word:?})\n"))
     }
 }
 
@@ -101,11 +129,7 @@ impl Sandbox {
     /// A machine without bubblewrap, prlimit or Python 3, or one that forbids it.
     pub fn new() -> Result<Self, EvalError> {
         let sandbox = Self(());
-        let program = Program {
-            before: String::new(),
-            after: "assert f(1) == 2".to_owned(),
-            as_text: false,
-        };
+        let program = Program::around(String::new(), "assert f(1) == 2".to_owned());
         let missing = |what: &str| {
             EvalError::Code(format!(
                 "generated code cannot run here safely: {what}; it needs bubblewrap (bwrap), prlimit and python3"
@@ -138,9 +162,9 @@ impl Sandbox {
 
     fn run(&self, program: &Program, code: &str) -> std::io::Result<bool> {
         let word = word(code);
-        let mut child = command().spawn()?;
+        let source = program.source(code, &word).map_err(std::io::Error::other)?;
+        let mut child = command(program.seconds).spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
-            let source = program.source(code, &word);
             // A program that ends before it is read has not passed; its exit says so.
             std::thread::spawn(move || stdin.write_all(source.as_bytes()));
         }
@@ -154,7 +178,7 @@ impl Sandbox {
             }
             text
         });
-        let until = Instant::now() + Duration::from_secs(SECONDS);
+        let until = Instant::now() + Duration::from_secs(program.seconds);
         let status = loop {
             if let Some(status) = child.try_wait()? {
                 break Some(status);
@@ -185,7 +209,7 @@ fn word(code: &str) -> String {
 }
 
 /// Python within bubblewrap within limits; the program comes by stdin.
-fn command() -> Command {
+fn command(seconds: u64) -> Command {
     let mut command = Command::new("bwrap");
     command.args([
         "--unshare-all",
@@ -209,7 +233,7 @@ fn command() -> Command {
     ]);
     command.args([
         "prlimit".to_owned(),
-        format!("--cpu={SECONDS}"),
+        format!("--cpu={seconds}"),
         format!("--as={BYTES}"),
         format!("--fsize={}", 1 << 24),
         "--nofile=64".to_owned(),
@@ -243,14 +267,18 @@ mod tests {
 
     #[test]
     fn programs_stand_between_their_prompt_and_their_tests() {
-        let source = human().source("def twice(x): return 2 * x", "w");
+        let source = human()
+            .source("def twice(x): return 2 * x", "w")
+            .expect("whole");
         assert!(
             source.starts_with("from typing") && source.contains("check(twice)\n\nprint(\"w\")"),
             "{source}"
         );
         let row = json!({"test_imports": ["import math"], "test_list": ["assert f(1) == 1", "assert f(2) == 4"]});
         let program = Program::of(CodeTests::Mbpp, &columns(&row)).expect("whole");
-        let source = program.source("def f(x): return x * x", "w");
+        let source = program
+            .source("def f(x): return x * x", "w")
+            .expect("whole");
         assert!(
             source.starts_with("import math\n") && source.contains("== 1\nassert f(2)"),
             "{source}"
@@ -258,36 +286,68 @@ mod tests {
         assert!(Program::of(CodeTests::Mbpp, &Columns::new()).is_err());
     }
 
+    /// A row of LiveCodeBench in the data set's own columns.
+    fn contest(public: &Value, private: &str, metadata: &str) -> Program {
+        let row = json!({
+            "question_title": "t", "question_content": "q", "platform": "atcoder", "question_id": "abc301_a",
+            "contest_id": "abc301", "contest_date": "2023-05-13T00:00:00", "starter_code": "", "difficulty": "easy",
+            "public_test_cases": public.to_string(), "private_test_cases": private, "metadata": metadata,
+        });
+        Program::of(CodeTests::LiveCodeBench, &columns(&row)).expect("whole")
+    }
+
     #[test]
     fn contest_programs_are_judged_by_inputs_and_outputs() {
         let Ok(sandbox) = Sandbox::new() else { return };
         // [{"input": "2 3\n", "output": "5\n", "testtype": "stdin"}], as text, pickled, compressed, in base64: by Python 3.
         let private = "eJxrYJlqxwABPVbR1UqZeQWlJUpWCkpGCsYxeUo6Ckr5pSVQIVOIQElqcUlJZUEqSKi4JCUzT6k2dooeALHCFKE=";
-        let public = json!([{"input": "1 1\n", "output": "2\n", "testtype": "stdin"}]).to_string();
-        let row =
-            json!({"public_test_cases": public, "private_test_cases": private, "metadata": "{}"});
-        let piped = Program::of(CodeTests::LiveCodeBench, &columns(&row)).expect("whole");
-        let calls = json!([{"input": "[1, 2]\n3", "output": "[4, 5]", "testtype": "functional"}])
-            .to_string();
-        let row = json!({"public_test_cases": calls, "private_test_cases": "[]", "metadata": "{\"func_name\": \"add\"}"});
-        let called = Program::of(CodeTests::LiveCodeBench, &columns(&row)).expect("whole");
+        let case = |input: &str, output: &str, kind: &str| json!([{"input": input, "output": output, "testtype": kind}]);
+        let piped = contest(&case("1 1\n", "2\n", "stdin"), private, "{}");
+        let lines = contest(&case("3\n", "0.5\n1.0 2\n", "stdin"), "[]", "{}");
+        let functional = case("[1, 2]\n3", "[4, 5]", "functional");
+        let called = contest(&functional, "[]", "{\"func_name\": \"add\"}");
+        let (good, bad) = (true, false);
         for (program, code, passes) in [
-            (&piped, "print(sum(map(int, input().split())))", true),
+            (&piped, "print(sum(map(int, input().split())))", good),
             (
                 &piped,
                 "import sys\na, b = sys.stdin.buffer.read().split()\nprint(int(a) + int(b))\nexit()",
-                true,
+                good,
             ),
-            (&piped, "print(2)", false),
+            (
+                &piped,
+                "import sys\na, b = open(0).readline().split()\nsys.stdout.buffer.write(b'%d' % (int(a) + int(b)))",
+                good,
+            ),
+            (&piped, "print(2)", bad),
+            (
+                &piped,
+                "print(sum(map(int, input().split())), 'apples')",
+                bad,
+            ),
+            (&piped, "while True: pass", bad),
+            (&lines, "print('.50')\nprint('1 2.00 ')", good),
+            (&lines, "print('.50 1 2.00')", bad),
+            (&lines, "print('.50')\nprint('1 2.01')", bad),
             (
                 &called,
-                "class Solution:\n    def add(self, a: List[int], b: int):\n        return [x + b for x in a]",
-                true,
+                "class Solution:\n    def add(self, a: List[int], b: int):\n        print('here', end='')\n        return tuple(x + b for x in a)",
+                good,
+            ),
+            (
+                &called,
+                "def add(a, b):\n    return [x + b for x in a]",
+                good,
             ),
             (
                 &called,
                 "class Solution:\n    def add(self, a, b):\n        return a",
-                false,
+                bad,
+            ),
+            (
+                &called,
+                "class Solution:\n    def sub(self, a, b):\n        return [4, 5]",
+                bad,
             ),
         ] {
             let said = format!("```python\n{code}\n```\n");

@@ -15,6 +15,7 @@ pub mod code;
 pub mod columns;
 pub mod endpoint;
 pub mod error;
+mod livecodebench;
 pub mod local;
 pub mod question;
 pub mod record;

@@ -9,6 +9,13 @@ use std::time::{Duration, Instant};
 
 use edgethink_grader::{equal, is_correct};
 
+/// Processor time of this thread, where the system tells it.
+fn cpu() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = text.split_whitespace().next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanos))
+}
+
 fn main() {
     let quick = !std::env::args().any(|a| a == "--bench");
     let pairs: Vec<(&str, &str, bool)> = include_str!("../../../golden/grader.tsv")
@@ -26,14 +33,22 @@ fn main() {
         "checked before it is timed"
     );
     let rounds = if quick { 1 } else { 50 };
-    let start = Instant::now();
+    let (start, before) = (Instant::now(), cpu());
     for _ in 0..rounds {
         for (got, want, _) in &pairs {
             black_box(equal(got, want));
         }
     }
-    let took = start.elapsed().as_secs_f64();
-    println!("{:.0} pairs/s", (rounds * pairs.len()) as f64 / took);
+    let (took, compared) = (start.elapsed(), (rounds * pairs.len()) as f64);
+    println!("{:.0} pairs/s", compared / took.as_secs_f64());
+    // What counts on a machine with other work.
+    if let (Some(before), Some(now)) = (before, cpu()) {
+        let spent = (now - before).as_secs_f64();
+        println!(
+            "{:.0} pairs per second of this thread's processor time",
+            compared / spent
+        );
+    }
 
     let mut slowest = (Duration::ZERO, "");
     for piece in [

@@ -20,6 +20,7 @@
 use crate::eval::Steps;
 use crate::expr::{Expr, Rel};
 use crate::parse::parse;
+use crate::plain::Decimal;
 use crate::relation::{same_relation, statement};
 use crate::scalar::{name_of, scalars_equal};
 use crate::text;
@@ -35,6 +36,9 @@ pub fn equal(got: &str, want: &str) -> bool {
     if got.is_empty() || want.is_empty() {
         return false;
     }
+    if let (Some(got), Some(want)) = (Decimal::read(got), Decimal::read(want)) {
+        return got == want;
+    }
     if let Some(same) = text::same_choice(got, want) {
         return same;
     }
@@ -43,6 +47,11 @@ pub fn equal(got: &str, want: &str) -> bool {
     if name(got) && name(want) {
         return got == want && text::same_text(got, want);
     }
+    parsed_equal(got, want)
+}
+
+/// The same for two answers that are no choice and no name.
+pub(crate) fn parsed_equal(got: &str, want: &str) -> bool {
     let mut steps = Steps::new();
     match (parse(got, Commas::Group), parse(want, Commas::Group)) {
         (Some((a, grouped_a)), Some((b, grouped_b))) => {

@@ -27,6 +27,7 @@ mod literal;
 mod modular;
 mod number;
 mod parse;
+mod plain;
 mod relation;
 mod scalar;
 mod term;

@@ -85,7 +85,8 @@ impl Domain for Modular {
         }
     }
     fn int(&self, value: i64) -> Result<u64, Fail> {
-        Ok(i128::from(value).rem_euclid(i128::from(self.prime)) as u64)
+        // The primes are below 2^61.
+        Ok(value.rem_euclid(self.prime as i64) as u64)
     }
     fn constant(&self, constant: Const) -> Result<u64, Fail> {
         Ok(match constant {

@@ -7,6 +7,12 @@
 const MAX_DIGITS: usize = 1000;
 const MAX_EXPONENT: i32 = 1000;
 
+/// The powers of ten that an `f64` holds exactly.
+const POWERS_OF_TEN: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
 /// A decimal literal: digits * 10^exponent, not negative. Without leading zeros and without trailing zeros, so that equal
 /// literals are equal values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,15 +28,20 @@ impl Number {
         if len == 0 || len > MAX_DIGITS || exponent.abs() > MAX_EXPONENT {
             return None;
         }
-        let all = format!("{whole}{fraction}");
-        let significant = all.trim_start_matches('0');
-        let digits = significant.trim_end_matches('0');
+        let mut digits = String::with_capacity(len);
+        digits.push_str(whole.trim_start_matches('0'));
+        digits.push_str(match digits.is_empty() {
+            true => fraction.trim_start_matches('0'),
+            false => fraction,
+        });
+        let significant = digits.len();
+        digits.truncate(digits.trim_end_matches('0').len());
         if digits.is_empty() {
             return Some(Self::int(0));
         }
-        let dropped = (significant.len() - digits.len()) as i32;
+        let dropped = (significant - digits.len()) as i32;
         Some(Self {
-            digits: digits.to_owned(),
+            digits,
             exponent: exponent - fraction.len() as i32 + dropped,
         })
     }
@@ -68,11 +79,21 @@ impl Number {
 
     /// The nearest `f64`; `None` if there is none.
     pub(crate) fn float(&self) -> Option<f64> {
-        let text = if self.digits.is_empty() {
+        if self.digits.is_empty() {
             return Some(0.0);
-        } else {
-            format!("{}e{}", self.digits, self.exponent)
-        };
+        }
+        // Both are exact in an f64, so one operation rounds as the parser does.
+        let power = usize::try_from(self.exponent.unsigned_abs()).ok();
+        if self.digits.len() <= 15
+            && let Some(power) = power.and_then(|power| POWERS_OF_TEN.get(power))
+        {
+            let digits: f64 = self.digits.parse::<u64>().ok()? as f64;
+            return Some(match self.exponent >= 0 {
+                true => digits * power,
+                false => digits / power,
+            });
+        }
+        let text = format!("{}e{}", self.digits, self.exponent);
         text.parse().ok().filter(|value: &f64| value.is_normal())
     }
 }
@@ -89,6 +110,9 @@ impl Rational {
     pub(crate) fn new(num: i128, den: i128) -> Option<Self> {
         if den == 0 || num == i128::MIN || den == i128::MIN {
             return None;
+        }
+        if den == 1 {
+            return Some(Self { num, den });
         }
         let divisor = gcd(num.unsigned_abs(), den.unsigned_abs()) as i128;
         let sign = den.signum();
@@ -172,6 +196,13 @@ impl Rational {
 
 fn gcd(mut a: u128, mut b: u128) -> u128 {
     while b != 0 {
+        // A division of 64 bits is one instruction.
+        if let (Ok(mut a), Ok(mut b)) = (u64::try_from(a), u64::try_from(b)) {
+            while b != 0 {
+                (a, b) = (b, a % b);
+            }
+            return a.into();
+        }
         (a, b) = (b, a % b);
     }
     a.max(1)
@@ -204,6 +235,45 @@ mod tests {
         assert_eq!(Number::new("1200", "", 0), Some(Number::int(1200)));
         assert_eq!(Number::new("", "", 0), None);
         assert_eq!(Number::int(0).exact(), Rational::int(0));
+        for (whole, fraction) in [("000", "000"), ("", "0"), ("0", "")] {
+            assert_eq!(Number::new(whole, fraction, 5), Some(Number::int(0)));
+        }
+        assert_eq!(Number::new("00", "0120", 3), Some(Number::int(12)));
+    }
+
+    /// The short way to a float gives the bits of the parser.
+    #[test]
+    fn floats_are_rounded_once() {
+        for digits in [
+            "1",
+            "3",
+            "12345",
+            "999999999999999",
+            "123456789012345",
+            "1234567890123456789",
+        ] {
+            for exponent in (-30..=30).chain([-308, -320, 300, 308, 400]) {
+                let number = Number::new(digits, "", exponent).expect("a number");
+                let want: f64 = format!("{digits}e{exponent}").parse().expect("a float");
+                let want = Some(want).filter(|x| x.is_normal());
+                assert_eq!(number.float(), want, "{digits}e{exponent}");
+            }
+        }
+    }
+
+    #[test]
+    fn common_divisors_of_any_size() {
+        let big = u128::from(u64::MAX) + 1;
+        for (a, b, want) in [
+            (0, 0, 1),
+            (0, 6, 6),
+            (6, 0, 6),
+            (12, 18, 6),
+            (big * 12, big * 18, big * 6),
+            (big, 6, 2),
+        ] {
+            assert_eq!(gcd(a, b), want, "{a} and {b}");
+        }
     }
 
     #[test]

@@ -3,6 +3,9 @@
 /// An answer without what stands around it: white space, markdown stars, quotes, a full stop, tokens that end a message.
 pub(crate) fn clean(text: &str) -> &str {
     let mut text = text.trim();
+    if is_bare(text) {
+        return text;
+    }
     loop {
         let before = text.len();
         for token in ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>", "\\\\"] {
@@ -24,6 +27,25 @@ pub(crate) fn clean(text: &str) -> &str {
         if text.len() == before {
             return text;
         }
+    }
+}
+
+/// Whether nothing that [`clean`] cuts can stand around the text, by its first and its last byte: what is cut at the end ends in a
+/// sign, and what is cut around it begins with one.
+fn is_bare(text: &str) -> bool {
+    match text.as_bytes() {
+        [first, .., last] | [first @ last] => {
+            let letter = last.is_ascii_alphanumeric() || *last == b'}';
+            match first {
+                b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'+' | b'(' | b'[' | b'{' => {
+                    letter || matches!(last, b')' | b']')
+                }
+                // A formula in `\(...\)` ends in another sign.
+                b'\\' => letter,
+                _ => false,
+            }
+        }
+        [] => false,
     }
 }
 
@@ -149,17 +171,31 @@ pub(crate) fn same_choice(a: &str, b: &str) -> Option<bool> {
     Some(a.letter == b.letter)
 }
 
+/// What only changes the look of a choice.
+const LOOKS: [&str; 10] = [
+    "\\textbf", "\\text", "\\mathrm", "\\mathbf", "\\boxed", "\\ ", "\\,", "~", "**", "$",
+];
+
+/// What follows the looks at the beginning of a text.
+fn without_look(text: &str) -> Option<&str> {
+    LOOKS.iter().find_map(|look| text.strip_prefix(look))
+}
+
 fn choice(text: &str) -> Option<Choice> {
+    let mut rest = text.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '{' | '}'));
+    while let Some(after) = without_look(rest) {
+        rest = after.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '{' | '}'));
+    }
+    // Most answers are none: this is seen at their first sign.
+    if !rest.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '(' | '[')) {
+        return None;
+    }
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
-    'next: while let Some(c) = rest.chars().next() {
-        for look in [
-            "\\textbf", "\\text", "\\mathrm", "\\mathbf", "\\boxed", "\\ ", "\\,", "~", "**", "$",
-        ] {
-            if let Some(after) = rest.strip_prefix(look) {
-                rest = after;
-                continue 'next;
-            }
+    while let Some(c) = rest.chars().next() {
+        if let Some(after) = without_look(rest) {
+            rest = after;
+            continue;
         }
         if !matches!(c, '{' | '}') {
             plain.push(c);

@@ -1,6 +1,6 @@
 //! The file of a head: a small network that reads a base's hidden states (METHOD 4 and 5).
 //!
-//! A head is a directory with `head.safetensors` (F32 tensors) and `head.json`:
+//! A head is a directory with `head.safetensors` (F32 tensors, in a bundle perhaps weights in 8 bits, which are read as F32) and `head.json`:
 //!
 //! ```json
 //! {
@@ -25,6 +25,7 @@ use thiserror::Error;
 
 use crate::hf::{safetensors, save_tensors, write_atomic};
 use crate::json::{JsonError, parse_object_bytes, shorten};
+use crate::lora::int8;
 use crate::{ContentHash, Dtype, Folder, LoadError, Tensor, TensorError};
 
 const CONFIG: &str = "head.json";
@@ -277,6 +278,44 @@ impl HeadFile {
         });
         let path = dir.join(CONFIG);
         write_atomic(&path, |file| writeln!(file, "{config:#}")).map_err(io_error(&path))
+    }
+
+    /// BLAKE3 of everything that the head is: kind, base, width, settings and tensors.
+    pub fn hash(&self) -> ContentHash {
+        let mut hasher = blake3::Hasher::new();
+        let mut put = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        put(self.kind.as_bytes());
+        put(self.base.as_bytes());
+        put(&(self.hidden_size as u64).to_le_bytes());
+        put(Value::Object(self.settings.clone()).to_string().as_bytes());
+        for (name, HeadTensor { shape, data }) in &self.tensors {
+            put(name.as_bytes());
+            shape.iter().for_each(|&n| put(&(n as u64).to_le_bytes()));
+            data.iter().for_each(|x| put(&x.to_le_bytes()));
+        }
+        ContentHash(*hasher.finalize().as_bytes())
+    }
+
+    /// The bytes of the two files of the head in `dir` with its weights as INT8 per row (`lora::int8`): the tensors `weight` and
+    /// `*.weight`. Everything else is kept, so that a bias or a deviation costs no accuracy.
+    ///
+    /// # Errors
+    /// As [`HeadFile::load`].
+    pub(crate) fn stored_in_int8(dir: &Path) -> Result<[Vec<u8>; 2], HeadError> {
+        let is_weight = |name: &str| name == "weight" || name.ends_with(".weight");
+        let tensors = int8::encode(&dir.join(TENSORS), is_weight);
+        let tensors = tensors.map_err(|e| HeadError::Tensors(Box::new(e)))?;
+        let path = dir.join(CONFIG);
+        let text = fs::read(&path).map_err(io_error(&path))?;
+        let mut config =
+            parse_object_bytes(&text).map_err(|source| HeadError::Json { path, source })?;
+        let hash = blake3::hash(&tensors).to_hex();
+        config.insert("tensors".to_owned(), hash.as_str().into());
+        let config = format!("{:#}\n", Value::Object(config));
+        Ok([config.into_bytes(), tensors])
     }
 
     /// Checks that this is a head of `kind` for the base with this hash and width.

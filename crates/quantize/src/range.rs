@@ -39,7 +39,7 @@ pub fn scale(weights: &[f32], (lo, hi): (f32, f32), range: Range) -> f16 {
     let mut best = (f16::from_f32(plain), f64::INFINITY);
     let offer = |best: &mut (f16, f64), s: f32| {
         let s = f16::from_f32(s);
-        let error = error(weights, s.to_f32(), (lo, hi), p);
+        let error = error_below(best.1, weights, s.to_f32(), (lo, hi), p);
         // NaN, from a scale that overflows, is not smaller.
         if error < best.1 {
             *best = (s, error);
@@ -60,7 +60,13 @@ pub fn scale(weights: &[f32], (lo, hi): (f32, f32), range: Range) -> f16 {
 }
 
 /// The sum of |w - q(w)|^p.
-pub fn error(weights: &[f32], s: f32, (lo, hi): (f32, f32), p: f32) -> f64 {
+pub fn error(weights: &[f32], s: f32, levels: (f32, f32), p: f32) -> f64 {
+    error_below(f64::INFINITY, weights, s, levels, p)
+}
+
+/// The same, or a part of it that is not below `limit`: a sum of what is not negative cannot come back below it, so most candidates of a
+/// long group are given up early.
+fn error_below(limit: f64, weights: &[f32], s: f32, (lo, hi): (f32, f32), p: f32) -> f64 {
     let inv = inverse(s);
     let mut total = 0.0;
     // Runs of 32 in f32 lanes, their sums in f64.
@@ -86,6 +92,9 @@ pub fn error(weights: &[f32], s: f32, (lo, hi): (f32, f32), p: f32) -> f64 {
             }
         }
         total += f64::from(sum);
+        if total >= limit {
+            break;
+        }
     }
     total
 }
@@ -141,6 +150,27 @@ mod tests {
             let found = scale(&w, FOUR, Range::Lp(p)).to_f32();
             let (worse, better) = (error(&w, plain, FOUR, p), error(&w, found, FOUR, p));
             assert!(better < worse, "p = {p}: {better} against {worse}");
+        }
+    }
+
+    #[test]
+    fn giving_up_early_finds_the_same_scale() {
+        for (n, p) in [(32, 2.0), (1000, 2.0), (1000, 3.5), (4096, 1.0)] {
+            let mut w = weights(n);
+            w[n / 3] = 2.5;
+            let most = w.iter().copied().fold(0.0f32, f32::max) / 7.0;
+            let mut best = (f32::NAN, f64::INFINITY);
+            for step in 0..60 {
+                let s = most * (1.0 - step as f32 / 61.0);
+                let whole = error(&w, s, FOUR, p);
+                let part = error_below(best.1, &w, s, FOUR, p);
+                assert_eq!(whole < best.1, part < best.1, "{n} {p} {s}");
+                if whole < best.1 {
+                    assert_eq!(whole, part);
+                    best = (s, whole);
+                }
+            }
+            assert!(best.1.is_finite() && best.0 < most);
         }
     }
 

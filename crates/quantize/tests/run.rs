@@ -65,13 +65,23 @@ impl Place {
     }
 
     fn run(&self, scheme: &Scheme, out: &Path, stop_after: usize) -> Result<Report, QuantizeError> {
+        self.run_on(2, scheme, out, stop_after)
+    }
+
+    fn run_on(
+        &self,
+        threads: usize,
+        scheme: &Scheme,
+        out: &Path,
+        stop_after: usize,
+    ) -> Result<Report, QuantizeError> {
         let job = Job {
             scheme,
             calibration: Some(&self.calibration),
             trained: None,
             out,
             name: "tiny",
-            threads: 2,
+            threads,
         };
         let mut calls = 0;
         quantize(self.source(), &job, &mut |progress| {
@@ -213,6 +223,23 @@ fn a_stopped_run_goes_on_to_the_same_bytes() {
                 "other bytes after a stop at {stop}"
             );
             std::fs::remove_file(place.out()).expect("it is there");
+        }
+    }
+}
+
+/// Range search, transforms, Hessians, GPTQ and the calibration text's hidden states, on any number of threads.
+#[test]
+fn threads_change_no_byte() {
+    for family in [Family::Qwen2, Family::Llama] {
+        let place = Place::new(&tiny_config(family));
+        for (name, scheme) in [("search", scheme(|text| text)), ("aware", aware())] {
+            let [one, two, many] = [1, 2, 7].map(|threads| {
+                let out = place.dir.path().join(format!("{name}-{threads}.gguf"));
+                let done = place.run_on(threads, &scheme, &out, usize::MAX);
+                done.expect("it runs");
+                std::fs::read(&out).expect("written")
+            });
+            assert!(one == two && one == many, "{family:?} {name}");
         }
     }
 }

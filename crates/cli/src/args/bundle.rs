@@ -61,6 +61,9 @@ pub(crate) struct PackArgs {
     /// Number format of the adapters
     #[arg(long, value_enum, value_name = "DTYPE", default_value = "stored")]
     pub(crate) adapter_dtype: AdapterDtype,
+    /// Number format of the heads' weights [default: int8 where the adapters are rounded]
+    #[arg(long, value_enum, value_name = "DTYPE")]
+    pub(crate) head_dtype: Option<HeadDtype>,
     /// Name for people [default: that of the model]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -77,8 +80,17 @@ pub(crate) struct PackArgs {
 pub(crate) enum AdapterDtype {
     /// The files as they are
     Stored,
-    /// 8 bits, one scale per channel
+    /// 8 bits, one scale per output channel
     Int8,
     /// 4 bits, one scale per 32 columns
     Int4,
+}
+
+/// Number formats of heads in a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HeadDtype {
+    /// The files as they are
+    Stored,
+    /// 8 bits, one scale per row
+    Int8,
 }

@@ -88,6 +88,9 @@ pub struct HeadEntry {
     pub folder: String,
     /// Hash of the base whose hidden states it reads.
     pub base: String,
+    /// `int8` per row for one whose weights are stored so; none for one that is as it was trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
     /// Its settings, thresholds among them.
     pub settings: Value,
 }

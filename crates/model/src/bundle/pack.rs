@@ -43,7 +43,7 @@ pub struct PackSources {
     pub heads: Vec<PathBuf>,
 }
 
-/// What a bundle says of itself, and how adapters are stored.
+/// What a bundle says of itself, and how adapters and heads are stored.
 #[derive(Debug, Clone)]
 pub struct PackOptions {
     /// Name for people.
@@ -54,6 +54,8 @@ pub struct PackOptions {
     pub licence: Option<String>,
     /// How the adapters' matrices are stored.
     pub adapter_dtype: AdapterDtype,
+    /// The weights of heads as INT8 per row instead of as they are; biases, means and deviations stay F32.
+    pub int8_heads: bool,
 }
 
 /// A part before it is written.
@@ -97,7 +99,7 @@ pub fn pack(
     }
     let mut heads: Vec<HeadEntry> = Vec::new();
     for dir in &sources.heads {
-        let entry = head(dir, &model, &hash, &mut items)?;
+        let entry = head(dir, &model, &hash, options.int8_heads, &mut items)?;
         if heads.iter().any(|head| head.kind == entry.kind) {
             let reason = format!("there is another {} already", entry.kind);
             return Err(unpackable(dir, reason));
@@ -229,6 +231,7 @@ fn head(
     dir: &Path,
     model: &Model,
     hash: &ContentHash,
+    as_int8: bool,
     items: &mut Vec<Item>,
 ) -> Result<HeadEntry, BundleError> {
     let failed = |source| BundleError::Head {
@@ -239,13 +242,21 @@ fn head(
     head.expect(&head.kind, hash, model.config.hidden_size)
         .map_err(failed)?;
     let folder = head.kind.clone();
-    for file in HEAD_FILES {
-        items.push(Item::file(&folder, file, dir.join(file)));
+    let stored = match as_int8 {
+        true => HeadFile::stored_in_int8(dir)
+            .map_err(failed)?
+            .map(Content::Memory),
+        false => HEAD_FILES.map(|file| Content::File(dir.join(file))),
+    };
+    for (file, bytes) in HEAD_FILES.into_iter().zip(stored) {
+        let path = format!("{folder}/{file}");
+        items.push(Item { path, bytes });
     }
     Ok(HeadEntry {
         kind: head.kind,
         folder,
         base: head.base,
+        dtype: as_int8.then(|| "int8".to_owned()),
         settings: Value::Object(head.settings),
     })
 }

@@ -117,6 +117,7 @@ fn options(adapter_dtype: AdapterDtype) -> PackOptions {
         program: "edgethink test".to_owned(),
         licence: Some("MIT".to_owned()),
         adapter_dtype,
+        int8_heads: adapter_dtype != AdapterDtype::Float,
     }
 }
 
@@ -521,4 +522,67 @@ fn an_adapter_in_fewer_bits_is_near_and_smaller() {
         sizes.push(size(&packed));
     }
     assert!(sizes.is_sorted_by(|a, b| a > b), "{sizes:?}");
+}
+
+#[test]
+fn heads_in_8_bits_keep_everything_but_their_weights() {
+    let packed = Packed::new(AdapterDtype::Float);
+    let model = packed.model();
+    let hash = model.hash().expect("read");
+    let values = |n: usize| {
+        (0..n)
+            .map(|i| ((i * 29) % 31) as f32 / 31.0 - 0.4)
+            .collect()
+    };
+    let tensor = |shape: &[usize]| HeadTensor {
+        shape: shape.to_vec(),
+        data: values(shape.iter().product()),
+    };
+    let head = HeadFile {
+        tensors: [
+            ("mean".to_owned(), tensor(&[32])),
+            ("fc1.weight".to_owned(), tensor(&[3, 32])),
+            ("fc1.bias".to_owned(), tensor(&[3])),
+            ("weight".to_owned(), tensor(&[32])),
+        ]
+        .into(),
+        ..head_of(&model, hash.to_string())
+    };
+    let dir = packed.dir.path().join("head");
+    head.save(&dir).expect("saved");
+    let options = PackOptions {
+        int8_heads: true,
+        ..options(AdapterDtype::Float)
+    };
+    pack(&packed.sources(), &packed.file(), &options, &mut |_, _| {}).expect("packed");
+    let bundle = packed.open();
+    bundle.verify(&mut |_, _| {}).expect("as it was packed");
+    assert_eq!(bundle.manifest().heads[0].dtype.as_deref(), Some("int8"));
+    assert_eq!(bundle.manifest().adapters[0].dtype, "float");
+    let got = bundle.head("switcher").expect("valid").expect("there");
+    assert_eq!((&got.settings, &got.base), (&head.settings, &head.base));
+    for name in ["mean", "fc1.bias"] {
+        assert_eq!(got.tensors[name], head.tensors[name], "{name}");
+    }
+    for name in ["fc1.weight", "weight"] {
+        let (got, want) = (&got.tensors[name], &head.tensors[name]);
+        assert_eq!(got.shape, want.shape);
+        assert_ne!(got.data, want.data, "{name} is rounded");
+        for (got, want) in got.data.chunks(32).zip(want.data.chunks(32)) {
+            let largest = want.iter().fold(0f32, |m, x| m.max(x.abs()));
+            for (g, w) in got.iter().zip(want) {
+                // Half a step of the row.
+                assert!((g - w).abs() <= largest / 127.0 * 0.5001, "{g} for {w}");
+            }
+        }
+    }
+    // A head of another base is refused before anything is written.
+    let other = head_of(&model, "ab".repeat(32));
+    other.save(&dir).expect("saved");
+    let error = pack(&packed.sources(), &packed.file(), &options, &mut |_, _| {});
+    assert!(matches!(error, Err(BundleError::Head { .. })), "{error:?}");
+    // Unpacked, it is a head as any other.
+    let out = packed.dir.path().join("unpacked");
+    bundle.unpack(&out, &mut |_, _| {}).expect("written");
+    assert_eq!(HeadFile::load(&out.join("switcher")).expect("a head"), got);
 }

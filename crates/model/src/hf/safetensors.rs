@@ -2,7 +2,8 @@
 //!
 //! The `safetensors` crate checks the header: its length against the file and against 100 MB, every range against its
 //! shape, no overlaps and no holes. We add: no name twice, dtypes that we can use, and an index that tells the truth.
-//! A matrix in 8-bit codes with a scale per row (`lora::int8`), or in 4-bit codes with scales per group (`lora::int4`), is read as F32.
+//! A matrix or vector in 8-bit codes with a scale per row (`lora::int8`), or a matrix in 4-bit codes with scales per group (`lora::int4`),
+//! is read as F32.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -160,7 +161,7 @@ pub fn tensors_of(file: &Bytes) -> Result<Tensors, SafetensorsError> {
     Ok(tensors)
 }
 
-/// The matrix that 8-bit codes stand for, with the scales that are among `tensors`.
+/// The matrix, or the vector, which is one row, that 8-bit codes stand for, with the scales that are among `tensors`.
 fn from_int8(
     name: &str,
     shape: Vec<usize>,
@@ -171,6 +172,7 @@ fn from_int8(
     let scales = scales.as_ref().and_then(Tensor::as_f32);
     let (rows, cols) = match (&shape[..], scales) {
         (&[rows, cols], Some(scales)) if scales.len() == rows => (rows, cols),
+        (&[cols], Some([_])) => (1, cols),
         _ => {
             return Err(SafetensorsError::Scales {
                 name: name.to_owned(),

@@ -1,8 +1,8 @@
-//! Adapters in 8 bits (METHOD 6): each row of a matrix, which is an output channel, has one scale, x = scale * q with q in -127..=127.
+//! Adapters and heads in 8 bits (METHOD 6): each row of a matrix, which is an output channel, has one scale, x = scale * q with q in -127..=127.
 //!
-//! In the file a matrix X is two tensors: `X.int8`, I8 of the same shape, and `X.int8_scale`, F32 with one number per row. The reader of
-//! safetensors files puts them together again as F32 ([`crate::hf::safetensors`]); the names keep a program that does not know them from
-//! taking the codes for values.
+//! In the file a matrix X is two tensors: `X.int8`, I8 of the same shape, and `X.int8_scale`, F32 with one number per row; a vector is one
+//! row. The reader of safetensors files puts them together again as F32 ([`crate::hf::safetensors`]); the names keep a program that does
+//! not know them from taking the codes for values.
 
 use std::path::Path;
 
@@ -39,15 +39,21 @@ pub(crate) fn dequantize(codes: &[i8], scales: &[f32], cols: usize) -> Vec<f32> 
         .collect()
 }
 
-/// The bytes of a safetensors file with the matrices of the one at `path` in 8 bits.
+/// The bytes of a safetensors file with matrices and vectors of the one at `path` in 8 bits: those whose name `round` takes. The
+/// others are F32.
 ///
 /// # Errors
 /// [`LoadError`] for a file that cannot be read or written again.
-pub(crate) fn encode(path: &Path) -> Result<Vec<u8>, LoadError> {
-    let mut stored = Vec::new();
+pub(crate) fn encode(path: &Path, round: impl Fn(&str) -> bool) -> Result<Vec<u8>, LoadError> {
+    let (mut stored, mut plain) = (Vec::new(), Vec::new());
     for (name, tensor) in files::open(path)? {
-        let (codes, scales) = quantize(&tensor.to_f32(), tensor.cols());
-        stored.push((name, tensor.shape, codes, scales));
+        let values = tensor.to_f32();
+        if round(&name) && matches!(tensor.shape.len(), 1 | 2) {
+            let (codes, scales) = quantize(&values, tensor.cols());
+            stored.push((name, tensor.shape, codes, scales));
+        } else {
+            plain.push((name, tensor.shape, values));
+        }
     }
     let failed = |error: safetensors::SafeTensorError| LoadError::Safetensors {
         path: path.to_path_buf(),
@@ -64,6 +70,11 @@ pub(crate) fn encode(path: &Path) -> Result<Vec<u8>, LoadError> {
         let scales = TensorView::new(safetensors::Dtype::F32, vec![scales.len()], bytes);
         views.push((format!("{name}{CODES}"), codes.map_err(failed)?));
         views.push((format!("{name}{SCALES}"), scales.map_err(failed)?));
+    }
+    for (name, shape, values) in &plain {
+        let bytes = bytemuck::cast_slice(values);
+        let tensor = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        views.push((name.clone(), tensor.map_err(failed)?));
     }
     safetensors::serialize(views, None).map_err(failed)
 }

@@ -34,7 +34,7 @@ impl AdapterDtype {
     pub(crate) fn encode(self, path: &Path) -> Result<Option<Vec<u8>>, LoadError> {
         match self {
             Self::Float => Ok(None),
-            Self::Int8 => int8::encode(path).map(Some),
+            Self::Int8 => int8::encode(path, |_| true).map(Some),
             Self::Int4 => int4::encode(path).map(Some),
         }
     }

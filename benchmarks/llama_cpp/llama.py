@@ -34,6 +34,7 @@ class Model:
         self.model = lc.llama_model_load_from_file(path.encode(), params)
         if not self.model:
             raise RuntimeError(f"llama.cpp could not load {path}")
+        self.n_batch = n_batch
         self.vocab = lc.llama_model_get_vocab(self.model)
         self.n_vocab = lc.llama_vocab_n_tokens(self.vocab)
         c = lc.llama_context_default_params()
@@ -107,16 +108,22 @@ class Model:
     def time_prefill(self, tokens):
         """Seconds to run a prompt with logits of the last token."""
         self.clear()
-        want = [i == len(tokens) - 1 for i in range(len(tokens))]
         start = time.perf_counter()
-        self.decode(tokens, range(len(tokens)), [0] * len(tokens), want)
+        self.prefill(tokens)
         return time.perf_counter() - start
+
+    def prefill(self, tokens):
+        """Runs a prompt of sequence 0 in batches, with logits of the last token."""
+        for first in range(0, len(tokens), self.n_batch):
+            part = tokens[first : first + self.n_batch]
+            at = range(first, first + len(part))
+            self.decode(part, at, [0] * len(part), [i == len(tokens) - 1 for i in at])
 
     def time_decode(self, prompt, streams, steps):
         """Seconds for `steps` greedy steps of `streams` sequences in one batch, each after its own copy of the prompt."""
         self.clear()
         n = len(prompt)
-        self.decode(prompt, range(n), [0] * n, [i == n - 1 for i in range(n)])
+        self.prefill(prompt)
         memory = lc.llama_get_memory(self.ctx)
         for s in range(1, streams):
             lc.llama_memory_seq_cp(memory, 0, s, -1, -1)

@@ -300,10 +300,14 @@ pub(crate) struct ThinkingArgs {
 #[command(after_help = "Examples:
   edgethink info                                  the shipped pocket model
   edgethink info --model path/to/model --adapter path/to/adapter
-  edgethink info --model model.gguf --json | jq .architecture")]
+  edgethink info --model model.gguf --json | jq .architecture
+  edgethink info --cpu                            which instruction set was chosen, and why")]
 pub(crate) struct InfoArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+    /// The processor instead of a model: which instruction set was chosen, and why
+    #[arg(long)]
+    pub(crate) cpu: bool,
     /// One JSON object on stdout instead of text
     #[arg(long)]
     pub(crate) json: bool,
@@ -318,6 +322,8 @@ Every figure is the median of the repeats.
 Examples:
   edgethink bench
   edgethink bench --model model.gguf --threads 1,2 --streams 1,4,8 --depth 0,1024
+  edgethink bench --profile --streams 1,8 --depth 0,4096    where the time of a step goes
+  edgethink bench --roofline                                what this machine can read and multiply
   edgethink bench --json > bench.json"
 )]
 pub(crate) struct BenchArgs {
@@ -356,6 +362,18 @@ pub(crate) struct BenchArgs {
     /// Measure with the adapter on
     #[arg(long)]
     pub(crate) with_adapter: bool,
+    /// Another adapter: decode figures then spread their streams over the base, the adapter and this one
+    #[arg(long, value_name = "ADAPTER", requires = "adapter")]
+    pub(crate) mixed_with: Option<String>,
+    /// Also give this many greedy tokens behind a prompt of 32 random ones in the JSON, to compare with other programs
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, requires = "json")]
+    pub(crate) sample: usize,
+    /// Also show where the time of each figure goes, part by part
+    #[arg(long)]
+    pub(crate) profile: bool,
+    /// Measure the machine instead of a model: reading by size and threads, int8 multiply-adds
+    #[arg(long)]
+    pub(crate) roofline: bool,
     /// Prompt length behind which to measure the switch to a masked adapter, 0 for none [default: 1024, or the context]
     #[arg(long, value_name = "TOKENS")]
     pub(crate) switch: Option<usize>,

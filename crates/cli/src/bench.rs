@@ -10,11 +10,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use edgethink_engine::block_pool::BLOCK_TOKENS;
-use edgethink_engine::{AdapterId, AdapterSpan, Engine, Event, Request};
-use edgethink_model::Model;
+use edgethink_engine::{
+    AdapterId, AdapterSpan, Engine, EngineStats, Event, Part, PartTime, Request,
+};
+use edgethink_model::{Adapter, Model};
 use serde::Serialize;
 
 use crate::args::BenchArgs;
+use crate::bench_profile::{self, PartFigure};
 use crate::interrupt;
 use crate::open::{self, Opened};
 use crate::show::rate;
@@ -34,6 +37,19 @@ struct Figure {
     max: f64,
     /// KV held at most while decoding: the prompt once, and what each stream wrote.
     kv_bytes: Option<usize>,
+    /// Where the time of all repeats went, on the calling thread.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    profile: Vec<PartFigure>,
+    /// Repeats that the profile covers.
+    #[serde(skip)]
+    repeats: usize,
+}
+
+/// Greedy tokens that another program can check.
+#[derive(Debug, Clone, Serialize)]
+struct Sample {
+    prompt: Vec<u32>,
+    tokens: Vec<u32>,
 }
 
 /// What it costs to go on with the adapter behind a prompt that the base has read.
@@ -60,6 +76,14 @@ struct Report {
     repeats: usize,
     weights_bytes: usize,
     kv_bytes_per_token: usize,
+    adapters_bytes: usize,
+    /// From the start of the command until the weights are ready, and until the first token behind a prompt of one.
+    load_ms: f64,
+    first_token_ms: f64,
+    /// The most memory that was resident, on Linux.
+    peak_rss_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<Sample>,
     figures: Vec<Figure>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     switches: Vec<Switch>,
@@ -67,7 +91,13 @@ struct Report {
 
 /// Runs the command.
 pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
+    let begin = Instant::now();
     let opened = open::open(&args.model)?;
+    let second = args.mixed_with.as_deref().map(|path| {
+        let loaded = Adapter::load(path, &opened.model.config);
+        loaded.with_context(|| format!("cannot use the adapter {path}"))
+    });
+    let second = second.transpose()?;
     if args.with_adapter && opened.adapter.is_none() {
         bail!("--with-adapter needs an adapter; name one with --adapter");
     }
@@ -115,23 +145,30 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         let isa = options.isa.to_string();
         let mut engine =
             Engine::new(Arc::clone(&opened.model), options).context("cannot set the engine up")?;
+        let load_ms = 1e3 * begin.elapsed().as_secs_f64();
         let stats = engine.stats();
-        let report = report.get_or_insert_with(|| {
-            new_report(
-                args,
-                &opened,
-                isa,
-                stats.weights_bytes,
-                stats.kv_bytes_per_token,
-            )
-        });
         let mut bench = Bench {
             threads: engine.options().threads,
             adapter: None,
+            mixed: None,
             tokens: Tokens::new(&opened.model),
             engine: &mut engine,
             repeats: args.repeats,
         };
+        let report = match &mut report {
+            Some(report) => report,
+            empty => {
+                let prompt = bench.tokens.take(1);
+                bench.generate(prompt, 1, 1)?;
+                let mut new = new_report(args, &opened, isa, &stats);
+                (new.load_ms, new.first_token_ms) = (load_ms, 1e3 * begin.elapsed().as_secs_f64());
+                if args.sample > 0 {
+                    new.sample = Some(bench.sample(args.sample)?);
+                }
+                empty.insert(new)
+            }
+        };
+        bench.engine.profile(args.profile);
         if let (Some((tokens, invocation)), Some(adapter)) = (switch, &opened.adapter) {
             eprint_step(&format!("switch at {tokens}, {} threads", bench.threads));
             let id = bench.engine.load_adapter(adapter)?;
@@ -143,6 +180,14 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
                 0,
             ));
         }
+        if let (Some(second), Some(adapter)) = (&second, &opened.adapter) {
+            let ids = [
+                bench.engine.load_adapter(adapter)?,
+                bench.engine.load_adapter(second)?,
+            ];
+            bench.mixed = Some(ids.map(|id| AdapterSpan::starting(id, 0)));
+        }
+        report.adapters_bytes = bench.engine.stats().adapters_bytes;
         for &depth in &args.depth {
             for &prompt in args.prefill.iter().filter(|&&tokens| tokens > 0) {
                 eprint_step(&format!(
@@ -163,9 +208,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
         }
     }
     eprint_step("");
-    let Some(report) = report else {
+    let Some(mut report) = report else {
         bail!("--threads is empty")
     };
+    report.peak_rss_bytes = peak_rss_bytes();
     if args.json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {
@@ -181,13 +227,7 @@ fn eprint_step(text: &str) {
     }
 }
 
-fn new_report(
-    args: &BenchArgs,
-    opened: &Opened,
-    isa: String,
-    weights_bytes: usize,
-    kv_bytes_per_token: usize,
-) -> Report {
+fn new_report(args: &BenchArgs, opened: &Opened, isa: String, stats: &EngineStats) -> Report {
     Report {
         model: opened.name.clone(),
         architecture: opened.model.config.family.architecture(),
@@ -197,8 +237,13 @@ fn new_report(
         isa,
         adapter: args.with_adapter,
         repeats: args.repeats,
-        weights_bytes,
-        kv_bytes_per_token,
+        weights_bytes: stats.weights_bytes,
+        kv_bytes_per_token: stats.kv_bytes_per_token,
+        adapters_bytes: 0,
+        load_ms: 0.0,
+        first_token_ms: 0.0,
+        peak_rss_bytes: None,
+        sample: None,
         figures: Vec::new(),
         switches: Vec::new(),
     }
@@ -209,6 +254,8 @@ struct Bench<'a> {
     engine: &'a mut Engine,
     threads: usize,
     adapter: Option<AdapterSpan>,
+    /// Adapters that share the streams of decode figures with the base.
+    mixed: Option<[AdapterSpan; 2]>,
     tokens: Tokens,
     repeats: usize,
 }
@@ -216,7 +263,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Encodes `prompt` fresh tokens behind `depth` cached ones.
     fn prefill(&mut self, prompt: usize, depth: usize) -> Result<Figure> {
-        let mut rates = Vec::new();
+        let (mut rates, mut profile) = (Vec::new(), Vec::new());
         for run in 0..=self.repeats {
             let mut tokens = self.tokens.take(depth);
             if depth > 0 {
@@ -227,25 +274,51 @@ impl Bench<'_> {
             if run > 0 {
                 // The last depth token may have to be computed again; its share is below the noise.
                 rates.push(prompt as f64 / time.to_first_s);
+                bench_profile::add(&mut profile, &time.prefill_profile);
             }
         }
-        Ok(self.figure("prefill", 1, depth, prompt, rates, None))
+        let figure = self.figure("prefill", 1, depth, prompt, rates, None);
+        Ok(Figure { profile, ..figure })
     }
 
     /// Decodes `count` tokens on each of `streams` behind `depth` tokens of prompt.
     fn decode(&mut self, count: usize, streams: usize, depth: usize) -> Result<Figure> {
-        let (mut rates, mut kv_bytes) = (Vec::new(), 0);
+        let (mut rates, mut kv_bytes, mut profile) = (Vec::new(), 0, Vec::new());
         for run in 0..=self.repeats {
             self.engine.clear_prefix_cache();
             let tokens = self.tokens.take(depth.max(1));
             // The first token of each stream belongs to the prefill.
-            let time = self.generate(tokens, streams, count + 1)?;
+            let time = match self.mixed {
+                None => self.generate(tokens, streams, count + 1)?,
+                Some(adapters) => {
+                    let owners = [None, Some(adapters[0]), Some(adapters[1])];
+                    let share = |part: usize| (streams + 2 - part) / 3;
+                    let requests = owners
+                        .into_iter()
+                        .enumerate()
+                        .filter(|(part, _)| share(*part) > 0);
+                    let requests = requests.map(|(part, adapter)| Request {
+                        n: share(part),
+                        ignore_eos: true,
+                        adapter,
+                        ..Request::greedy(tokens.clone(), count + 1)
+                    });
+                    self.run(requests.collect())?
+                }
+            };
             if run > 0 {
                 rates.push((count * streams) as f64 / time.decode_s);
+                bench_profile::add(&mut profile, &time.decode_profile);
             }
             kv_bytes = time.kv_bytes;
         }
-        Ok(self.figure("decode", streams, depth, count, rates, Some(kv_bytes)))
+        let what = if self.mixed.is_some() {
+            "decode mixed"
+        } else {
+            "decode"
+        };
+        let figure = self.figure(what, streams, depth, count, rates, Some(kv_bytes));
+        Ok(Figure { profile, ..figure })
     }
 
     /// Lets the base read fresh prompts that end with the invocation sequence, and then the adapter answer them.
@@ -295,26 +368,52 @@ impl Bench<'_> {
             min: rates[0],
             max: rates[rates.len() - 1],
             kv_bytes,
+            profile: Vec::new(),
+            repeats: self.repeats,
         }
     }
 
     /// Runs one request to its end.
     fn generate(&mut self, prompt: Vec<u32>, n: usize, max_tokens: usize) -> Result<Times> {
-        let started = Instant::now();
-        self.engine.submit(Request {
+        self.run(vec![Request {
             n,
             ignore_eos: true,
             adapter: self.adapter,
             ..Request::greedy(prompt, max_tokens)
-        })?;
-        let (mut first, mut blocks) = (None, 0);
+        }])
+    }
+
+    /// Greedy tokens behind a prompt of 32 random ones.
+    fn sample(&mut self, count: usize) -> Result<Sample> {
+        let prompt = self.tokens.take(32);
+        let tokens = self.generate(prompt.clone(), 1, count)?.tokens;
+        Ok(Sample { prompt, tokens })
+    }
+
+    /// Runs requests that begin together to their end.
+    fn run(&mut self, requests: Vec<Request>) -> Result<Times> {
+        let started = Instant::now();
+        let mut silent = Vec::new();
+        for request in requests {
+            silent.push(self.engine.submit(request)?);
+        }
+        let (mut first, mut blocks, mut prefill_profile) = (None, 0, Vec::new());
+        let mut tokens = Vec::new();
+        self.engine.take_profile();
         while !self.engine.idle() {
             if interrupt::pressed() {
                 bail!("stopped");
             }
             for event in self.engine.step()? {
                 match event {
-                    Event::Token { .. } if first.is_none() => first = Some(Instant::now()),
+                    Event::Token { request, token, .. } => {
+                        tokens.push(token);
+                        silent.retain(|id| *id != request);
+                        if silent.is_empty() && first.is_none() {
+                            first = Some(Instant::now());
+                            prefill_profile = self.engine.take_profile();
+                        }
+                    }
                     Event::Failed { error, .. } => return Err(error.into()),
                     _ => {}
                 }
@@ -327,6 +426,9 @@ impl Bench<'_> {
             to_first_s: (first - started).as_secs_f64(),
             decode_s: first.elapsed().as_secs_f64(),
             kv_bytes: blocks * BLOCK_TOKENS * self.engine.stats().kv_bytes_per_token,
+            tokens,
+            prefill_profile,
+            decode_profile: self.engine.take_profile(),
         })
     }
 }
@@ -335,6 +437,19 @@ struct Times {
     to_first_s: f64,
     decode_s: f64,
     kv_bytes: usize,
+    /// All tokens, in the order in which they came.
+    tokens: Vec<u32>,
+    /// Up to the first token, and from there on.
+    prefill_profile: Vec<(Part, PartTime)>,
+    decode_profile: Vec<(Part, PartTime)>,
+}
+
+/// The most memory that this process has held, as Linux counts it.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes << 10)
 }
 
 /// The middle value, or the mean of the two in the middle.
@@ -407,12 +522,34 @@ impl Report {
             if self.adapter { ", adapter on" } else { "" },
         );
         let mut text = head;
+        let rss = self
+            .peak_rss_bytes
+            .map_or("-".to_owned(), crate::info::bytes);
+        text += &format!(
+            "loaded in {:.0} ms, first token after {:.0} ms, at most {rss} resident\n\n",
+            self.load_ms, self.first_token_ms
+        );
         if !rows.is_empty() {
             text += &table(
                 &[
                     "what", "threads", "streams", "depth", "tokens", "tokens/s", "min", "max", "KV",
                 ],
                 &rows,
+            );
+        }
+        for f in self.figures.iter().filter(|f| !f.profile.is_empty()) {
+            let (unit, count) = match f.what {
+                "prefill" => ("prompt", f.repeats),
+                _ => ("step", f.repeats * f.tokens),
+            };
+            text += &format!(
+                "\n{} of {} tokens, {} streams, depth {}, {} threads\n{}",
+                f.what,
+                f.tokens,
+                f.streams,
+                f.depth,
+                f.threads,
+                bench_profile::text(&f.profile, unit, count as f64)
             );
         }
         for s in &self.switches {

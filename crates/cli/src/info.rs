@@ -10,6 +10,7 @@ use edgethink_reason::ThoughtFormat;
 use serde::Serialize;
 
 use crate::args::InfoArgs;
+use crate::info_cpu;
 use crate::open::{self, Opened};
 
 /// Everything there is to say; the JSON form is this, field by field.
@@ -72,6 +73,9 @@ struct AdapterInfo {
 
 /// Runs the command.
 pub(crate) fn run(args: &InfoArgs) -> Result<ExitCode> {
+    if args.cpu {
+        return info_cpu::run(args.json);
+    }
     let opened = open::open(&args.model)?;
     let info = Info::of(&opened);
     let mut out = std::io::stdout().lock();

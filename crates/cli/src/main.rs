@@ -6,6 +6,7 @@ mod args;
 mod ask;
 mod asked;
 mod bench;
+mod bench_profile;
 mod bundle;
 mod calibrate;
 mod chat;
@@ -15,6 +16,7 @@ mod eval_switch;
 mod eval_task;
 mod export;
 mod info;
+mod info_cpu;
 mod interrupt;
 mod json;
 mod open;
@@ -22,6 +24,7 @@ mod pocket;
 mod progress;
 mod quantize;
 mod report;
+mod roofline;
 mod screen;
 mod serve;
 mod settings;
@@ -57,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chat(args) => chat::run(&args),
         Command::Serve(args) => serve::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Bench(args) if args.roofline => roofline::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Eval(command) => match &command.form {
             None => eval_task::run(&command.tasks),

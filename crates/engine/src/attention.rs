@@ -25,6 +25,19 @@ pub(crate) struct AttentionShape {
     pub(crate) window: Option<u32>,
 }
 
+impl AttentionShape {
+    /// Bytes of KV that a layer's attention reads, blocks that rows share once, and its multiply-adds.
+    pub(crate) fn work(&self, batch: &Batch, kv: &KvStore) -> (usize, usize) {
+        let visited = |tile: &Tile| tile.steps.iter().map(|step| step.tokens).sum::<usize>();
+        let tokens: usize = batch.tiles.iter().map(visited).sum();
+        let seen: usize = batch.rows.iter().map(|row| row.position + 1).sum();
+        (
+            tokens * kv.bytes_per_token() / kv.layers(),
+            2 * seen * self.kv_heads * self.group * self.head_dim,
+        )
+    }
+}
+
 /// What the tasks share.
 struct Shared<'a> {
     isa: Isa,

@@ -30,6 +30,7 @@ use crate::adapters::AdapterSet;
 use crate::error::{EngineError, RequestError};
 use crate::mask::TokenMask;
 use crate::options::EngineOptions;
+use crate::profile::{Part, PartTime};
 use crate::request::{AdapterId, AdapterSpan, Event, FinishReason, Request, RequestId};
 use crate::runner::Runner;
 use crate::scheduler::{Limits, Scheduler};
@@ -97,6 +98,16 @@ impl Engine {
             .config
             .max_position_embeddings
             .min(self.options.kv_tokens)
+    }
+
+    /// Measures from now on where the time of steps goes, or no longer does. Nothing else changes.
+    pub fn profile(&mut self, on: bool) {
+        self.runner.profile.switch(on);
+    }
+
+    /// What the parts of all steps took since the last call; nothing while no profile is measured.
+    pub fn take_profile(&mut self) -> Vec<(Part, PartTime)> {
+        self.runner.profile.take()
     }
 
     /// Loads an adapter. Two ids with the same content share KV.

@@ -95,6 +95,11 @@ impl KvStore {
         }
     }
 
+    /// Number of layers.
+    pub(crate) fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
     /// Bytes per token in all layers.
     pub(crate) fn bytes_per_token(&self) -> usize {
         let per_head = match self.format {

@@ -10,6 +10,7 @@
 //! - [`scheduler`], [`block_pool`], [`prefix_cache`], [`sequence`]: who computes what in which blocks; no tensors
 //! - `runner`, `batch`, `store`, `attention`, `linear`, `rows`, `kv`, `matrix`, `packed`, `weights`, `adapters`: the forward pass
 //! - [`sampler`], [`rng`], `mask`: from logits to tokens
+//! - [`profile`]: where the time of a step goes
 //!
 //! Letters in shape comments: T token rows, E hidden, F ffn, H query heads, K kv heads, G = H/K, D head dim, V vocab, R rank.
 
@@ -27,6 +28,7 @@ mod matrix;
 pub mod options;
 mod packed;
 pub mod prefix_cache;
+pub mod profile;
 pub mod request;
 pub mod rng;
 mod rows;
@@ -40,11 +42,14 @@ mod step;
 mod store;
 mod weights;
 
-pub use edgethink_kernels::Isa;
+pub use edgethink_kernels::{
+    Isa, advise_huge_pages, multiply_adds, multiply_adds_per_step, read_all,
+};
 pub use engine::{Engine, MAX_STREAMS};
 pub use error::{EngineError, Place, RequestError};
 pub use mask::TokenMask;
 pub use options::{EngineOptions, KvFormat, WeightFormat};
+pub use profile::{Part, PartTime};
 pub use request::{
     AdapterId, AdapterSpan, Event, FinishReason, HiddenStates, Request, RequestId, Sampling,
     TokenId,

@@ -5,13 +5,15 @@
 
 use std::ops::Range;
 
-use edgethink_kernels::{ColumnsMut, Isa, gemm_dense};
+use edgethink_kernels::{ColumnsMut, gemm_dense};
 use edgethink_model::{Linear, LoraPair};
 use edgethink_pool::Pool;
 
 use crate::adapters::AdapterSet;
 use crate::batch::Segment;
 use crate::matrix::{Input, Matrix, dense_view};
+use crate::profile::{Part, Profile};
+use crate::rows::Work;
 
 /// Tasks per thread: enough that a late thread is helped, few enough that each reads a long run of weights.
 const TASKS_PER_THREAD: usize = 4;
@@ -52,15 +54,18 @@ enum Task<'a> {
     },
 }
 
-/// Computes all products. `input` has rows of `cols` elements; `scratch` is reused between calls.
+/// Computes all products. `input` has rows of `cols` elements; `scratch` is reused between calls. The time is that of `part`, and what
+/// the second region takes that of [`Part::LoraB`].
 pub(crate) fn multiply(
-    pool: &Pool,
-    isa: Isa,
+    work: &Work<'_>,
     products: &mut [Product<'_>],
     input: Input<'_>,
     deltas: &Deltas<'_>,
     scratch: &mut Vec<f32>,
+    profile: &mut Profile,
+    part: Part,
 ) {
+    let pool = work.pool;
     let units: usize = products.iter().map(|p| p.matrix.units()).sum();
     let per_task = units.div_ceil(parts(pool)).max(1);
     // Every pair that acts, with where its A x lies in the scratch.
@@ -123,12 +128,31 @@ pub(crate) fn multiply(
         let x = &input.floats[segment.rows.start * pair.a.cols()..segment.rows.end * pair.a.cols()];
         lora_tasks(&mut tasks, pool, pair, false, x, mine);
     }
-    run(pool, isa, &mut tasks, input);
+    run(work, &mut tasks, input);
+    drop(tasks);
+    profile.lap_with(part, || {
+        let base = products
+            .iter()
+            .map(|p| p.matrix.size_bytes())
+            .sum::<usize>();
+        let adapters = pairs
+            .iter()
+            .map(|d| d.pair.a.storage().len())
+            .sum::<usize>();
+        let macs = products
+            .iter()
+            .map(|p| p.out.len() * p.matrix.cols())
+            .sum::<usize>();
+        let more = pairs
+            .iter()
+            .map(|d| d.scratch.len() * d.pair.a.cols())
+            .sum::<usize>();
+        (base + adapters, macs + more)
+    });
     if pairs.is_empty() {
         return;
     }
 
-    drop(tasks);
     let mut tasks = Vec::with_capacity(2 * pairs.len());
     for (index, product) in products.iter_mut().enumerate() {
         let width = product.matrix.rows();
@@ -149,7 +173,16 @@ pub(crate) fn multiply(
             lora_tasks(&mut tasks, pool, pair, true, &scratch[range.clone()], mine);
         }
     }
-    run(pool, isa, &mut tasks, input);
+    run(work, &mut tasks, input);
+    drop(tasks);
+    profile.lap_with(Part::LoraB, || {
+        let bytes = pairs.iter().map(|d| d.pair.b.storage().len()).sum();
+        let macs = pairs
+            .iter()
+            .map(|d| d.scratch.len() * d.pair.b.rows())
+            .sum();
+        (bytes, macs)
+    });
 }
 
 fn parts(pool: &Pool) -> usize {
@@ -186,8 +219,9 @@ fn lora_tasks<'a>(
     }
 }
 
-fn run(pool: &Pool, isa: Isa, tasks: &mut [Task<'_>], input: Input<'_>) {
-    pool.for_each_mut(tasks, |_, task| match task {
+fn run(work: &Work<'_>, tasks: &mut [Task<'_>], input: Input<'_>) {
+    let isa = work.isa;
+    work.pool.for_each_mut(tasks, |_, task| match task {
         Task::Base {
             matrix,
             units,

@@ -59,6 +59,14 @@ impl Matrix {
         }
     }
 
+    /// Input features.
+    pub(crate) fn cols(&self) -> usize {
+        match self {
+            Matrix::Packed(packed) => packed.shape().cols,
+            Matrix::Dense(tensor) => tensor.cols(),
+        }
+    }
+
     /// Units of work.
     pub(crate) fn units(&self) -> usize {
         self.rows().div_ceil(PANEL)

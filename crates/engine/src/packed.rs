@@ -7,17 +7,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use edgethink_kernels::{
-    Bits, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages, pack_rows, quantize_weights,
+    Bits, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages, pack_blocks, pack_rows,
+    quantize_weights,
 };
 use edgethink_model::quant::has_offsets;
-use edgethink_model::{Bytes, Tensor};
+use edgethink_model::{Bytes, Dtype, Tensor};
 use edgethink_pool::Pool;
 
 use crate::error::EngineError;
 use crate::matrix::{Hold, Matrix};
 
-/// Rows that one task converts, which bounds its scratch; a multiple of the panel.
+/// Rows that one task converts at most, which bounds its scratch; a multiple of the panel.
 const LOAD_ROWS: usize = 64;
+/// Bytes of the file that one task reads if that is more than a panel: they stay in the second-level cache until they are packed.
+const LOAD_BYTES: usize = 256 << 10;
 /// Alignment of the quants in bytes: a cache line, which is also the widest vector.
 const ALIGN: usize = 64;
 
@@ -97,8 +100,10 @@ pub(crate) fn load(items: &[Item<'_>], pool: &Pool) -> Result<Vec<Matrix>, Engin
         let (offsets, half_tail) = half_tail.split_at_mut(half_count(&shape) - shape.scale_count());
         (rest, rest_halves) = (tail, half_tail);
         let mut target = PackedMut::new(shape, mine, scales, shape.has_offset.then_some(offsets));
-        for first in (0..shape.rows).step_by(LOAD_ROWS) {
-            let panels = (LOAD_ROWS / PANEL).min(target.shape().panels());
+        let row_bytes = item.tensor.row_size().max(1);
+        let rows = (LOAD_BYTES / row_bytes / PANEL * PANEL).clamp(PANEL, LOAD_ROWS);
+        for first in (0..shape.rows).step_by(rows) {
+            let panels = (rows / PANEL).min(target.shape().panels());
             let (head, tail) = target.split_at_panel(panels);
             target = tail;
             parts.push(Part {
@@ -182,15 +187,18 @@ fn convert(
     tensor
         .read_rows_into(rows.clone(), &mut bytes)
         .map_err(unreadable)?;
+    let damaged = |source| EngineError::Quantize {
+        name: name.clone(),
+        source,
+    };
+    if *hold == Hold::Stored && matches!(tensor.dtype, Dtype::Q4_0 | Dtype::Q8_0) {
+        return pack_blocks(target, &bytes).map_err(damaged);
+    }
     let part = Tensor::new(tensor.dtype, vec![rows.len(), cols], Bytes::copy_of(&bytes))
         .expect("whole rows of a valid tensor");
     let mut codes = vec![0; rows.len() * cols];
     let mut scales = vec![0.0; codes.len() / 32];
     let mut offsets = vec![0.0; codes.len() / 32];
-    let damaged = |source| EngineError::Quantize {
-        name: name.clone(),
-        source,
-    };
     match hold {
         Hold::Stored => part.codes(0..rows.len(), &mut codes, &mut scales, &mut offsets),
         Hold::Rounded(bits) => {
@@ -205,7 +213,6 @@ fn convert(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use edgethink_model::Dtype;
 
     /// What training on a quantized base relies on: the engine multiplies with exactly the values that the file's blocks stand for.
     #[test]

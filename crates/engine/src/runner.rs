@@ -25,6 +25,7 @@ use crate::error::{EngineError, Place};
 use crate::kv::KvStore;
 use crate::linear::{Deltas, Product, multiply};
 use crate::options::EngineOptions;
+use crate::profile::{Part, Profile};
 use crate::rows::{Rows, Work};
 use crate::store::{Tokens, store};
 use crate::weights::{EngineWeights, Layer, check_config};
@@ -39,6 +40,7 @@ pub(crate) struct Runner {
     pub(crate) kv: KvStore,
     pub(crate) pool: Pool,
     pub(crate) isa: Isa,
+    pub(crate) profile: Profile,
     buffers: Buffers,
 }
 
@@ -112,6 +114,7 @@ impl Runner {
             kv,
             pool,
             isa: options.isa,
+            profile: Profile::default(),
             buffers: Buffers::default(),
         })
     }
@@ -137,6 +140,7 @@ impl Runner {
             kv,
             pool,
             isa,
+            profile,
             buffers,
         } = self;
         let (isa, shape, e) = (*isa, *shape, config.hidden_size);
@@ -153,6 +157,7 @@ impl Runner {
         for (row, (cos, sin)) in batch.rows.iter().zip(angles) {
             rope.cos_sin(row.position, cos, sin);
         }
+        profile.lap(Part::Embed);
 
         let mut failed: Vec<(usize, Place)> = Vec::new();
         let noted = Mutex::new(Vec::new());
@@ -190,12 +195,22 @@ impl Runner {
                 quantize,
             );
             collect(at("input"));
+            profile.lap(Part::Norm);
             let products = &mut [
                 product(layer, Linear::Q, &mut b.q),
                 product(layer, Linear::K, &mut b.k),
                 product(layer, Linear::V, &mut b.v),
             ];
-            multiply(pool, isa, products, b.normed.input(), &deltas, &mut b.lora);
+            let input = b.normed.input();
+            multiply(
+                &work,
+                products,
+                input,
+                &deltas,
+                &mut b.lora,
+                profile,
+                Part::Qkv,
+            );
 
             let token = Tokens {
                 q: &b.q,
@@ -210,6 +225,7 @@ impl Runner {
             };
             store(&work, &token, kv.heads_mut(index), &mut b.head_q);
             collect(at("keys and values"));
+            profile.lap(Part::Store);
             attend(
                 pool,
                 isa,
@@ -223,6 +239,7 @@ impl Runner {
                 &noted,
             );
             collect(at("attention"));
+            profile.lap_with(Part::Attend, || shape.work(batch, kv));
 
             let width = shape.group * shape.head_dim;
             b.mixed.gather(
@@ -232,13 +249,15 @@ impl Runner {
                 width,
                 layer.needs_quants(&[Linear::O]),
             );
+            profile.lap(Part::Gather);
             multiply(
-                pool,
-                isa,
+                &work,
                 &mut [product(layer, Linear::O, &mut b.delta)],
                 b.mixed.input(),
                 &deltas,
                 &mut b.lora,
+                profile,
+                Part::Output,
             );
             let quantize = layer.needs_quants(&[Linear::Gate, Linear::Up]);
             let weight = &layer.post_attention_layernorm;
@@ -251,6 +270,7 @@ impl Runner {
                 quantize,
             );
             collect(at("attention output"));
+            profile.lap(Part::Norm);
             let products = &mut [
                 product(
                     layer,
@@ -259,7 +279,16 @@ impl Runner {
                 ),
                 product(layer, Linear::Up, &mut b.up),
             ];
-            multiply(pool, isa, products, b.normed.input(), &deltas, &mut b.lora);
+            let input = b.normed.input();
+            multiply(
+                &work,
+                products,
+                input,
+                &deltas,
+                &mut b.lora,
+                profile,
+                Part::GateUp,
+            );
             b.gated.gated(
                 &work,
                 &b.up,
@@ -267,13 +296,15 @@ impl Runner {
                 layer.needs_quants(&[Linear::Down]),
             );
             collect(at("gate and up"));
+            profile.lap(Part::Gated);
             multiply(
-                pool,
-                isa,
+                &work,
                 &mut [product(layer, Linear::Down, &mut b.delta)],
                 b.gated.input(),
                 &deltas,
                 &mut b.lora,
+                profile,
+                Part::Down,
             );
             pending = true;
         }
@@ -309,6 +340,7 @@ impl Runner {
             .flat_map(|row| state(row).iter().copied())
             .collect();
         b.logits.resize(logits.len() * config.vocab_size, 0.0);
+        profile.lap(Part::Norm);
         if !logits.is_empty() {
             let input = b.last.input().first_rows(logits.len(), e);
             let none = Deltas {
@@ -322,7 +354,15 @@ impl Runner {
                 bias: None,
                 out: &mut b.logits,
             };
-            multiply(pool, isa, &mut [head], input, &none, &mut b.lora);
+            multiply(
+                &work,
+                &mut [head],
+                input,
+                &none,
+                &mut b.lora,
+                profile,
+                Part::Head,
+            );
         }
         Output {
             logits: std::mem::take(&mut b.logits),

@@ -4,6 +4,7 @@ use crate::active::Active;
 use crate::batch::{Batch, Piece};
 use crate::engine::Engine;
 use crate::error::{EngineError, Place, RequestError};
+use crate::profile::Part;
 use crate::request::{AdapterSpan, Event, FinishReason, RequestId, TokenId};
 use crate::sampler::{Choice, ChoiceError, choose, score};
 use crate::scheduler::Chunk;
@@ -43,6 +44,7 @@ impl Engine {
     /// # Errors
     /// None at present: what goes wrong with a request is an event. The result leaves room for failures of the engine as a whole.
     pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
+        self.runner.profile.begin();
         let mut events = std::mem::take(&mut self.events);
         let plan = self.scheduler.schedule();
         for &copy in &plan.copies {
@@ -64,6 +66,7 @@ impl Engine {
             .flat_map(|w| w.hidden.clone().map(|p| w.rows[p - w.chunk.start]))
             .collect();
         let mut rows: Vec<RowJobs<'_>> = Vec::with_capacity(logits.len());
+        self.runner.profile.lap(Part::Plan);
         let mut output = self
             .runner
             .forward(&batch, &self.adapters, &logits, &hidden);
@@ -103,6 +106,7 @@ impl Engine {
             }
         }
         self.choose(&mut rows);
+        self.runner.profile.lap(Part::Choose);
         let jobs: Vec<Job> = rows.into_iter().flat_map(|row| row.jobs).collect();
         self.runner.reuse(output.logits);
 
@@ -129,6 +133,7 @@ impl Engine {
         for job in jobs {
             self.apply(job, &mut events);
         }
+        self.runner.profile.lap(Part::Report);
         Ok(events)
     }
 

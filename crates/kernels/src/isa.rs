@@ -63,6 +63,42 @@ impl Isa {
         found & self.bit() != 0
     }
 
+    /// Features of the processor that it needs, by the names of the compiler, and whether this machine has each. None for instruction
+    /// sets of another architecture, and for [`Isa::Scalar`].
+    pub fn features(self) -> impl Iterator<Item = (&'static str, bool)> {
+        let mut found = [None; 8];
+        macro_rules! ask {
+            ($probe:ident: $($name:tt)*) => {
+                for (found, feature) in found.iter_mut().zip([$(($name, std::arch::$probe!($name))),*]) {
+                    *found = Some(feature);
+                }
+            };
+        }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => ask!(is_x86_feature_detected: "avx2" "fma" "f16c"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => ask!(is_x86_feature_detected:
+                "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => ask!(is_aarch64_feature_detected: "dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => ask!(is_aarch64_feature_detected: "dotprod" "i8mm"),
+            _ => {}
+        }
+        found.into_iter().flatten()
+    }
+
+    /// Whether it belongs to the architecture that the program was built for.
+    #[must_use]
+    pub fn of_this_architecture(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            Self::Avx2 | Self::Avx512Vnni => cfg!(target_arch = "x86_64"),
+            Self::NeonDot | Self::NeonI8mm => cfg!(target_arch = "aarch64"),
+        }
+    }
+
     fn bit(self) -> u8 {
         match self {
             Self::Scalar => 1,
@@ -75,32 +111,7 @@ impl Isa {
 
     /// Asks the processor.
     fn probe(self) -> bool {
-        match self {
-            Self::Scalar => true,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => {
-                Self::Avx2.probe()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vnni")
-            }
-            #[cfg(target_arch = "aarch64")]
-            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-            #[cfg(target_arch = "aarch64")]
-            Self::NeonI8mm => {
-                Self::NeonDot.probe() && std::arch::is_aarch64_feature_detected!("i8mm")
-            }
-            #[allow(unreachable_patterns, reason = "the list above depends on the target")]
-            _ => false,
-        }
+        self.of_this_architecture() && self.features().all(|(_, has)| has)
     }
 
     /// The guard of every dispatch: running instructions that the machine lacks is undefined behaviour.
@@ -179,6 +190,18 @@ mod tests {
             assert_eq!(isa.to_string().parse(), Ok(isa));
         }
         assert!("sse9".parse::<Isa>().is_err());
+    }
+
+    #[test]
+    fn available_are_those_whose_features_are_there() {
+        for isa in Isa::ALL {
+            let missing = isa.features().any(|(_, has)| !has);
+            assert_eq!(
+                isa.is_available(),
+                isa.of_this_architecture() && !missing,
+                "{isa}"
+            );
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod lanes;
 pub(crate) mod packed;
+pub(crate) mod roofline;
 
 pub(crate) mod attention {
     crate::generic::attention_kernels!("avx2,fma,f16c", 8);

@@ -4,8 +4,12 @@
 //! 2 · 15 · 128 = 3,840 per instruction, and the eight quads of a group together at most 30,720, which i16 holds. So a group is
 //! summed in i16, then widened once. An 8-bit code is two nibbles with their own sums, the high one counted 16 times.
 
-#![expect(unsafe_code, reason = "vector loads and stores take pointers")]
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores take pointers; the order of the products needs `asm!`"
+)]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use crate::columns::ColumnsMut;
@@ -13,7 +17,8 @@ use crate::gemm::{TILE, Tile};
 use crate::packed::{Bits, GROUP, PANEL};
 use crate::quantize::QuantRows;
 
-/// Rows of a register tile: sums of 16 and 32 bits, codes and a mask have 16 registers.
+/// Rows of a register tile: 4 x 2 sums of 16 bits, codes of both halves of the panel, activations, a mask and a product are 14 of the
+/// 16 registers. The f32 sums stay in the first-level cache; a group touches each once.
 const ROWS: usize = 4;
 
 /// One panel times the tile's rows.
@@ -47,13 +52,11 @@ fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
     for (t, sums) in parts {
         let count = ROWS.min(tile.rows.end - t);
         let x = tile.x.slice(t..t + count);
-        for half in 0..2 {
-            match count {
-                1 => rows::<1, BITS, BYTES, OFFSET>(&w, half, x, sums),
-                2 => rows::<2, BITS, BYTES, OFFSET>(&w, half, x, sums),
-                3 => rows::<3, BITS, BYTES, OFFSET>(&w, half, x, sums),
-                _ => rows::<4, BITS, BYTES, OFFSET>(&w, half, x, sums),
-            }
+        match count {
+            1 => rows::<1, BITS, BYTES, OFFSET>(&w, x, sums),
+            2 => rows::<2, BITS, BYTES, OFFSET>(&w, x, sums),
+            3 => rows::<3, BITS, BYTES, OFFSET>(&w, x, sums),
+            _ => rows::<4, BITS, BYTES, OFFSET>(&w, x, sums),
         }
     }
     tile.store(&sums, out);
@@ -65,11 +68,10 @@ struct Panel<'a, const BYTES: usize> {
     offsets: &'a [[u16; PANEL]],
 }
 
-/// R rows times weight rows 8 · half .. 8 · half + 8 of the panel.
+/// The tile of R rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: bool>(
     w: &Panel<'_, BYTES>,
-    half: usize,
     x: QuantRows<'_>,
     out: &mut [[f32; PANEL]; ROWS],
 ) {
@@ -85,53 +87,161 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
     }
     let w_scales = &w.scales[..groups];
     let w_offsets = if OFFSET { &w.offsets[..groups] } else { &[] };
-    let nibble = _mm256_set1_epi8(15);
-    let mut total = [_mm256_setzero_ps(); R];
+    let mut total = [[_mm256_setzero_ps(); 2]; R];
     for g in 0..groups {
-        let blocks = w.quants[g].as_chunks::<32>().0;
-        let mut low = [_mm256_setzero_si256(); R];
-        let mut high = [_mm256_setzero_si256(); R];
-        for j in 0..BITS {
-            let block = load(&blocks[2 * j + half]);
-            let lower = _mm256_and_si256(block, nibble);
-            let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(block), nibble);
-            for r in 0..R {
-                if BITS == 4 {
-                    let a = _mm256_maddubs_epi16(lower, broadcast(&codes[r][g], j));
-                    let b = _mm256_maddubs_epi16(upper, broadcast(&codes[r][g], j + 4));
-                    low[r] = _mm256_add_epi16(low[r], _mm256_add_epi16(a, b));
-                } else {
-                    let x = broadcast(&codes[r][g], j);
-                    low[r] = _mm256_add_epi16(low[r], _mm256_maddubs_epi16(lower, x));
-                    high[r] = _mm256_add_epi16(high[r], _mm256_maddubs_epi16(upper, x));
-                }
-            }
+        if R > 1 {
+            ahead(&w.quants[g]);
         }
-        let scale = halves(&w_scales[g], half);
+        let mut group = [&[0; GROUP]; R];
         for r in 0..R {
-            let mut dot = _mm256_madd_epi16(low[r], _mm256_set1_epi16(1));
-            if BITS == 8 {
-                let high = _mm256_madd_epi16(high[r], _mm256_set1_epi16(16));
-                dot = _mm256_add_epi32(dot, high);
+            group[r] = &codes[r][g];
+        }
+        let dots = if BITS == 4 {
+            dots4(&w.quants[g], &group)
+        } else {
+            dots8(&w.quants[g], &group)
+        };
+        let scale = [halves(&w_scales[g], 0), halves(&w_scales[g], 1)];
+        for r in 0..R {
+            let zero = _mm256_set1_epi32(sums[r][g] << (BITS - 1));
+            for half in 0..2 {
+                let mut dot = dots[r][half];
+                if !OFFSET {
+                    dot = _mm256_sub_epi32(dot, zero);
+                }
+                let scale = _mm256_mul_ps(scale[half], _mm256_set1_ps(scales[r][g]));
+                total[r][half] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), total[r][half]);
             }
-            if !OFFSET {
-                dot = _mm256_sub_epi32(dot, _mm256_set1_epi32(sums[r][g] << (BITS - 1)));
-            }
-            let scale = _mm256_mul_ps(scale, _mm256_set1_ps(scales[r][g]));
-            total[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), total[r]);
         }
         if OFFSET {
-            let offset = halves(&w_offsets[g], half);
+            let offset = [halves(&w_offsets[g], 0), halves(&w_offsets[g], 1)];
             for r in 0..R {
                 let sum = _mm256_set1_ps(scales[r][g] * sums[r][g] as f32);
-                total[r] = _mm256_fmadd_ps(offset, sum, total[r]);
+                for (total, offset) in total[r].iter_mut().zip(offset) {
+                    *total = _mm256_fmadd_ps(offset, sum, *total);
+                }
             }
         }
     }
     for r in 0..R {
-        let out = &mut out[r].as_chunks_mut::<8>().0[half];
-        // SAFETY: 32 writable bytes.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), total[r]) };
+        for (total, out) in total[r].iter().zip(out[r].as_chunks_mut::<8>().0) {
+            // SAFETY: 32 writable bytes.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *total) };
+        }
+    }
+}
+
+/// Dot products of a group of 4-bit codes, `[row][half of the panel]`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dots4<const R: usize, const BYTES: usize>(
+    bytes: &[u8; BYTES],
+    x: &[&[i8; GROUP]; R],
+) -> [[__m256i; 2]; R] {
+    let blocks = bytes.as_chunks::<64>().0;
+    let mut sums = [[_mm256_setzero_si256(); 2]; R];
+    for (j, block) in blocks.iter().enumerate() {
+        let [a, b] = block.as_chunks::<32>().0 else {
+            unreachable!("64 bytes are two halves");
+        };
+        let quads = [low_nibbles(a), low_nibbles(b)];
+        for r in 0..R {
+            multiply_add(&mut sums[r], quads, quad(x[r], j));
+        }
+        let quads = [high_nibbles(a), high_nibbles(b)];
+        for r in 0..R {
+            multiply_add(&mut sums[r], quads, quad(x[r], j + 4));
+        }
+    }
+    let one = _mm256_set1_epi16(1);
+    sums.map(|sums| sums.map(|sum| _mm256_madd_epi16(sum, one)))
+}
+
+/// Dot products of a group of 8-bit codes, `[row][half of the panel]`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dots8<const R: usize, const BYTES: usize>(
+    bytes: &[u8; BYTES],
+    x: &[&[i8; GROUP]; R],
+) -> [[__m256i; 2]; R] {
+    let blocks = bytes.as_chunks::<32>().0;
+    let (one, sixteen) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
+    let mut dots = [[_mm256_setzero_si256(); 2]; R];
+    for half in 0..2 {
+        // The low nibbles' sum, and the high ones'.
+        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        for j in 0..8 {
+            let block = &blocks[2 * j + half];
+            let nibbles = [low_nibbles(block), high_nibbles(block)];
+            for r in 0..R {
+                multiply_add(&mut sums[r], nibbles, quad(x[r], j));
+            }
+        }
+        for r in 0..R {
+            let low = _mm256_madd_epi16(sums[r][0], one);
+            let high = _mm256_madd_epi16(sums[r][1], sixteen);
+            dots[r][half] = _mm256_add_epi32(low, high);
+        }
+    }
+    dots
+}
+
+/// sums += the products of two registers of codes with four activations.
+///
+/// In assembly, because the compiler would take all products of one row together: the sums of a tile then stay in registers one row at
+/// a time, and the decoded codes, of which there are more, go through memory. It is not marked as pure, so its order is kept.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_add(sums: &mut [__m256i; 2], codes: [__m256i; 2], x: &[i8; 4]) {
+    // SAFETY: the function requires AVX2; the only memory that is read are the four bytes of `x`.
+    unsafe {
+        asm!(
+            "vpbroadcastd {x}, dword ptr [{at}]",
+            "vpmaddubsw {product}, {a}, {x}",
+            "vpmaddubsw {x}, {b}, {x}",
+            "vpaddw {sum_a}, {sum_a}, {product}",
+            "vpaddw {sum_b}, {sum_b}, {x}",
+            at = in(reg) x.as_ptr(),
+            a = in(ymm_reg) codes[0],
+            b = in(ymm_reg) codes[1],
+            sum_a = inout(ymm_reg) sums[0],
+            sum_b = inout(ymm_reg) sums[1],
+            x = out(ymm_reg) _,
+            product = out(ymm_reg) _,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
+/// Activations 4j..4j+4.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn quad(q: &[i8; GROUP], j: usize) -> &[i8; 4] {
+    &q.as_chunks::<4>().0[j]
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_nibbles(block: &[u8; 32]) -> __m256i {
+    _mm256_and_si256(load(block), _mm256_set1_epi8(15))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn high_nibbles(block: &[u8; 32]) -> __m256i {
+    _mm256_and_si256(_mm256_srli_epi16::<4>(load(block)), _mm256_set1_epi8(15))
+}
+
+/// Groups between the one that is multiplied and the one that is fetched.
+const AHEAD: usize = 16;
+
+/// Fetches the codes some groups further on; see the same in `avx512`.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
+    let next = group.as_ptr().wrapping_add(AHEAD * BYTES);
+    for line in (0..BYTES).step_by(64) {
+        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
     }
 }
 
@@ -140,14 +250,6 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
 fn load(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: 32 readable bytes.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
-}
-
-/// Activations 4j..4j+4 in every 32-bit lane.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn broadcast(q: &[i8; GROUP], j: usize) -> __m256i {
-    let [a, b, c, d] = q.as_chunks::<4>().0[j];
-    _mm256_set1_epi32(i32::from_le_bytes([a as u8, b as u8, c as u8, d as u8]))
 }
 
 /// Eight halves to f32.

@@ -2,6 +2,7 @@
 
 pub(crate) mod lanes;
 pub(crate) mod packed;
+pub(crate) mod roofline;
 
 pub(crate) mod attention;
 

@@ -8,8 +8,10 @@ mod attention;
 mod dense;
 mod elementwise;
 mod quantize;
+mod roofline;
 
 pub(crate) use attention::attention_kernels;
 pub(crate) use dense::{dense_dispatch, dense_kernels};
 pub(crate) use elementwise::elementwise_kernels;
 pub(crate) use quantize::quantize_kernels;
+pub(crate) use roofline::read_kernel;

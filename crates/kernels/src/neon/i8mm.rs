@@ -69,6 +69,30 @@ fn dots<const R: usize, const BITS: usize, const OFFSET: bool>(
     dots
 }
 
+pub(crate) mod roofline {
+    //! The loops of `roofline.rs`, the products with `smmla`.
+
+    use std::arch::aarch64::*;
+
+    pub(crate) use super::super::roofline::read_all;
+    use crate::roofline::CHAINS;
+
+    /// `smmla`, 32 multiply-adds each.
+    #[target_feature(enable = "neon,dotprod,i8mm")]
+    pub(crate) fn multiply_adds(steps: usize) -> i32 {
+        let (w, x) = (vdupq_n_s8(5), vdupq_n_s8(3));
+        let mut sums = [vdupq_n_s32(0); CHAINS];
+        for _ in 0..steps {
+            for sum in &mut sums {
+                *sum = super::smmla(*sum, w, x);
+            }
+        }
+        sums.into_iter()
+            .map(|sum| vaddvq_s32(sum))
+            .fold(0, i32::wrapping_add)
+    }
+}
+
 /// The low or the high 8 columns of two token rows.
 #[inline]
 #[target_feature(enable = "neon,dotprod,i8mm")]

@@ -4,6 +4,7 @@
 pub(crate) mod i8mm;
 pub(crate) mod lanes;
 pub(crate) mod packed;
+pub(crate) mod roofline;
 
 pub(crate) mod attention {
     crate::generic::attention_kernels!("neon,dotprod", 8);

@@ -215,7 +215,7 @@ fn quad8<const J: i32, const R: usize>(
 /// acc + four-column dot products of the rows of `w` with quad J of `x`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn sdot<const J: i32>(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+pub(super) fn sdot<const J: i32>(mut acc: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
     // SAFETY: the function requires `dotprod`; the instruction touches only these registers.
     unsafe {
         asm!(

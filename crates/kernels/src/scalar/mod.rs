@@ -5,3 +5,4 @@ pub(crate) mod dense;
 pub(crate) mod elementwise;
 pub(crate) mod packed;
 pub(crate) mod quantize;
+pub(crate) mod roofline;

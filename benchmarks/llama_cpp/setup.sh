@@ -1,10 +1,44 @@
 #!/bin/sh
-# Makes a virtual environment with llama.cpp (built for this machine by llama-cpp-python) and the gguf package.
-# usage: setup.sh VENV_DIR [JOBS]          needs python3, a C++ compiler, and about 20 minutes of one core
+# Makes what the comparisons with llama.cpp need, all from what PyPI carries:
+# a virtual environment with llama-cpp-python and the gguf package, and llama-server, llama-bench and llama-batched-bench.
+# llama.cpp is compiled once, from the sources inside llama-cpp-python's archive, for this machine (GGML_NATIVE, Release, without the
+# web page); the environment and the programs share its libraries.
+#
+# usage: setup.sh VENV_DIR BIN_DIR [JOBS]      needs python3, a C++ compiler, and about half an hour of one core
 set -eu
-venv=$1
+venv=$1 bin=$2 jobs=${3:-1}
+here=$(cd "$(dirname "$0")" && pwd)
+pin=$(grep '^llama-cpp-python==' "$here/requirements.txt")
+
 python3 -m venv "$venv"
+venv=$(cd "$venv" && pwd)
+mkdir -p "$bin"
+bin=$(cd "$bin" && pwd)
 "$venv/bin/pip" install cmake ninja
-PATH="$venv/bin:$PATH" CMAKE_BUILD_PARALLEL_LEVEL="${2:-1}" \
-CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" \
-    "$venv/bin/pip" install -r "$(dirname "$0")/requirements.txt"
+PATH="$venv/bin:$PATH"
+export PATH
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+pip download --no-binary llama-cpp-python --no-deps --dest "$work" "$pin"
+tar xzf "$work"/llama_cpp_python-*.tar.gz -C "$work"
+rm "$work"/llama_cpp_python-*.tar.gz
+source=$(echo "$work"/llama_cpp_python-*)
+commit=$(sed -n 's/.*update llama.cpp to .*@\([0-9a-f]*\).*/\1/p' "$source/CHANGELOG.md" | head -1)
+
+cmake -G Ninja -S "$source/vendor/llama.cpp" -B "$work/build" \
+    -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=ON \
+    -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON '-DCMAKE_INSTALL_RPATH=$ORIGIN' \
+    -DLLAMA_BUILD_COMMIT="$commit" -DLLAMA_BUILD_NUMBER=0 \
+    -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF \
+    -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
+cmake --build "$work/build" --parallel "$jobs" --target llama-bench llama-batched-bench llama-server
+cp -a "$work"/build/bin/. "$bin"
+
+CMAKE_ARGS="-DLLAMA_BUILD=OFF -DLLAVA_BUILD=OFF" pip install -r "$here/requirements.txt"
+lib=$(python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')/llama_cpp/lib
+mkdir -p "$lib"
+cp -a "$work"/build/bin/*.so* "$lib"
+
+python -c 'import llama_cpp; print(llama_cpp.llama_print_system_info().decode())'
+"$bin/llama-server" --version

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 skip() {
-    echo "skipped: $1"
+    echo "tests/arm64: skipped, $1"
     exit 0
 }
 

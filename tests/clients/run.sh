@@ -11,13 +11,14 @@ source tests/serve.sh
 venv="$root/target/clients-venv"
 skip() { echo "tests/clients: skipped, $1"; exit 0; }
 command -v python3 >/dev/null && command -v npm >/dev/null || skip "python3 or npm is missing"
+[ "$(node -p 'parseInt(process.versions.node)')" -ge 20 ] || skip "node 20 or later is missing"
 cd tests/clients
 if ! cmp -s requirements.txt "$venv/requirements.txt"; then
-  { python3 -m venv "$venv" && "$venv/bin/pip" install -q -r requirements.txt; } || skip "pip could not install the clients"
+  { python3 -m venv "$venv" && timeout 120 "$venv/bin/pip" install -q -r requirements.txt; } || skip "pip could not install the clients"
   cp requirements.txt "$venv/"
 fi
 if [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
-  npm ci --silent || skip "npm could not install the client"
+  timeout 60 npm ci --silent || skip "npm could not install the client"
 fi
 
 serve

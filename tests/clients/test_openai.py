@@ -161,6 +161,12 @@ def test_logprobs(client, model, easy):
     reply = client.chat.completions.create(model=model, messages=easy, temperature=0, logprobs=True, top_logprobs=2)
     tokens = reply.choices[0].logprobs.content
     assert tokens and all(token.logprob <= 0 and len(token.top_logprobs) == 2 for token in tokens)
+    chunks = client.chat.completions.create(
+        model=model, messages=easy, temperature=0, logprobs=True, top_logprobs=2, stream=True
+    )
+    streamed = [chunk.choices[0].logprobs for chunk in chunks if chunk.choices and chunk.choices[0].logprobs]
+    assert len(streamed) > 1
+    assert [token for part in streamed for token in part.content] == tokens
 
 
 def test_stop(client, model, easy):

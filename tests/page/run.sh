@@ -4,6 +4,7 @@
 #   tests/page/run.sh                  builds the program (release) and runs everything
 #   EDGETHINK=path/to/edgethink        a program that is built already
 #   PAGE_SHOTS=folder                  where screenshots go (target/page-shots)
+#   PAGE_INSTALL=1                     Chromium may be installed by apt-get, as root
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

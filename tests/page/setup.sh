@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the browser tests need, if it is not there: Chromium by apt, playwright-core and axe-core by npm.
-# Exits 1 when something is missing and cannot be installed; `--missing` says what, on one line.
+# Installs what the browser tests need, if it is not there: playwright-core and axe-core by npm, and with PAGE_INSTALL=1, as root,
+# Chromium by apt-get. Exits 1 when something is missing; `--missing` says what, on one line.
 set -uo pipefail
 cd "$(dirname "$0")"
 
@@ -10,7 +10,7 @@ browser() {
 
 missing() {
   command -v node >/dev/null && command -v npm >/dev/null || { echo "node 20 or later is missing"; return; }
-  browser || { echo "chromium is missing and could not be installed"; return; }
+  browser || { echo "chromium is missing (PAGE_INSTALL=1 installs it by apt-get, as root)"; return; }
   [ -d node_modules/playwright-core ] && [ -d node_modules/axe-core ] || echo "npm could not install playwright-core and axe-core"
 }
 
@@ -18,10 +18,10 @@ if [ "${1:-}" = --missing ]; then
   missing
   exit 0
 fi
-if ! browser && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+if [ "${PAGE_INSTALL:-}" = 1 ] && ! browser && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
   { apt-get update -q && apt-get install -qy --no-install-recommends chromium fonts-inter; } >/dev/null 2>&1
 fi
-if command -v npm >/dev/null && [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
-  npm ci --silent >/dev/null 2>&1
+if browser && command -v npm >/dev/null && [ ! node_modules/.package-lock.json -nt package-lock.json ]; then
+  timeout 60 npm ci --silent >/dev/null 2>&1
 fi
 [ -z "$(missing)" ]

@@ -139,9 +139,11 @@ impl<W: Write> Show<W> {
     /// Takes the next event.
     pub(crate) fn event(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Prefilled { .. } | Event::Decided(_) | Event::Answered(_) | Event::Failed(_) => {
-                Ok(())
-            }
+            Event::Prefilled { .. }
+            | Event::Decided(_)
+            | Event::Logprob { .. }
+            | Event::Answered(_)
+            | Event::Failed(_) => Ok(()),
             Event::Scored { stream, score } => {
                 self.streams[*stream].score = Some(*score);
                 if self.several() {

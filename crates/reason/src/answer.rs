@@ -66,6 +66,8 @@ pub struct TokenLogprob {
     pub logp: f32,
     /// The most likely tokens at this place: (token, text, log-probability), best first.
     pub top: Vec<(u32, String, f32)>,
+    /// Whether it is part of the thought or of its tags.
+    pub thought: bool,
 }
 
 /// One of the `n` answers.

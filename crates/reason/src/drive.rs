@@ -110,6 +110,7 @@ impl Reasoner {
             text: text(drawn.token)?,
             logp: drawn.logprob,
             top: top?,
+            thought: false, // the stream knows
         })
     }
 

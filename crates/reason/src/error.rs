@@ -68,12 +68,6 @@ pub enum ReasonError {
         /// The name.
         name: String,
     },
-    /// A query runs with it.
-    #[error("the adapter {name:?} is in use; unload it when its queries have ended")]
-    AdapterInUse {
-        /// The name.
-        name: String,
-    },
     /// The query is answered, or was never asked.
     #[error("there is no such query in flight")]
     UnknownQuery,

@@ -1,6 +1,6 @@
 //! What happens while a query runs, in the order in which it happens.
 
-use crate::answer::{Answer, Decision, FinishReason, ThoughtEnd};
+use crate::answer::{Answer, Decision, FinishReason, ThoughtEnd, TokenLogprob};
 use crate::error::ReasonError;
 
 /// A query in flight, given out by [`crate::Reasoner::submit`].
@@ -19,6 +19,13 @@ pub enum Event {
     },
     /// The switcher has decided; the streams begin.
     Decided(Decision),
+    /// A token's log-probability, if they were asked for: once per token, in order, and before the text that the token ends.
+    Logprob {
+        /// The stream.
+        stream: usize,
+        /// The token.
+        logprob: TokenLogprob,
+    },
     /// More of a thought.
     Reasoning {
         /// The stream it belongs to.

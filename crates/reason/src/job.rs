@@ -214,6 +214,11 @@ impl Job {
 
 /// Turns what the stream found into events.
 pub(crate) fn emit(stream: &mut Stream, index: usize, ended: Option<usize>, out: &mut Vec<Event>) {
+    let logprobs = stream.take_logprobs().into_iter();
+    out.extend(logprobs.map(|logprob| Event::Logprob {
+        stream: index,
+        logprob,
+    }));
     let mut ended = ended;
     let end = stream.closed().unwrap_or(ThoughtEnd::Model);
     for part in stream.take() {

@@ -33,6 +33,8 @@ pub struct Reasoner {
     pub(crate) engine: Engine,
     pub(crate) own: Arc<Thinker>,
     pub(crate) named: BTreeMap<String, Arc<Thinker>>,
+    /// Unloaded, but queries still run with them.
+    pub(crate) retired: Vec<Arc<Thinker>>,
     /// Made with the first grammar.
     pub(crate) compiler: Option<Compiler>,
     pub(crate) jobs: BTreeMap<QueryId, Job>,
@@ -69,6 +71,7 @@ impl Reasoner {
         Ok(Self {
             own: Arc::new(own),
             named: BTreeMap::new(),
+            retired: Vec::new(),
             compiler: None,
             genrm: Verifier::GenRm(GenRm::new(&model)?),
             model,
@@ -173,6 +176,9 @@ impl Reasoner {
                 }
             }
             out.extend(events.into_iter().map(|event| (query, event)));
+        }
+        if !self.retired.is_empty() {
+            self.forget_retired()?;
         }
         Ok(out)
     }

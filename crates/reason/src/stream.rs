@@ -68,6 +68,16 @@ pub(crate) struct StreamRules {
     pub(crate) closing: String,
 }
 
+/// The log-probabilities of a stream. `taken <= placed <= all.len()`.
+#[derive(Debug, Default)]
+struct Logprobs {
+    all: Vec<TokenLogprob>,
+    /// Of these it is known whether they belong to the thought: white space at the beginning waits for what follows it.
+    placed: usize,
+    /// Of these, so many were given out.
+    taken: usize,
+}
+
 /// One stream's state.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -79,7 +89,7 @@ pub(crate) struct Stream {
     least: Option<LeastThought>,
     loops: Option<LoopDetector>,
     token_ids: Vec<u32>,
-    logprobs: Option<Vec<TokenLogprob>>,
+    logprobs: Option<Logprobs>,
     reasoning: String,
     content: String,
     fresh: Vec<Part>,
@@ -117,7 +127,7 @@ impl Stream {
             least: rules.least.clone(),
             loops: rules.stop_loops.then(LoopDetector::default),
             token_ids: Vec::new(),
-            logprobs: rules.logprobs.then(Vec::new),
+            logprobs: rules.logprobs.then(Logprobs::default),
             reasoning: String::new(),
             content: String::new(),
             fresh: Vec::new(),
@@ -142,10 +152,11 @@ impl Stream {
     ) -> Option<usize> {
         let Piece { token, kind, text } = piece;
         self.token_ids.push(token);
-        if let (Some(all), Some(one)) = (&mut self.logprobs, logprob) {
-            all.push(one);
+        if let (Some(logprobs), Some(one)) = (&mut self.logprobs, logprob) {
+            logprobs.all.push(one);
         }
         let Some(splitter) = &mut self.splitter else {
+            self.place_logprobs(false);
             let shown = self.stop.push(text);
             self.show(shown);
             return None;
@@ -161,6 +172,9 @@ impl Stream {
             Kind::End | Kind::Text => {}
         }
         let after = splitter.place();
+        if after != Place::Start {
+            self.place_logprobs([before, after].contains(&Place::Thought));
+        }
         let ended = if kind == Kind::End {
             None
         } else {
@@ -174,6 +188,25 @@ impl Stream {
         }
         self.give_out(parts);
         ended
+    }
+
+    /// The tokens whose place was open until now are of the thought, or of the answer.
+    fn place_logprobs(&mut self, thought: bool) {
+        if let Some(logprobs) = &mut self.logprobs {
+            for one in &mut logprobs.all[logprobs.placed..] {
+                one.thought = thought;
+            }
+            logprobs.placed = logprobs.all.len();
+        }
+    }
+
+    /// The log-probabilities whose place was found since the last call.
+    pub(crate) fn take_logprobs(&mut self) -> Vec<TokenLogprob> {
+        let Some(logprobs) = &mut self.logprobs else {
+            return Vec::new();
+        };
+        let from = std::mem::replace(&mut logprobs.taken, logprobs.placed);
+        logprobs.all[from..logprobs.placed].to_vec()
     }
 
     /// Gives out the parts that the splitter found; stop strings look at the answer only.
@@ -343,6 +376,7 @@ impl Stream {
 
     /// The stream is over: `rest` is text still held by the detokenizer.
     pub(crate) fn finish(&mut self, rest: &str, reason: FinishReason) {
+        self.place_logprobs(false);
         let mut parts = Vec::new();
         match &mut self.splitter {
             Some(splitter) => {
@@ -369,7 +403,7 @@ impl Stream {
             text: self.content,
             reasoning: self.reasoning,
             token_ids: self.token_ids,
-            logprobs: self.logprobs,
+            logprobs: self.logprobs.map(|logprobs| logprobs.all),
             finish_reason: self.finished.unwrap_or(FinishReason::Cancelled),
             stop: self.stop.met().map(str::to_owned),
             reasoning_tokens: self.reasoning_tokens,

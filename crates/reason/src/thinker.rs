@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use edgethink_engine::{AdapterId, Engine};
+use edgethink_engine::{AdapterId, Engine, RequestError};
 use edgethink_model::Adapter;
 use edgethink_model::tokenizer::Tokenizer;
 
@@ -67,20 +67,48 @@ impl Reasoner {
         Ok(())
     }
 
-    /// Forgets a named adapter.
+    /// Forgets a named adapter. Queries that run with it go on; its memory is given back when the last of them has ended.
     ///
     /// # Errors
-    /// [`ReasonError::UnknownAdapter`], or [`ReasonError::AdapterInUse`] while a query runs with it.
+    /// [`ReasonError::UnknownAdapter`].
     pub fn unload_adapter(&mut self, name: &str) -> Result<(), ReasonError> {
-        let thinker = self.thinker(Some(name))?;
-        // The map's, this one, and those of the queries.
-        if Arc::strong_count(&thinker) > 2 {
-            return Err(ReasonError::AdapterInUse { name: name.into() });
+        let unknown = || ReasonError::UnknownAdapter { name: name.into() };
+        let thinker = self.named.remove(name).ok_or_else(unknown)?;
+        self.retired.push(thinker);
+        self.forget_retired()
+    }
+
+    /// Puts an adapter in the place of the named one, or loads it where there is none. Queries that run go on with what they began with.
+    ///
+    /// # Errors
+    /// As [`Reasoner::load_adapter`]; the old one stays then.
+    pub fn replace_adapter(
+        &mut self,
+        name: &str,
+        adapter: Adapter,
+        format: ThoughtFormat,
+    ) -> Result<(), ReasonError> {
+        let thinker = Thinker::new(&mut self.engine, &self.tokenizer, Some(adapter), format)?;
+        let old = self.named.insert(name.to_owned(), Arc::new(thinker));
+        self.retired.extend(old);
+        self.forget_retired()
+    }
+
+    /// Gives back the adapters that were unloaded and that no query uses any more.
+    pub(crate) fn forget_retired(&mut self) -> Result<(), ReasonError> {
+        let mut kept = Vec::new();
+        for thinker in std::mem::take(&mut self.retired) {
+            let idle = Arc::strong_count(&thinker) == 1;
+            match &thinker.adapter {
+                Some((id, _)) if idle => match self.engine.unload_adapter(*id) {
+                    Err(RequestError::AdapterBusy { .. }) => kept.push(thinker),
+                    done => done?,
+                },
+                _ if idle => {}
+                _ => kept.push(thinker),
+            }
         }
-        if let Some((id, _)) = thinker.adapter {
-            self.engine.unload_adapter(id)?;
-        }
-        self.named.remove(name);
+        self.retired = kept;
         Ok(())
     }
 

@@ -192,19 +192,66 @@ fn adapters_come_and_go_by_name() {
         let masked = matches!(answer.adapter, AdapterUse::Masked { .. });
         assert_eq!(masked, query.adapter.is_some());
     }
-    let id = one.submit(&named("a")).expect("a query");
-    let busy = one.unload_adapter("a");
-    assert!(matches!(busy, Err(ReasonError::AdapterInUse { .. })));
-    one.cancel(id);
-    while one.in_flight() > 0 {
-        one.step().expect("a step");
-    }
     one.unload_adapter("a").expect("nobody uses it");
     assert!(matches!(
         one.unload_adapter("a"),
         Err(ReasonError::UnknownAdapter { .. })
     ));
     assert_eq!(one.adapters().count(), 0);
+}
+
+#[test]
+fn queries_end_with_the_adapter_they_began_with() {
+    let plain = endless(chat("hello"), Think::On, 12);
+    let named = Query {
+        adapter: Some("a".to_owned()),
+        ..plain.clone()
+    };
+    let with = |adapter| {
+        ask(&mut reasoner(Some(adapter)), &plain).choices[0]
+            .token_ids
+            .clone()
+    };
+    let (masked, other) = (with(adapter(true)), with(adapter(false)));
+    assert_ne!(masked, other);
+    let mut one = reasoner(None);
+    let empty = one.engine().stats().adapters_bytes;
+    let format = ThoughtFormat::default;
+    one.load_adapter("a", adapter(true), format())
+        .expect("it fits");
+    let first = one.submit(&named).expect("a query");
+    for _ in 0..4 {
+        one.step().expect("a step");
+    }
+    one.replace_adapter("a", adapter(false), format())
+        .expect("it fits");
+    let second = one.submit(&named).expect("a query");
+    one.unload_adapter("a").expect("a name");
+    let gone = one.submit(&named);
+    assert!(matches!(gone, Err(ReasonError::UnknownAdapter { .. })));
+    assert!(
+        one.engine().stats().adapters_bytes > empty,
+        "they are still at work"
+    );
+    let (mut left, mut answers) = (vec![first, second], Vec::new());
+    while !left.is_empty() {
+        for (query, event) in one.step().expect("a step") {
+            if let Event::Answered(answer) = event {
+                left.retain(|&id| id != query);
+                answers.push((query, answer.choices[0].token_ids.clone()));
+            }
+        }
+    }
+    answers.sort();
+    assert_eq!(answers, [(first, masked.clone()), (second, other)]);
+    assert_eq!(
+        one.engine().stats().adapters_bytes,
+        empty,
+        "and then forgotten"
+    );
+    one.replace_adapter("a", adapter(true), format())
+        .expect("it fits");
+    assert_eq!(ask(&mut one, &named).choices[0].token_ids, masked);
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn events_add_up_to_the_answer() {
                 Event::StreamFinished { stream, reason } => finished[*stream] = Some(*reason),
                 Event::ThoughtEnded { .. }
                 | Event::Decided(_)
+                | Event::Logprob { .. }
                 | Event::Scored { .. }
                 | Event::Answered(_)
                 | Event::Failed(_) => {}

@@ -1,9 +1,10 @@
 //! What every handler shares: the worker's handle, the model for its tokenizer and template, the names, the limits, the metrics.
 
 use std::ops::Deref;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use edgethink_model::Model;
+use edgethink_model::tokenizer::Tokenizer;
 use edgethink_reason::{Query, Reasoner, ThoughtFormat};
 
 use crate::error::ApiError;
@@ -26,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) facts: Facts,
     adapters: RwLock<Vec<LoadedAdapter>>,
+    /// The bytes of each token, `[ids]`; made when they are first asked for.
+    token_bytes: OnceLock<Vec<Vec<u8>>>,
     /// Seconds since 1970 when the server started: when its models were made, for OpenAI's clients.
     pub(crate) started: u64,
 }
@@ -123,6 +126,7 @@ impl App {
             metrics,
             facts,
             adapters: RwLock::new(adapter.into_iter().collect()),
+            token_bytes: OnceLock::new(),
             started: crate::now(),
         }))
     }
@@ -141,6 +145,24 @@ impl App {
                 .write()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+
+    /// The bytes of a token whose text is `text`.
+    pub(crate) fn token_bytes(&self, token: u32, text: &str) -> Vec<u8> {
+        let table = self.token_bytes.get_or_init(|| {
+            let bytes = self.model.tokenizer.as_ref().map(Tokenizer::token_bytes);
+            // A decoder that cannot be read leaves the texts.
+            bytes.and_then(Result::ok).unwrap_or_default()
+        });
+        match table.get(token as usize) {
+            Some(bytes) if !bytes.is_empty() => bytes.clone(),
+            _ => text.as_bytes().to_vec(),
+        }
+    }
+
+    /// Whether the model ends its turn with this token.
+    pub(crate) fn ends_turn(&self, token: u32) -> bool {
+        self.model.generation.eos_token_ids.contains(&token)
     }
 
     /// What `name` stands for; no name is the base.

@@ -70,6 +70,8 @@ pub(crate) struct Ask {
     pub(crate) frequency_penalty: Option<f64>,
     pub(crate) repetition_penalty: Option<f64>,
     pub(crate) logit_bias: BTreeMap<String, f64>,
+    /// The end of the turn does not end the answer.
+    pub(crate) ignore_eos: bool,
     /// Log-probabilities with so many alternatives.
     pub(crate) top_logprobs: Option<Named<i64>>,
     /// The form of the answer.
@@ -107,6 +109,7 @@ impl Ask {
             frequency_penalty: None,
             repetition_penalty: None,
             logit_bias: BTreeMap::new(),
+            ignore_eos: false,
             top_logprobs: None,
             grammar: None,
             extension: None,
@@ -144,6 +147,7 @@ impl Ask {
             max_tokens,
             stop: self.stops()?,
             top_logprobs: self.top_logprobs()?,
+            ignore_eos: self.ignore_eos,
             ..app.defaults.clone()
         };
         let query = self.sampled(defaults, app.facts.vocab_size)?;

@@ -199,7 +199,7 @@ impl From<ReasonError> for ApiError {
                     ..Self::not_found("adapter_not_found", told(&error))
                 };
             }
-            ReasonError::AdapterExists { .. } | ReasonError::AdapterInUse { .. } => {
+            ReasonError::AdapterExists { .. } => {
                 return Self {
                     param: Some("lora_name".to_owned()),
                     ..Self::with_code(StatusCode::CONFLICT, "adapter_conflict", told(&error))

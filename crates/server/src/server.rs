@@ -12,6 +12,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
+use axum::serve::ListenerExt;
 use edgethink_model::Model;
 use edgethink_reason::{Query, Reasoner};
 use tokio::net::TcpListener;
@@ -148,6 +149,10 @@ impl Server {
             let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
             let (address, listener) = bound.map_err(listen)?;
             ready(address);
+            // A token is a small packet, and must not wait for the next one. A socket that refuses this is only slower.
+            let listener = listener.tap_io(|stream| {
+                let _ = stream.set_nodelay(true);
+            });
             let (tell, told) = oneshot::channel();
             let closing = async move {
                 ended(ending, stop).await;

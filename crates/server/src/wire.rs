@@ -46,6 +46,44 @@ impl From<&edgethink_reason::Usage> for Usage {
     }
 }
 
+/// Times in the words of llama.cpp, for clients that show its speeds. A rate is 0 where nothing was measured.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct LlamaTimings {
+    /// Tokens of the prompt whose KV was there already.
+    pub(crate) cache_n: usize,
+    /// Tokens of the prompt that were encoded.
+    pub(crate) prompt_n: usize,
+    pub(crate) prompt_ms: f64,
+    pub(crate) prompt_per_second: f64,
+    /// Tokens of all choices.
+    pub(crate) predicted_n: usize,
+    pub(crate) predicted_ms: f64,
+    pub(crate) predicted_per_second: f64,
+}
+
+impl From<&Answer> for LlamaTimings {
+    fn from(answer: &Answer) -> Self {
+        let (usage, timings) = (&answer.usage, &answer.timings);
+        let ms = |tokens: usize, rate: f64| {
+            if rate > 0.0 {
+                tokens as f64 * 1e3 / rate
+            } else {
+                0.0
+            }
+        };
+        let prompt_n = usage.prompt_tokens - usage.cached_tokens.min(usage.prompt_tokens);
+        Self {
+            cache_n: usage.cached_tokens,
+            prompt_n,
+            prompt_ms: ms(prompt_n, timings.prefill_tps),
+            prompt_per_second: timings.prefill_tps,
+            predicted_n: usage.completion_tokens,
+            predicted_ms: ms(usage.completion_tokens, timings.decode_tps),
+            predicted_per_second: timings.decode_tps,
+        }
+    }
+}
+
 /// What happened besides the text: the switcher, the vote, the scores, the budget, times and memory.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Summary {

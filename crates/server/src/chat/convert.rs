@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::ask::{Ask, Named, Thinking};
 use crate::error::ApiError;
 use crate::tools::{self, Call};
-use crate::wire::{Asked, Usage};
+use crate::wire::{Asked, LlamaTimings, Usage};
 use crate::worker::handle::Outcome;
 
 impl ChatRequest {
@@ -60,6 +60,7 @@ impl ChatRequest {
             frequency_penalty: self.frequency_penalty,
             repetition_penalty: self.repetition_penalty,
             logit_bias: self.logit_bias.unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
             top_logprobs,
             grammar,
             extension: self.edgethink,
@@ -336,6 +337,7 @@ pub(crate) fn response(
             .map(|choice| reply(app, choice, has_tools))
             .collect(),
         usage: Usage::from(&outcome.answer.usage),
+        timings: LlamaTimings::from(&outcome.answer),
         edgethink: app.summary(outcome, asked),
     }
 }
@@ -366,52 +368,40 @@ fn reply(app: &App, choice: &Choice, has_tools: bool) -> ChatChoice {
 /// The log-probabilities of a choice, those of its thought apart.
 pub(crate) fn logprobs(app: &App, choice: &Choice) -> Option<Logprobs> {
     let all = choice.logprobs.as_ref()?;
-    let ends = &app.model.generation.eos_token_ids;
-    let shown: Vec<_> = all
-        .iter()
-        .filter(|one| !ends.contains(&one.token))
-        .collect();
-    let thought = answer_begins(&shown, &app.facts.format.tags.close, choice);
-    let read = |one: &&edgethink_reason::TokenLogprob| TokenLogprob {
-        token: one.text.clone(),
-        logprob: one.logp,
-        bytes: one.text.clone().into_bytes(),
-        top_logprobs: one
-            .top
-            .iter()
-            .map(|(_, text, logprob)| TopLogprob {
-                token: text.clone(),
-                logprob: *logprob,
-                bytes: text.clone().into_bytes(),
-            })
-            .collect(),
-    };
-    Some(Logprobs {
-        reasoning_content: shown[..thought].iter().map(read).collect(),
-        content: shown[thought..].iter().map(read).collect(),
-    })
+    let mut out = Logprobs::default();
+    for one in all {
+        out.push(app, one);
+    }
+    Some(out)
 }
 
-/// How many tokens come before the answer: those up to the tag that closes the thought.
-fn answer_begins(
-    tokens: &[&edgethink_reason::TokenLogprob],
-    close: &str,
-    choice: &Choice,
-) -> usize {
-    if choice.thought_closed.is_none() {
-        // No thought, or one that did not end.
-        return if choice.reasoning.is_empty() {
-            0
-        } else {
-            tokens.len()
+impl Logprobs {
+    /// Appends a token; one that ends the turn is no part of the reply.
+    pub(crate) fn push(&mut self, app: &App, one: &edgethink_reason::TokenLogprob) {
+        if app.ends_turn(one.token) {
+            return;
+        }
+        let top = one.top.iter().map(|(token, text, logprob)| TopLogprob {
+            bytes: app.token_bytes(*token, text),
+            token: text.clone(),
+            logprob: f64::from(*logprob),
+        });
+        let said = TokenLogprob {
+            token: one.text.clone(),
+            logprob: f64::from(one.logp),
+            bytes: app.token_bytes(one.token, &one.text),
+            top_logprobs: top.collect(),
         };
-    }
-    let mut text = String::new();
-    for (at, one) in tokens.iter().enumerate() {
-        text.push_str(&one.text);
-        if text.contains(close) {
-            return at + 1;
+        if one.thought {
+            self.reasoning_content.push(said);
+        } else {
+            self.content.push(said);
         }
     }
-    0
+
+    /// What is there, unless that is nothing.
+    pub(crate) fn take(&mut self) -> Option<Self> {
+        let some = !self.content.is_empty() || !self.reasoning_content.is_empty();
+        some.then(|| std::mem::take(self))
+    }
 }

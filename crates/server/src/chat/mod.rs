@@ -52,7 +52,6 @@ pub(crate) async fn create(
         blocks,
         asked,
     } = app.prepare(ask).await?;
-    let logprobs = query.top_logprobs.is_some();
     let ticket = app.submit(query, blocks).await?;
     let id = format!("chatcmpl-{}", ticket.id);
     let created = crate::now();
@@ -68,7 +67,6 @@ pub(crate) async fn create(
         asked,
         has_tools,
         include_usage,
-        logprobs,
         choices: BTreeMap::new(),
     };
     Ok(sse::respond(ticket, chunks))

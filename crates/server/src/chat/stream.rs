@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use edgethink_reason::{Event, FinishReason};
+use edgethink_reason::Event;
 
-use super::convert::{finish_word, logprobs, tool_call};
-use super::types::{ChatChunk, ChunkChoice, ChunkNote, Delta, Scored, ThoughtEnded, ToolCall};
+use super::convert::{finish_word, tool_call};
+use super::types::{
+    ChatChunk, ChunkChoice, ChunkNote, Delta, Logprobs, Scored, ThoughtEnded, ToolCall,
+};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::sse::{Chunks, Frame};
 use crate::tools::{Piece, ToolSplitter};
-use crate::wire::{Asked, DecisionWire, Usage};
+use crate::wire::{Asked, DecisionWire, LlamaTimings, Usage};
 use crate::worker::handle::Outcome;
 
 /// One streamed reply.
@@ -22,8 +24,6 @@ pub(crate) struct ChatStream {
     pub(crate) asked: Asked,
     pub(crate) has_tools: bool,
     pub(crate) include_usage: bool,
-    /// Log-probabilities are known at the very end, and a choice ends with them.
-    pub(crate) logprobs: bool,
     pub(crate) choices: BTreeMap<usize, ChoiceState>,
 }
 
@@ -32,7 +32,8 @@ pub(crate) struct ChatStream {
 pub(crate) struct ChoiceState {
     tools: ToolSplitter,
     calls: usize,
-    finished: Option<FinishReason>,
+    /// Log-probabilities that wait for the next text: that of a token may be held back.
+    logprobs: Logprobs,
 }
 
 impl ChatStream {
@@ -44,16 +45,19 @@ impl ChatStream {
             model: self.asked.model.clone(),
             choices,
             usage: None,
+            timings: None,
             edgethink: None,
         }
     }
 
-    fn delta(&self, index: usize, delta: Delta) -> Frame {
+    /// A chunk of a choice, with the log-probabilities of the tokens that came since its last one.
+    fn delta(&mut self, index: usize, delta: Delta, finish: Option<&'static str>) -> Frame {
+        let state = self.choices.get_mut(&index);
         let choice = ChunkChoice {
             index,
             delta,
-            logprobs: None,
-            finish_reason: None,
+            logprobs: state.and_then(|state| state.logprobs.take()),
+            finish_reason: finish,
         };
         Frame::data(&self.chunk(vec![choice]))
     }
@@ -79,13 +83,13 @@ impl ChatStream {
                 content: Some(String::new()),
                 ..Delta::default()
             };
-            out.push(self.delta(index, role));
+            out.push(self.delta(index, role, None));
         }
         let has_tools = self.has_tools;
         self.choices.entry(index).or_insert_with(|| ChoiceState {
             tools: ToolSplitter::new(has_tools),
             calls: 0,
-            finished: None,
+            logprobs: Logprobs::default(),
         })
     }
 
@@ -106,20 +110,8 @@ impl ChatStream {
                     }
                 }
             };
-            out.push(self.delta(index, delta));
+            out.push(self.delta(index, delta, None));
         }
-    }
-
-    fn finish(&self, index: usize, outcome: Option<&Outcome>) -> Option<Frame> {
-        let state = self.choices.get(&index)?;
-        let choice = outcome.and_then(|outcome| outcome.answer.choices.get(index));
-        let finish = ChunkChoice {
-            index,
-            delta: Delta::default(),
-            logprobs: choice.and_then(|choice| logprobs(&self.app, choice)),
-            finish_reason: Some(finish_word(state.finished?, state.calls > 0)),
-        };
-        Some(Frame::data(&self.chunk(vec![finish])))
     }
 }
 
@@ -130,6 +122,10 @@ impl Chunks for ChatStream {
                 let decision = DecisionWire::from(decision);
                 out.push(self.note(0, ChunkNote::Decision { decision }));
             }
+            Event::Logprob { stream, logprob } => {
+                let app = self.app.clone();
+                self.choice(stream, out).logprobs.push(&app, &logprob);
+            }
             Event::Reasoning { stream, text } => {
                 self.choice(stream, out);
                 let delta = Delta {
@@ -137,7 +133,7 @@ impl Chunks for ChatStream {
                     reasoning: Some(text),
                     ..Delta::default()
                 };
-                out.push(self.delta(stream, delta));
+                out.push(self.delta(stream, delta, None));
             }
             Event::Content { stream, text } => {
                 let pieces = self.choice(stream, out).tools.push(&text);
@@ -158,10 +154,9 @@ impl Chunks for ChatStream {
             Event::StreamFinished { stream, reason } => {
                 let pieces = self.choice(stream, out).tools.finish();
                 self.pieces(stream, pieces, out);
-                self.choice(stream, out).finished = Some(reason);
-                if !self.logprobs {
-                    out.extend(self.finish(stream, None));
-                }
+                let calls = self.choice(stream, out).calls > 0;
+                let word = finish_word(reason, calls);
+                out.push(self.delta(stream, Delta::default(), Some(word)));
             }
             Event::Scored { stream, score } => {
                 let scored = Scored {
@@ -175,18 +170,11 @@ impl Chunks for ChatStream {
     }
 
     fn done(&mut self, outcome: &Outcome, out: &mut Vec<Frame>) {
-        if self.logprobs {
-            let indices: Vec<usize> = self.choices.keys().copied().collect();
-            out.extend(
-                indices
-                    .into_iter()
-                    .filter_map(|i| self.finish(i, Some(outcome))),
-            );
-        }
         if self.include_usage || self.asked.extended {
             let summary = Box::new(self.app.summary(outcome, &self.asked));
             out.push(Frame::data(&ChatChunk {
                 usage: Some(Usage::from(&outcome.answer.usage)),
+                timings: Some(LlamaTimings::from(&outcome.answer)),
                 edgethink: Some(ChunkNote::Summary(summary)),
                 ..self.chunk(Vec::new())
             }));

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::extension::Extension;
-use crate::wire::{DecisionWire, Summary, Usage};
+use crate::wire::{DecisionWire, LlamaTimings, Summary, Usage};
 
 /// A request. Fields that are not listed are refused by name.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -49,6 +49,8 @@ pub(crate) struct ChatRequest {
     pub(crate) repetition_penalty: Option<f64>,
     /// Token ids and what is added to their logits.
     pub(crate) logit_bias: Option<BTreeMap<String, f64>>,
+    /// Goes on to `max_tokens` whatever the model says, as in vLLM and llama.cpp: for measurements.
+    pub(crate) ignore_eos: Option<bool>,
     pub(crate) logprobs: Option<bool>,
     #[schema(minimum = 0, maximum = 20)]
     pub(crate) top_logprobs: Option<i64>,
@@ -270,16 +272,18 @@ pub(crate) struct StreamOptions {
     pub(crate) include_obfuscation: Option<bool>,
 }
 
-/// How hard to think. `auto` lets the switcher decide.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+/// How hard to think. `auto` lets the switcher decide. `off` is `none`, `max` and `ultra` are `xhigh`, as elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum EffortWord {
     Auto,
+    #[serde(alias = "off")]
     None,
     Minimal,
     Low,
     Medium,
     High,
+    #[serde(alias = "max", alias = "ultra")]
     Xhigh,
 }
 
@@ -301,6 +305,8 @@ impl EffortWord {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TemplateKwargs {
+    /// Also `thinking`, as other families' templates call it.
+    #[serde(alias = "thinking")]
     pub(crate) enable_thinking: Option<bool>,
 }
 
@@ -399,7 +405,7 @@ pub(crate) enum ToolChoice {
     One(NamedTool),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ToolMode {
     Auto,
@@ -451,6 +457,7 @@ pub(crate) struct ChatResponse {
     pub(crate) model: String,
     pub(crate) choices: Vec<ChatChoice>,
     pub(crate) usage: Usage,
+    pub(crate) timings: LlamaTimings,
     pub(crate) edgethink: Summary,
 }
 
@@ -482,7 +489,7 @@ pub(crate) struct Reply {
 }
 
 /// Log-probabilities in nats, before temperature and filters.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Logprobs {
     /// Those of the answer's tokens.
     pub(crate) content: Vec<TokenLogprob>,
@@ -491,18 +498,20 @@ pub(crate) struct Logprobs {
     pub(crate) reasoning_content: Vec<TokenLogprob>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct TokenLogprob {
+    /// Bytes that are no UTF-8 on their own are shown as U+FFFD.
     pub(crate) token: String,
-    pub(crate) logprob: f32,
+    pub(crate) logprob: f64,
+    /// Those of the token: a character may be spread over several.
     pub(crate) bytes: Vec<u8>,
     pub(crate) top_logprobs: Vec<TopLogprob>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct TopLogprob {
     pub(crate) token: String,
-    pub(crate) logprob: f32,
+    pub(crate) logprob: f64,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -516,6 +525,8 @@ pub(crate) struct ChatChunk {
     pub(crate) choices: Vec<ChunkChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timings: Option<LlamaTimings>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) edgethink: Option<ChunkNote>,
 }

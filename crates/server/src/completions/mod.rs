@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use edgethink_reason::{Choice, Event, Input, Think};
+use edgethink_reason::{Choice, Event, Input, Think, TokenLogprob};
 
 use crate::app::App;
 use crate::ask::{Ask, Named, Prepared, Thinking};
@@ -15,7 +15,7 @@ use crate::chat::convert::finish_word;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::Body;
 use crate::sse::{self, Chunks, Frame};
-use crate::wire::{Asked, Usage};
+use crate::wire::{Asked, LlamaTimings, Usage};
 use crate::worker::handle::Outcome;
 use types::{CompletionChoice, CompletionLogprobs, CompletionRequest, CompletionResponse};
 
@@ -46,10 +46,6 @@ pub(crate) async fn create(
     }
     let options = request.stream_options.as_ref();
     let include_usage = options.and_then(|it| it.include_usage).unwrap_or(false);
-    if streams && request.logprobs.is_some() {
-        let message = "log-probabilities of a raw text are not streamed; turn stream off";
-        return Err(ApiError::unsupported("logprobs", message));
-    }
     let ask = request.into_ask()?;
     let Prepared {
         query,
@@ -63,12 +59,14 @@ pub(crate) async fn create(
         app,
         asked,
         include_usage,
+        logprobs: BTreeMap::new(),
     };
     if streams {
         return Ok(sse::respond(ticket, stream));
     }
     let outcome = ticket.outcome().await?;
-    let choices = outcome.answer.choices.iter().map(choice).collect();
+    let choices = outcome.answer.choices.iter();
+    let choices = choices.map(|it| choice(&stream.app, it)).collect();
     Ok(Json(stream.whole(choices, &outcome)).into_response())
 }
 
@@ -108,42 +106,55 @@ impl CompletionRequest {
             frequency_penalty: self.frequency_penalty,
             repetition_penalty: self.repetition_penalty,
             logit_bias: self.logit_bias.unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
             top_logprobs: Named::of("logprobs", self.logprobs),
             ..Ask::new(self.model, Input::Raw(prompt))
         })
     }
 }
 
-fn choice(choice: &Choice) -> CompletionChoice {
+fn choice(app: &App, choice: &Choice) -> CompletionChoice {
+    let logprobs = choice.logprobs.as_ref().map(|all| {
+        let mut state = LogprobState::default();
+        for one in all {
+            state.push(app, one);
+        }
+        state.waiting
+    });
     CompletionChoice {
         index: choice.index,
         text: choice.text.clone(),
-        logprobs: logprobs(choice),
+        logprobs,
         finish_reason: Some(finish_word(choice.finish_reason, false)),
     }
 }
 
-fn logprobs(choice: &Choice) -> Option<CompletionLogprobs> {
-    let all = choice.logprobs.as_ref()?;
-    let mut offset = 0;
-    let offsets = all.iter().map(|one| {
-        let at = offset;
-        offset += one.text.len();
-        at
-    });
-    Some(CompletionLogprobs {
-        text_offset: offsets.collect(),
-        tokens: all.iter().map(|one| one.text.clone()).collect(),
-        token_logprobs: all.iter().map(|one| one.logp).collect(),
-        top_logprobs: all
-            .iter()
-            .map(|one| {
-                let top = one.top.iter();
-                top.map(|(_, text, logp)| (text.clone(), *logp))
-                    .collect::<BTreeMap<_, _>>()
-            })
-            .collect(),
-    })
+/// Log-probabilities of a choice that are not sent yet, and where its next token begins.
+#[derive(Debug, Default)]
+struct LogprobState {
+    waiting: CompletionLogprobs,
+    offset: usize,
+}
+
+impl LogprobState {
+    /// Appends a token; one that ends the text is no part of it.
+    fn push(&mut self, app: &App, one: &TokenLogprob) {
+        if app.ends_turn(one.token) {
+            return;
+        }
+        let top = one.top.iter();
+        let top = top.map(|(_, text, logp)| (text.clone(), *logp)).collect();
+        self.waiting.tokens.push(one.text.clone());
+        self.waiting.token_logprobs.push(one.logp);
+        self.waiting.top_logprobs.push(top);
+        self.waiting.text_offset.push(self.offset);
+        self.offset += one.text.chars().count();
+    }
+
+    /// What waits, unless that is nothing.
+    fn take(&mut self) -> Option<CompletionLogprobs> {
+        (!self.waiting.tokens.is_empty()).then(|| std::mem::take(&mut self.waiting))
+    }
 }
 
 /// One reply, streamed or whole.
@@ -154,6 +165,8 @@ struct CompletionStream {
     created: u64,
     asked: Asked,
     include_usage: bool,
+    /// Of each choice, what waits for its next text.
+    logprobs: BTreeMap<usize, LogprobState>,
 }
 
 impl CompletionStream {
@@ -165,6 +178,7 @@ impl CompletionStream {
             model: self.asked.model.clone(),
             choices,
             usage: None,
+            timings: None,
             edgethink: None,
         }
     }
@@ -173,6 +187,7 @@ impl CompletionStream {
     fn whole(&self, choices: Vec<CompletionChoice>, outcome: &Outcome) -> CompletionResponse {
         CompletionResponse {
             usage: Some(Usage::from(&outcome.answer.usage)),
+            timings: Some(LlamaTimings::from(&outcome.answer)),
             edgethink: Some(self.app.summary(outcome, &self.asked)),
             ..self.piece(choices)
         }
@@ -182,18 +197,25 @@ impl CompletionStream {
 impl Chunks for CompletionStream {
     fn event(&mut self, event: Event, out: &mut Vec<Frame>) {
         let (index, text, finish_reason) = match event {
+            Event::Logprob { stream, logprob } => {
+                let state = self.logprobs.entry(stream).or_default();
+                state.push(&self.app, &logprob);
+                return;
+            }
             Event::Content { stream, text } => (stream, text, None),
             Event::StreamFinished { stream, reason } => {
                 (stream, String::new(), Some(finish_word(reason, false)))
             }
             _ => return,
         };
-        out.push(Frame::data(&self.piece(vec![CompletionChoice {
+        let state = self.logprobs.get_mut(&index);
+        let choice = CompletionChoice {
             index,
             text,
-            logprobs: None,
+            logprobs: state.and_then(LogprobState::take),
             finish_reason,
-        }])));
+        };
+        out.push(Frame::data(&self.piece(vec![choice])));
     }
 
     fn done(&mut self, outcome: &Outcome, out: &mut Vec<Frame>) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::chat::types::{Stop, StreamOptions};
-use crate::wire::{Summary, Usage};
+use crate::wire::{LlamaTimings, Summary, Usage};
 
 /// A request. Fields that are not listed are refused by name.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -40,6 +40,8 @@ pub(crate) struct CompletionRequest {
     pub(crate) frequency_penalty: Option<f64>,
     pub(crate) repetition_penalty: Option<f64>,
     pub(crate) logit_bias: Option<BTreeMap<String, f64>>,
+    /// Goes on to `max_tokens` whatever the model says, as in vLLM and llama.cpp: for measurements.
+    pub(crate) ignore_eos: Option<bool>,
     /// Log-probabilities with so many alternatives.
     #[schema(minimum = 0, maximum = 20)]
     pub(crate) logprobs: Option<i64>,
@@ -59,6 +61,8 @@ pub(crate) struct CompletionResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) usage: Option<Usage>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timings: Option<LlamaTimings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) edgethink: Option<Summary>,
 }
 
@@ -72,11 +76,11 @@ pub(crate) struct CompletionChoice {
 }
 
 /// Log-probabilities in nats, one entry per token.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct CompletionLogprobs {
     pub(crate) tokens: Vec<String>,
     pub(crate) token_logprobs: Vec<f32>,
     pub(crate) top_logprobs: Vec<BTreeMap<String, f32>>,
-    /// Where each token begins in the text, bytes.
+    /// Where each token begins in the text, characters.
     pub(crate) text_offset: Vec<usize>,
 }

@@ -29,6 +29,8 @@ pub(crate) struct LoadRequest {
     pub(crate) lora_name: String,
     /// A PEFT directory or a GGUF file below the server's root.
     pub(crate) lora_path: String,
+    /// Takes the place of an adapter that has the name already; what runs goes on with the old one.
+    pub(crate) load_inplace: Option<bool>,
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -96,11 +98,14 @@ pub(crate) async fn load(
             "a name has 1 to 128 printed characters",
         ));
     }
-    if app.resolve(Some(&name)).is_ok() {
+    let replace = request.load_inplace.unwrap_or(false);
+    let known = app.adapters().into_iter().find(|it| it.name == name);
+    let mine = known.as_ref().is_some_and(|it| !it.own);
+    if app.resolve(Some(&name)).is_ok() && !(replace && mine) {
         let message = format!("{name:?} is a model already; unload it, or take another name");
         return Err(conflict(message));
     }
-    if app.adapters().len() >= MOST {
+    if known.is_none() && app.adapters().len() >= MOST {
         return Err(conflict(format!("{MOST} adapters are loaded already")));
     }
     let path = below(root, &request.lora_path)?;
@@ -124,17 +129,21 @@ pub(crate) async fn load(
         name: name.clone(),
         adapter: Box::new(adapter),
         format,
+        replace,
         reply,
     };
     app.worker.ask(command).await?;
-    app.with_adapters(|adapters| adapters.push(entry));
+    app.with_adapters(|adapters| {
+        adapters.retain(|adapter| adapter.name != entry.name);
+        adapters.push(entry);
+    });
     Ok(Json(AdapterDone {
         name,
         status: "loaded",
     }))
 }
 
-/// Forgets an adapter that was loaded at run time; an error while a request uses it.
+/// Forgets an adapter that was loaded at run time. Requests that run with it are answered; those that wait for room are refused.
 #[utoipa::path(
     post,
     path = "/v1/unload_lora_adapter",
@@ -145,7 +154,7 @@ pub(crate) async fn load(
         (status = 400, description = "A field is wrong, and is named", body = ErrorBody),
         (status = 403, description = "The server has no adapter root", body = ErrorBody),
         (status = 404, description = "No such adapter", body = ErrorBody),
-        (status = 409, description = "A request uses it, or it came with the model", body = ErrorBody),
+        (status = 409, description = "It came with the model", body = ErrorBody),
     )
 )]
 pub(crate) async fn unload(

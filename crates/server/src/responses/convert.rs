@@ -1,16 +1,16 @@
 //! From a request of the responses API to an [`Ask`], and from an answer to a reply.
 
 use edgethink_reason::{Choice, FinishReason, Input, Think};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::types::{
-    FunctionChoice, FunctionTool, Incomplete, InputItem, InputItems, OutputItem, OutputPart,
-    ResponseError, ResponseObject, ResponsesRequest, ResponsesUsage, SummaryPart,
+    Echo, FunctionChoice, FunctionTool, Include, Incomplete, InputItem, InputItems, OutputItem,
+    OutputPart, ResponseError, ResponseObject, ResponsesRequest, ResponsesUsage, SummaryPart,
 };
 use crate::app::App;
 use crate::ask::{Ask, Named, Thinking};
-use crate::chat::convert::{Must, conversation, form, grammar, offered};
-use crate::chat::types::{ChatMessage, Function, Role, Tool, ToolCall, ToolMode};
+use crate::chat::convert::{Must, conversation, form, grammar, logprobs, offered};
+use crate::chat::types::{ChatMessage, Function, Role, TokenLogprob, Tool, ToolCall, ToolMode};
 use crate::error::ApiError;
 use crate::tools::{self, Call};
 use crate::wire::Asked;
@@ -44,6 +44,9 @@ impl ResponsesRequest {
             let message = "this API has one answer, so nothing can be voted on";
             return Err(ApiError::unsupported("edgethink.vote", message));
         }
+        let asks = self.include.as_ref();
+        let asks = asks.is_some_and(|list| list.contains(&Include::Logprobs));
+        let top_logprobs = self.top_logprobs.or(asks.then_some(0));
         Ok(Ask {
             template,
             thinking: Thinking {
@@ -54,6 +57,7 @@ impl ResponsesRequest {
             max_tokens: Named::of("max_output_tokens", self.max_output_tokens),
             temperature: self.temperature,
             top_p: self.top_p,
+            top_logprobs: Named::of("top_logprobs", top_logprobs),
             grammar,
             extension: self.edgethink,
             ..Ask::new(self.model, Input::Messages(messages))
@@ -121,6 +125,7 @@ pub(crate) struct Head {
     pub(crate) id: String,
     pub(crate) created: u64,
     pub(crate) asked: Asked,
+    pub(crate) echo: Echo,
 }
 
 impl Head {
@@ -136,11 +141,10 @@ impl Head {
             usage: None,
             error: None,
             incomplete_details: None,
-            instructions: None,
+            echo: self.echo.clone(),
             parallel_tool_calls: true,
-            tool_choice: "auto",
-            tools: Vec::new(),
-            metadata: Map::new(),
+            truncation: "disabled",
+            store: false,
             edgethink: None,
         }
     }
@@ -194,20 +198,21 @@ pub(crate) fn reasoning_item(id: String, text: String) -> OutputItem {
 }
 
 /// A text as an item.
-pub(crate) fn message_item(id: String, text: String) -> OutputItem {
+pub(crate) fn message_item(id: String, text: String, logprobs: Vec<TokenLogprob>) -> OutputItem {
     OutputItem::Message {
         id,
         role: "assistant",
         status: "completed",
-        content: vec![text_part(text)],
+        content: vec![text_part(text, logprobs)],
     }
 }
 
 /// A text as a part.
-pub(crate) fn text_part(text: String) -> OutputPart {
+pub(crate) fn text_part(text: String, logprobs: Vec<TokenLogprob>) -> OutputPart {
     OutputPart::OutputText {
         text,
         annotations: Vec::new(),
+        logprobs,
     }
 }
 
@@ -223,14 +228,15 @@ pub(crate) fn call_item(id: String, call_id: String, call: Call) -> OutputItem {
 }
 
 /// The items of an answer.
-pub(crate) fn output(choice: &Choice, has_tools: bool) -> Vec<OutputItem> {
+pub(crate) fn output(app: &App, choice: &Choice, has_tools: bool) -> Vec<OutputItem> {
     let mut items = Vec::new();
     if !choice.reasoning.is_empty() {
         items.push(reasoning_item(id("rs"), choice.reasoning.clone()));
     }
     let (text, calls) = tools::split(&choice.text, has_tools);
     if !text.is_empty() || calls.is_empty() {
-        items.push(message_item(id("msg"), text));
+        let logprobs = logprobs(app, choice).map_or_else(Vec::new, |all| all.content);
+        items.push(message_item(id("msg"), text, logprobs));
     }
     let calls = calls.into_iter();
     items.extend(calls.map(|call| call_item(id("fc"), id("call"), call)));

@@ -15,7 +15,7 @@ use crate::extract::Body;
 use crate::sse;
 use convert::Head;
 use stream::ResponseStream;
-use types::{ResponseObject, ResponsesRequest};
+use types::{Echo, ResponseObject, ResponsesRequest};
 
 /// Answers a conversation; with `stream`, as named server-sent events.
 #[utoipa::path(
@@ -36,6 +36,7 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let streams = request.stream.unwrap_or(false);
     let has_tools = request.has_tools();
+    let echo = Echo::from(&request);
     let ask = request.into_ask(&app).map_err(in_its_words)?;
     let prepared = app.prepare(ask).await.map_err(in_its_words)?;
     let Prepared {
@@ -48,6 +49,7 @@ pub(crate) async fn create(
         id: format!("resp_{}", ticket.id),
         created: crate::now(),
         asked,
+        echo,
     };
     if streams {
         return Ok(sse::respond(
@@ -57,7 +59,8 @@ pub(crate) async fn create(
     }
     let outcome = ticket.outcome().await?;
     let choice = outcome.answer.choices.first();
-    let output = choice.map_or_else(Vec::new, |choice| convert::output(choice, has_tools));
+    let output = choice.map(|choice| convert::output(&app, choice, has_tools));
+    let output = output.unwrap_or_default();
     Ok(Json(head.ended(&app, &outcome, output)).into_response())
 }
 

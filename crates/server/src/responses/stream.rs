@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::convert::{Head, call_item, id, message_item, reasoning_item, text_part, value};
 use super::types::OutputItem;
 use crate::app::App;
+use crate::chat::types::{Logprobs, TokenLogprob};
 use crate::error::ApiError;
 use crate::sse::{Chunks, Frame};
 use crate::tools::{Piece, ToolSplitter};
@@ -23,6 +24,8 @@ pub(crate) struct ResponseStream {
     begun: bool,
     open: Option<Open>,
     items: Vec<OutputItem>,
+    /// Log-probabilities that wait for the next text.
+    logprobs: Logprobs,
 }
 
 /// The item that is being filled.
@@ -31,6 +34,7 @@ struct Open {
     id: String,
     thought: bool,
     text: String,
+    logprobs: Vec<TokenLogprob>,
 }
 
 impl ResponseStream {
@@ -43,6 +47,7 @@ impl ResponseStream {
             begun: false,
             open: None,
             items: Vec::new(),
+            logprobs: Logprobs::default(),
         }
     }
 
@@ -89,7 +94,7 @@ impl ResponseStream {
         {
             self.close(out);
         }
-        let open = match self.open.take() {
+        let mut open = match self.open.take() {
             Some(open) => open,
             None => self.open(thought, out),
         };
@@ -99,10 +104,10 @@ impl ResponseStream {
                 json!({"summary_index": 0}),
             )
         } else {
-            (
-                "response.output_text.delta",
-                json!({"content_index": 0, "logprobs": []}),
-            )
+            let fresh = std::mem::take(&mut self.logprobs.content);
+            let body = json!({"content_index": 0, "logprobs": fresh});
+            open.logprobs.extend(fresh);
+            ("response.output_text.delta", body)
         };
         merge(&mut body, self.place(&open.id));
         body["delta"] = text.into();
@@ -123,7 +128,7 @@ impl ResponseStream {
                 json!({"summary_index": 0, "part": part}),
             )
         } else {
-            let part = value(&text_part(String::new()));
+            let part = value(&text_part(String::new(), Vec::new()));
             (
                 json!({"type": "message", "id": id, "role": "assistant", "content": []}),
                 "response.content_part.added",
@@ -137,13 +142,23 @@ impl ResponseStream {
             id,
             thought,
             text: String::new(),
+            logprobs: Vec::new(),
         }
     }
 
     fn close(&mut self, out: &mut Vec<Frame>) {
-        let Some(Open { id, thought, text }) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return;
         };
+        let Open {
+            id,
+            thought,
+            text,
+            mut logprobs,
+        } = open;
+        if !thought {
+            logprobs.append(&mut self.logprobs.content);
+        }
         let place = self.place(&id);
         let ends = if thought {
             let part = json!({"type": "summary_text", "text": text});
@@ -158,11 +173,11 @@ impl ResponseStream {
                 ),
             ]
         } else {
-            let part = value(&text_part(text.clone()));
+            let part = value(&text_part(text.clone(), logprobs.clone()));
             [
                 (
                     "response.output_text.done",
-                    json!({"content_index": 0, "text": text, "logprobs": []}),
+                    json!({"content_index": 0, "text": text, "logprobs": logprobs}),
                 ),
                 (
                     "response.content_part.done",
@@ -177,7 +192,7 @@ impl ResponseStream {
         let item = if thought {
             reasoning_item(id, text)
         } else {
-            message_item(id, text)
+            message_item(id, text, logprobs)
         };
         self.done_item(item, out);
     }
@@ -217,6 +232,7 @@ impl Chunks for ResponseStream {
     fn event(&mut self, event: Event, out: &mut Vec<Frame>) {
         self.begin(out);
         match event {
+            Event::Logprob { stream: 0, logprob } => self.logprobs.push(&self.app, &logprob),
             Event::Reasoning { stream: 0, text } => self.text(true, &text, out),
             Event::Content { stream: 0, text } => {
                 let pieces = self.tools.push(&text);

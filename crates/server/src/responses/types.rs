@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::chat::types::{Content, EffortWord, FormatKind, Role, ToolKind, ToolMode};
+use crate::chat::types::{Content, EffortWord, FormatKind, Role, TokenLogprob, ToolKind, ToolMode};
 use crate::extension::Extension;
 use crate::wire::Summary;
 
@@ -34,8 +34,7 @@ pub(crate) struct ResponsesRequest {
     /// Accepted; nothing is stored.
     #[expect(dead_code, reason = "accepted and not used")]
     pub(crate) store: Option<bool>,
-    /// Accepted and not used.
-    #[expect(dead_code, reason = "accepted and not used")]
+    /// Comes back with the reply.
     #[schema(value_type = Option<Object>)]
     pub(crate) metadata: Option<Map<String, Value>>,
     /// Accepted and not used.
@@ -44,9 +43,11 @@ pub(crate) struct ResponsesRequest {
     /// Accepted; several calls may always come.
     #[expect(dead_code, reason = "accepted and not used")]
     pub(crate) parallel_tool_calls: Option<bool>,
-    /// Accepted; the thought is always sent.
-    #[expect(dead_code, reason = "accepted and not used")]
-    pub(crate) include: Option<Vec<String>>,
+    /// What else is sent.
+    pub(crate) include: Option<Vec<Include>>,
+    /// Log-probabilities with so many alternatives.
+    #[schema(minimum = 0, maximum = 20)]
+    pub(crate) top_logprobs: Option<i64>,
     /// Accepted and not used.
     #[expect(dead_code, reason = "accepted and not used")]
     pub(crate) prompt_cache_key: Option<String>,
@@ -56,6 +57,16 @@ pub(crate) struct ResponsesRequest {
     /// Accepted: `disabled` is what happens, a prompt that does not fit is refused.
     #[expect(dead_code, reason = "accepted and not used")]
     pub(crate) truncation: Option<Truncation>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+pub(crate) enum Include {
+    /// Log-probabilities of the answer's tokens.
+    #[serde(rename = "message.output_text.logprobs")]
+    Logprobs,
+    /// Accepted; the thought is always sent, and as it is.
+    #[serde(rename = "reasoning.encrypted_content")]
+    Thought,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
@@ -162,12 +173,11 @@ pub(crate) enum ReasoningKind {
     Reasoning,
 }
 
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ReasoningParam {
     pub(crate) effort: Option<EffortWord>,
     /// Accepted; the thought itself is sent.
-    #[expect(dead_code, reason = "accepted and not used")]
     pub(crate) summary: Option<String>,
 }
 
@@ -208,7 +218,7 @@ pub(crate) struct FunctionTool {
 }
 
 /// `auto`, `none`, `required`, or one function.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(
     untagged,
     expecting = "expected \"auto\", \"none\", \"required\" or a function"
@@ -218,11 +228,10 @@ pub(crate) enum FunctionChoice {
     One(NamedFunction),
 }
 
-#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NamedFunction {
     #[serde(rename = "type")]
-    #[expect(dead_code, reason = "its only value means this")]
     pub(crate) kind: ToolKind,
     pub(crate) name: String,
 }
@@ -240,15 +249,43 @@ pub(crate) struct ResponseObject {
     pub(crate) usage: Option<ResponsesUsage>,
     pub(crate) error: Option<ResponseError>,
     pub(crate) incomplete_details: Option<Incomplete>,
-    /// Clients expect these; nothing is behind them.
-    pub(crate) instructions: Option<String>,
+    #[serde(flatten)]
+    pub(crate) echo: Echo,
     pub(crate) parallel_tool_calls: bool,
-    pub(crate) tool_choice: &'static str,
-    pub(crate) tools: Vec<FunctionTool>,
-    pub(crate) metadata: Map<String, Value>,
+    pub(crate) truncation: &'static str,
+    pub(crate) store: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Summary>)]
     pub(crate) edgethink: Option<Value>,
+}
+
+/// What a reply repeats of its request.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Echo {
+    pub(crate) instructions: Option<String>,
+    pub(crate) max_output_tokens: Option<i64>,
+    pub(crate) temperature: Option<f64>,
+    pub(crate) top_p: Option<f64>,
+    pub(crate) reasoning: ReasoningParam,
+    pub(crate) tool_choice: FunctionChoice,
+    pub(crate) tools: Vec<FunctionTool>,
+    pub(crate) metadata: Map<String, Value>,
+}
+
+impl From<&ResponsesRequest> for Echo {
+    fn from(request: &ResponsesRequest) -> Self {
+        let choice = request.tool_choice.clone();
+        Self {
+            instructions: request.instructions.clone(),
+            max_output_tokens: request.max_output_tokens,
+            temperature: request.temperature,
+            top_p: request.top_p,
+            reasoning: request.reasoning.clone().unwrap_or_default(),
+            tool_choice: choice.unwrap_or(FunctionChoice::Mode(ToolMode::Auto)),
+            tools: request.tools.clone().unwrap_or_default(),
+            metadata: request.metadata.clone().unwrap_or_default(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -298,6 +335,8 @@ pub(crate) enum OutputPart {
     OutputText {
         text: String,
         annotations: Vec<String>,
+        /// Empty unless they were asked for.
+        logprobs: Vec<TokenLogprob>,
     },
 }
 

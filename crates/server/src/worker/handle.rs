@@ -54,11 +54,12 @@ pub(crate) enum Command {
         stream: Option<usize>,
         reply: oneshot::Sender<Result<usize, ReasonError>>,
     },
-    /// Loads an adapter under a name.
+    /// Loads an adapter under a name, or puts it in the place of the one that has it.
     Load {
         name: String,
         adapter: Box<Adapter>,
         format: ThoughtFormat,
+        replace: bool,
         reply: oneshot::Sender<Result<(), ReasonError>>,
     },
     /// Forgets a named adapter.

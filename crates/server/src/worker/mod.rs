@@ -131,9 +131,15 @@ impl Worker {
                 name,
                 adapter,
                 format,
+                replace,
                 reply,
             } => {
-                let _ = reply.send(self.reasoner.load_adapter(&name, *adapter, format));
+                let done = if replace {
+                    self.reasoner.replace_adapter(&name, *adapter, format)
+                } else {
+                    self.reasoner.load_adapter(&name, *adapter, format)
+                };
+                let _ = reply.send(done);
             }
             Command::Unload { name, reply } => {
                 let _ = reply.send(self.reasoner.unload_adapter(&name));

@@ -99,9 +99,11 @@ async fn chunks_add_up_to_the_whole_reply() {
         assert_eq!(joined(&chunks), whole(&reply), "{more}");
         let last = chunks.last().expect("a chunk");
         if more["logprobs"] == true {
-            let said = |value: &Value| value["choices"][0]["logprobs"]["content"].clone();
-            let end = chunks.iter().find(|chunk| said(chunk).is_array());
-            assert_eq!(said(end.expect("log-probabilities")), said(&reply));
+            let at = "/choices/0/logprobs/content";
+            assert_eq!(
+                Value::from(listed(&chunks, at)),
+                reply.pointer(at).cloned().expect("a list")
+            );
         } else if more["reasoning_effort"] != "none" {
             assert_eq!(last["choices"], json!([]));
             let counts = |value: &Value| value["usage"]["completion_tokens"].clone();
@@ -220,6 +222,45 @@ async fn budgets_have_many_names_and_one_meaning() {
     assert_eq!(effort["edgethink"]["budget"]["hard"], 128);
     let auto = reply(json!({"reasoning_effort": "auto"})).await;
     assert!(auto["edgethink"]["decision"].is_object());
+    for (word, meant) in [("off", "none"), ("max", "xhigh"), ("ultra", "xhigh")] {
+        let said = reply(json!({"reasoning_effort": word})).await;
+        let known = reply(json!({"reasoning_effort": meant})).await;
+        assert_eq!(whole(&said), whole(&known), "{word}");
+    }
+    let on = reply(json!({"chat_template_kwargs": {"thinking": true}})).await;
+    assert_eq!(on["edgethink"]["adapter"]["use"], "masked");
+}
+
+#[tokio::test]
+async fn an_answer_can_run_to_its_limit_and_is_timed() {
+    let router = shared();
+    let more = json!({"ignore_eos": true, "max_tokens": 70, "n": 2, "reasoning_effort": "none"});
+    let request = with(ask("What are you?"), more);
+    let reply = ok(&router, CHAT, &request).await;
+    let options = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let chunks = chunks(&router, CHAT, &with(request, options)).await;
+    for reply in [&reply, chunks.last().expect("a chunk")] {
+        let (usage, timings) = (&reply["usage"], &reply["timings"]);
+        assert_eq!(usage["completion_tokens"], 140);
+        assert_eq!(timings["predicted_n"], 140);
+        let number = |name: &str| timings[name].as_f64().expect("a number");
+        let prompt = usage["prompt_tokens"].as_f64().expect("a number");
+        assert_eq!(number("cache_n") + number("prompt_n"), prompt);
+        for name in [
+            "prompt_ms",
+            "prompt_per_second",
+            "predicted_ms",
+            "predicted_per_second",
+        ] {
+            assert!(number(name) > 0.0, "{name}");
+        }
+    }
+    let choices = reply["choices"].as_array().expect("choices");
+    assert!(
+        choices
+            .iter()
+            .all(|choice| choice["finish_reason"] == "length")
+    );
 }
 
 #[tokio::test]
@@ -370,6 +411,80 @@ async fn the_same_request_gets_the_same_answer_in_company() {
         let together = task.await.expect("an answer");
         assert_eq!(together, alone[at], "{}", requests[at]);
     }
+}
+
+/// The entries of the lists at `pointer`, over all chunks.
+fn listed(chunks: &[Value], pointer: &str) -> Vec<Value> {
+    let lists = chunks.iter().filter_map(|chunk| chunk.pointer(pointer));
+    lists
+        .filter_map(Value::as_array)
+        .flatten()
+        .cloned()
+        .collect()
+}
+
+#[tokio::test]
+async fn log_probabilities_come_with_the_text_of_their_tokens() {
+    let router = shared();
+    let request = with(
+        ask(HARD),
+        json!({"logprobs": true, "top_logprobs": 2, "edgethink": {"think": "on"}}),
+    );
+    let reply = ok(&router, CHAT, &request).await;
+    let streamed = with(request, json!({"stream": true}));
+    let chunks = chunks(&router, CHAT, &streamed).await;
+    for (list, text) in [
+        ("reasoning_content", "reasoning_content"),
+        ("content", "content"),
+    ] {
+        let at = format!("/choices/0/logprobs/{list}");
+        let whole = reply.pointer(&at).cloned().expect("a list");
+        assert_eq!(Value::from(listed(&chunks, &at)), whole, "{list}");
+        // Each text comes with at least the token that ended it, and no token runs ahead of the text.
+        let (mut tokens, mut texts) = (String::new(), String::new());
+        for chunk in &chunks {
+            let delta = chunk.pointer(&format!("/choices/0/delta/{text}"));
+            let delta = delta.and_then(Value::as_str).unwrap_or_default();
+            let entries = chunk.pointer(&at).and_then(Value::as_array);
+            for one in entries.into_iter().flatten() {
+                tokens.push_str(one["token"].as_str().expect("a text"));
+            }
+            texts.push_str(delta);
+            if !delta.is_empty() {
+                assert!(
+                    tokens.contains(texts.trim()),
+                    "{texts:?} is not in {tokens:?}"
+                );
+            }
+        }
+        assert!(
+            tokens.contains(&texts) && !texts.is_empty(),
+            "{tokens:?} {texts:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_of_a_token_are_its_own() {
+    let router = shared();
+    let request = with(
+        ask("What are you?"),
+        json!({"logprobs": true, "reasoning_effort": "none", "max_tokens": 12}),
+    );
+    let reply = ok(&router, CHAT, &request).await;
+    let content = reply["choices"][0]["logprobs"]["content"]
+        .as_array()
+        .expect("a list");
+    let bytes = content
+        .iter()
+        .flat_map(|one| one["bytes"].as_array().expect("bytes"));
+    let bytes: Vec<u8> = bytes
+        .map(|byte| byte.as_u64().expect("a byte") as u8)
+        .collect();
+    let text = reply["choices"][0]["message"]["content"]
+        .as_str()
+        .expect("a text");
+    assert_eq!(String::from_utf8(bytes).expect("UTF-8"), text);
 }
 
 #[tokio::test]

@@ -364,6 +364,16 @@ fn others() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "/v1/responses",
+            json!({"input": "x", "include": ["code_interpreter_call.outputs"]}),
+            "include[0]",
+        ),
+        (
+            "/v1/responses",
+            json!({"input": "x", "top_logprobs": 21}),
+            "top_logprobs",
+        ),
+        (
+            "/v1/responses",
             json!({"input": "x", "truncation": "auto"}),
             "truncation",
         ),

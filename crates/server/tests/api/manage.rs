@@ -9,7 +9,7 @@ use edgethink_server::ApiKeys;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use crate::support::{Setup, ask, get, metric, ok, pocket, post, server, shared, with};
+use crate::support::{Setup, ask, get, metric, ok, pocket, post, server, shared, until, with};
 
 async fn json_of(router: &Router, path: &str) -> Value {
     let (status, text) = get(router, path).await;
@@ -320,6 +320,57 @@ async fn adapters_come_and_go_while_the_server_runs() {
         post(&router, chat, &by("long")).await.0,
         StatusCode::NOT_FOUND
     );
+}
+
+#[tokio::test]
+async fn adapters_change_while_requests_run_with_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["adapter", "sft"] {
+        copy(&pocket().join(name), &dir.path().join(name));
+    }
+    let server = server(Setup {
+        adapter_root: Some(dir.path().to_owned()),
+        ..Setup::default()
+    });
+    let router = server.router().expect("routes");
+    let (chat, loads) = ("/v1/chat/completions", "/v1/load_lora_adapter");
+    let load = |path: &str| json!({"lora_name": "mine", "lora_path": path, "load_inplace": true});
+    let long = json!({"model": "mine", "n": 8, "seed": 1, "temperature": 1.0, "ignore_eos": true, "max_tokens": 400});
+    let long = with(ask("How many are 3 and 4?"), long);
+    ok(&router, loads, &load("sft")).await;
+    let alone = ok(&router, chat, &long).await;
+    until(&router, "edgethink_requests_running", 0.0).await;
+    let task = tokio::spawn({
+        let (router, long) = (router.clone(), long.clone());
+        async move { ok(&router, "/v1/chat/completions", &long).await }
+    });
+    until(&router, "edgethink_requests_running", 1.0).await;
+    ok(&router, loads, &load("adapter")).await;
+    let other = with(long.clone(), json!({"max_tokens": 20}));
+    let other = ok(&router, chat, &other).await;
+    ok(
+        &router,
+        "/v1/unload_lora_adapter",
+        &json!({"lora_name": "mine"}),
+    )
+    .await;
+    let (status, error) = post(&router, chat, &long).await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{error}");
+    let reply = task.await.expect("a reply");
+    assert_eq!(
+        reply["choices"], alone["choices"],
+        "it ends with what it began with"
+    );
+    let own = with(long, json!({"max_tokens": 20, "model": "adapter"}));
+    assert_eq!(other["choices"], ok(&router, chat, &own).await["choices"]);
+    // The one that came with the model stays.
+    let (status, _) = post(
+        &router,
+        loads,
+        &with(load("sft"), json!({"lora_name": "adapter"})),
+    )
+    .await;
+    assert_eq!(status, StatusCode::CONFLICT);
 }
 
 #[tokio::test]

@@ -53,14 +53,84 @@ async fn a_raw_text_goes_on() {
             json!({"prompt_tokens_details": last["usage"]["prompt_tokens_details"]})
         )
     );
-    let logprobs = with(request, json!({"logprobs": 2}));
-    let reply = ok(&router, "/v1/completions", &logprobs).await;
-    let logprobs = &reply["choices"][0]["logprobs"];
-    let tokens = logprobs["tokens"].as_array().expect("tokens");
+}
+
+#[tokio::test]
+async fn a_response_repeats_its_request_and_has_log_probabilities() {
+    let router = shared();
+    let request = json!({"input": "What are you?", "instructions": "Be brief.", "metadata": {"a": "b"},
+        "reasoning": {"effort": "off"}, "max_output_tokens": 30, "temperature": 0.0,
+        "include": ["message.output_text.logprobs"], "top_logprobs": 2});
+    let reply = ok(&router, "/v1/responses", &request).await;
+    for key in [
+        "instructions",
+        "metadata",
+        "max_output_tokens",
+        "temperature",
+    ] {
+        assert_eq!(reply[key], request[key], "{key}");
+    }
+    assert_eq!(reply["reasoning"]["effort"], "none");
+    assert_eq!(reply["tool_choice"], "auto");
+    let part = &reply["output"][0]["content"][0];
+    let logprobs = part["logprobs"].as_array().expect("a list");
+    let text: String = logprobs
+        .iter()
+        .filter_map(|one| one["token"].as_str())
+        .collect();
+    assert_eq!(part["text"], text);
     assert_eq!(
-        logprobs["text_offset"].as_array().map(Vec::len),
-        Some(tokens.len())
+        logprobs[0]["top_logprobs"].as_array().map(Vec::len),
+        Some(2)
     );
+    let streamed = with(request.clone(), json!({"stream": true}));
+    let events = events(&router, "/v1/responses", &streamed).await;
+    let (mut deltas, mut done) = (Vec::new(), Value::Null);
+    for (name, data) in &events {
+        let data: Value = serde_json::from_str(data).expect("JSON");
+        match name.as_str() {
+            "response.output_text.delta" => {
+                deltas.extend(data["logprobs"].as_array().expect("a list").clone());
+            }
+            "response.completed" => done = data["response"].clone(),
+            _ => {}
+        }
+    }
+    let whole = &done["output"][0]["content"][0]["logprobs"];
+    assert_eq!(
+        (&Value::from(deltas), whole),
+        (&part["logprobs"], &part["logprobs"])
+    );
+    assert_eq!(done["metadata"], request["metadata"]);
+}
+
+#[tokio::test]
+async fn log_probabilities_of_a_raw_text_are_streamed_with_it() {
+    let router = shared();
+    let request = json!({"prompt": "Ida has 18", "max_tokens": 24, "n": 2, "temperature": 0.7, "seed": 3, "logprobs": 2});
+    let reply = ok(&router, "/v1/completions", &request).await;
+    let streamed = with(request, json!({"stream": true}));
+    let chunks = chunks(&router, "/v1/completions", &streamed).await;
+    for index in 0..2 {
+        let whole = &reply["choices"][index]["logprobs"];
+        for list in ["tokens", "token_logprobs", "top_logprobs", "text_offset"] {
+            let of = |chunk: &&Value| chunk["choices"][0]["index"] == index;
+            let pieces = chunks.iter().filter(of);
+            let pieces =
+                pieces.filter_map(|chunk| chunk["choices"][0]["logprobs"][list].as_array());
+            let pieces: Vec<Value> = pieces.flatten().cloned().collect();
+            assert_eq!(Value::from(pieces), whole[list], "{list}");
+        }
+        let tokens = whole["tokens"].as_array().expect("tokens");
+        let text: String = tokens.iter().filter_map(Value::as_str).collect();
+        assert_eq!(reply["choices"][index]["text"], text);
+        let begun = |at: usize| {
+            let before = tokens[..at].iter().filter_map(Value::as_str);
+            before.map(|token| token.chars().count()).sum::<usize>()
+        };
+        let offsets: Vec<usize> = (0..tokens.len()).map(begun).collect();
+        assert_eq!(whole["text_offset"], json!(offsets));
+    }
 }
 
 #[tokio::test]

@@ -124,9 +124,9 @@ def random_blocks(rng, kind, rows, cols, std):
     return blocks.reshape(rows, -1)
 
 
-def write_q4(path: str, s: Shape, seed: int):
+def write_q4(path: str, s: Shape, seed: int, tokenizer=None):
     """Writes a random model of Q4_0 blocks straight, without floats in between (16 s of processor time per GB). Types are those that llama.cpp's
-    quantizer chooses for Q4_0: the matrix of the logits is Q6_K, or Q8_0 where a row is no multiple of 256."""
+    quantizer chooses for Q4_0: the matrix of the logits is Q6_K, or Q8_0 where a row is no multiple of 256. `tokenizer` adds its keys to the writer."""
     kinds = gguf.GGMLQuantizationType
     rng = np.random.default_rng(seed)
     w = gguf.GGUFWriter(path, s.arch, use_temp_file=False)
@@ -143,7 +143,10 @@ def write_q4(path: str, s: Shape, seed: int):
     w.add_rope_freq_base(s.theta)
     w.add_layer_norm_rms_eps(s.eps)
     w.add_vocab_size(s.V)
-    w.add_tokenizer_model("none")
+    if tokenizer is None:
+        w.add_tokenizer_model("none")
+    else:
+        tokenizer(w)
     head = kinds.Q6_K if s.E % 256 == 0 else kinds.Q8_0
     matrices = [("token_embd.weight", s.V, s.E, head if s.tied else kinds.Q4_0, 0.5)]
     floats = {}

@@ -3,7 +3,7 @@
 Run:    benchmarks/llama_cpp/setup.sh VENV BIN          (once: llama-server, and what writes the model)
         cargo build --release -p edgethink
         VENV/bin/python benchmarks/server/throughput.py target/release/edgethink BIN/llama-server benchmarks/record/server.json
-Needs:  what setup.sh installs, and matplotlib==3.11.2 for the picture
+Needs:  llama-server and the gguf package, which setup.sh makes, and matplotlib==3.11.2 for the picture
 
 Random weights of the shape of Qwen2.5-0.5B in Q4_0, one file for both. Every client asks for 64 greedy tokens behind a prompt of 200,
 and again when it has them; `ignore_eos` makes both write the same number, which is checked before anything is timed. Prompts are new in
@@ -72,17 +72,12 @@ def tokenizer(size):
 
 def model():
     """The path of the model, written once."""
-    import llama
     import models
-    import numpy as np
 
     path = os.path.join(tempfile.gettempdir(), "random-qwen2-0.5b-q4_0-chat.gguf")
     if not os.path.exists(path):
-        with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as scratch:
-            f16, q4 = os.path.join(scratch, "f16.gguf"), os.path.join(scratch, "q4_0.gguf")
-            models.write(f16, models.QWEN2_05B, 0, tokenizer(models.QWEN2_05B.V), np.float16)
-            llama.quantize(f16, q4, "Q4_0")
-            os.replace(q4, path)
+        models.write_q4(path + ".part", models.QWEN2_05B, 0, tokenizer(models.QWEN2_05B.V))
+        os.replace(path + ".part", path)
     return path
 
 

@@ -40,7 +40,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let pipeline: Pipeline =
         toml::from_str(&text).with_context(|| format!("recipe {} is refused", path.display()))?;
-    let words = |step: &Step| Ok(step.run.split_whitespace().map(str::to_owned).collect());
     if args.list {
         for planned in plan(&pipeline.steps, &pipeline.state, words)? {
             let done = if planned.is_done() { "done" } else { "open" };
@@ -58,6 +57,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
     } else {
         ExitCode::from(interrupt::EXIT_CODE)
     })
+}
+
+/// The words of a step's command, as a shell has them.
+fn words(step: &Step) -> Result<Vec<String>> {
+    shlex::split(&step.run)
+        .with_context(|| format!("step {}: a quotation mark is open: {}", step.name, step.run))
 }
 
 /// Does what is not done. Returns false if Ctrl-C ended it.
@@ -171,7 +176,6 @@ mod tests {
         std::fs::write(&made, "").expect("written");
         let first = format!("train --config {}", recipe.display());
         let steps = |second: &str| vec![step("a", &first, &made), step("b", second, &made)];
-        let words = |step: &Step| Ok(step.run.split_whitespace().map(str::to_owned).collect());
         let done = |steps: &[Step]| -> Vec<bool> {
             let plan = plan(steps, dir.path(), words).expect("a plan");
             plan.iter().map(Planned::is_done).collect()
@@ -202,14 +206,11 @@ mod tests {
         let pipeline: Pipeline = toml::from_str(&text).expect("it is right");
         for step in pipeline.steps {
             use clap::Parser;
-            let words = std::iter::once("edgethink").chain(step.run.split_whitespace());
-            crate::args::Cli::try_parse_from(words)
+            let words = words(&step).expect("words");
+            let line = std::iter::once("edgethink").chain(words.iter().map(String::as_str));
+            crate::args::Cli::try_parse_from(line)
                 .unwrap_or_else(|error| panic!("{}: {error}", step.name));
-            for recipe in step
-                .run
-                .split_whitespace()
-                .filter(|word| word.ends_with(".toml"))
-            {
+            for recipe in words.iter().filter(|word| word.ends_with(".toml")) {
                 assert!(root.join(recipe).is_file(), "{}: {recipe}", step.name);
             }
         }

@@ -1,6 +1,6 @@
 //! Where the time of a step goes, part by part. Off unless asked for; then it costs two readings of the clock per part and layer.
 //!
-//! Time is given to the part that ended last: [`Profile::lap`] stands after each piece of a step, so nothing is counted twice and
+//! Time is given to the part that ended last: `Profile::lap` stands after each piece of a step, so nothing is counted twice and
 //! nothing is left out. Times are those of the calling thread, which takes part in all work and waits for the others at its end.
 
 use std::time::{Duration, Instant};

@@ -35,6 +35,9 @@ async function keep(page, settings) {
 /** Long thoughts: the pocket model needs a tenth of a second for its own. */
 const LONG = { think: "on", minThink: 600, n: 8, temperature: 1.5, earlyStop: "off" };
 
+const SIX_STEPS =
+  "Tom has 14 apples. Anna has 5 more than Tom. Ben has twice as many as Anna. Ida has 3 more than Ben. Leo has 4 fewer than Ida. Mia has twice as many as Leo. Olga has 5 more than Mia. How many apples does Olga have?";
+
 /** Eight streams that all run to their end. */
 const VOTED = { think: "on", temperature: 0.8, seed: 5, n: 8, earlyStop: "off" };
 
@@ -106,10 +109,11 @@ on("thinking off, and a budget that holds", {}, async (page) => {
   assert.equal(await turn.locator(".decision").isVisible(), false);
   assert.equal(await turn.locator(".thought").isVisible(), false);
   assert.equal(await page.getByRole("slider", { name: "Budget" }).isDisabled(), true);
-  await keep(page, { think: "on", minThink: 400 });
+  await keep(page, { think: "on" });
   await slide(page, "Budget", 0);
   assert.match(await page.getByRole("slider", { name: "Budget" }).getAttribute("aria-valuetext"), /^\d+ tokens$/);
-  await ask(page, HARD);
+  // Six steps do not fit in the smallest budget, 96 tokens.
+  await ask(page, SIX_STEPS);
   turn = await ended(page);
   assert.match(await turn.locator(".thought-end").innerText(), /ended by the budget/);
 });

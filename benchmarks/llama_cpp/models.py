@@ -51,10 +51,8 @@ def linears(s: Shape):
     ]
 
 
-def write(path: str, s: Shape, seed: int, tokenizer=None, dtype=np.float32):
-    """Writes a model with normally distributed weights; `tokenizer` adds its keys to the writer."""
-    rng = np.random.default_rng(seed)
-    w = gguf.GGUFWriter(path, s.arch)
+def describe(w, s: Shape, tokenizer=None):
+    """What a model file says of its shape; `tokenizer` adds its keys to the writer."""
     w.add_name(f"random {s.arch}")
     w.add_block_count(s.L)
     w.add_context_length(s.context)
@@ -74,6 +72,13 @@ def write(path: str, s: Shape, seed: int, tokenizer=None, dtype=np.float32):
         w.add_tokenizer_model("none")
     else:
         tokenizer(w)
+
+
+def write(path: str, s: Shape, seed: int, tokenizer=None, dtype=np.float32):
+    """Writes a model with normally distributed weights; `tokenizer` adds its keys to the writer."""
+    rng = np.random.default_rng(seed)
+    w = gguf.GGUFWriter(path, s.arch)
+    describe(w, s, tokenizer)
 
     def put(name, *shape, std, mean=0.0):
         x = rng.standard_normal(shape, dtype=np.float32)
@@ -130,23 +135,7 @@ def write_q4(path: str, s: Shape, seed: int, tokenizer=None):
     kinds = gguf.GGMLQuantizationType
     rng = np.random.default_rng(seed)
     w = gguf.GGUFWriter(path, s.arch, use_temp_file=False)
-    w.add_name(f"random {s.arch}")
-    w.add_block_count(s.L)
-    w.add_context_length(s.context)
-    w.add_embedding_length(s.E)
-    w.add_feed_forward_length(s.F)
-    w.add_head_count(s.H)
-    w.add_head_count_kv(s.K)
-    w.add_key_length(s.D)
-    w.add_value_length(s.D)
-    w.add_rope_dimension_count(s.D)
-    w.add_rope_freq_base(s.theta)
-    w.add_layer_norm_rms_eps(s.eps)
-    w.add_vocab_size(s.V)
-    if tokenizer is None:
-        w.add_tokenizer_model("none")
-    else:
-        tokenizer(w)
+    describe(w, s, tokenizer)
     head = kinds.Q6_K if s.E % 256 == 0 else kinds.Q8_0
     matrices = [("token_embd.weight", s.V, s.E, head if s.tied else kinds.Q4_0, 0.5)]
     floats = {}

@@ -441,11 +441,11 @@ pub(crate) enum TrainCommand {
     /// Train all weights, from scratch or on from a model
     #[command(after_help = "Example:
   edgethink train base --config recipes/pocket/base.toml")]
-    Base(RecipeArgs),
+    Base(GroupRecipeArgs),
     /// Train a LoRA adapter on prompts and completions
     #[command(after_help = "Example:
   edgethink train sft --config recipes/pocket/sft.toml --resume")]
-    Sft(RecipeArgs),
+    Sft(GroupRecipeArgs),
     /// Train the transforms and ranges of a quantized model, for `edgethink quantize --trained`
     #[command(after_help = "Example:
   edgethink train quantize --config recipes/pocket/quantize.toml
@@ -491,6 +491,46 @@ pub(crate) struct RecipeArgs {
     /// Go on from a checkpoint: the newest one, or the one named
     #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, default_missing_value = "auto")]
     pub(crate) resume: Option<String>,
+}
+
+/// A training that several processes can share.
+#[derive(Debug, Args)]
+pub(crate) struct GroupRecipeArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    #[command(flatten)]
+    pub(crate) group: GroupArgs,
+}
+
+/// This process among those that train together, as torchrun says it.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Several processes")]
+pub(crate) struct GroupArgs {
+    /// Which of the processes this is, from 0; process 0 writes and shows how it goes
+    #[arg(long, value_name = "N", env = "RANK", default_value_t = 0)]
+    pub(crate) rank: usize,
+    /// How many processes train together, each on its share of every step
+    #[arg(long, value_name = "N", env = "WORLD_SIZE", default_value_t = 1, value_parser = positive)]
+    pub(crate) world_size: usize,
+    /// Where process 0 listens; the connections are not encrypted
+    #[arg(
+        long,
+        value_name = "HOST",
+        env = "MASTER_ADDR",
+        default_value = "127.0.0.1"
+    )]
+    pub(crate) master_addr: String,
+    /// Its port
+    #[arg(
+        long,
+        value_name = "PORT",
+        env = "MASTER_PORT",
+        default_value_t = 29_500
+    )]
+    pub(crate) master_port: u16,
+    /// Seconds to wait for the others
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) join_timeout: u64,
 }
 
 /// A count of at least one.

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use edgethink_pocket::{DatasetSpec, write_dataset};
 use edgethink_train::{
-    BaseRecipe, Event, GrpoRecipe, Progress, QuantizeRecipe, SftRecipe, SwitcherRecipe, TrainError,
-    VerifierRecipe,
+    BaseRecipe, Event, GrpoRecipe, ProcessGroup, Progress, QuantizeRecipe, SftRecipe,
+    SwitcherRecipe, TrainError, VerifierRecipe,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{RecipeArgs, TrainCommand};
+use crate::args::{GroupArgs, RecipeArgs, TrainCommand};
 use crate::info::count;
 use crate::interrupt::{self, Running};
 use crate::show::rate;
@@ -21,14 +21,16 @@ use crate::show::rate;
 pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
     match command {
         TrainCommand::Base(args) => {
-            let mut recipe = BaseRecipe::load(&args.config)?;
-            resume(args, &mut recipe.run.resume);
-            train(|view| edgethink_train::base(&recipe, view).map(drop))
+            let mut recipe = BaseRecipe::load(&args.recipe.config)?;
+            resume(&args.recipe, &mut recipe.run.resume);
+            let mut group = join(&args.group)?;
+            train(|view| edgethink_train::base_in(&recipe, &mut group, view).map(drop))
         }
         TrainCommand::Sft(args) => {
-            let mut recipe = SftRecipe::load(&args.config)?;
-            resume(args, &mut recipe.run.resume);
-            train(|view| edgethink_train::sft(&recipe, view).map(drop))
+            let mut recipe = SftRecipe::load(&args.recipe.config)?;
+            resume(&args.recipe, &mut recipe.run.resume);
+            let mut group = join(&args.group)?;
+            train(|view| edgethink_train::sft_in(&recipe, &mut group, view).map(drop))
         }
         TrainCommand::Quantize(args) => {
             let mut recipe = QuantizeRecipe::load(&args.config)?;
@@ -51,6 +53,13 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
         }
         TrainCommand::Data { config } => data(config),
     }
+}
+
+/// Meets the other processes, if there are any.
+fn join(args: &GroupArgs) -> Result<ProcessGroup, TrainError> {
+    let address = format!("{}:{}", args.master_addr, args.master_port);
+    let wait = Duration::from_secs(args.join_timeout);
+    ProcessGroup::join(args.rank, args.world_size, &address, wait)
 }
 
 /// The flag wins over the recipe.

@@ -189,18 +189,18 @@ const SURE: &[&str] = &[
     "Yes, I am sure.",
 ];
 
-/// The plan and the calculations in fewer tokens: "Plan: Ben Anna Tom.\nNow Tom =14 Anna Tom +5 =14 +5 =19 Ben Anna +7 =19 +7 =26". A
-/// number stands right behind its sign, which saves the token of the space (every digit is a token of its own). Only what the base has
-/// read can be learnt by an adapter (EXPERIMENTS.md, "A shorthand that the base never read").
+/// The plan and the calculations in as few tokens as there are things to find: "Plan: Ben Anna Tom.\nNow Tom =14 Anna +5 =19 Ben *2 =38". The
+/// left operand is the value just before, so it is not said again. A number stands right behind its sign, which saves the token of the space
+/// (every digit is a token of its own). Only what the base has read can be learnt by an adapter (EXPERIMENTS.md, "A shorthand that the base
+/// never read").
 fn shorthand(problem: &Problem) -> String {
     let (start, value, _) = &problem.start;
     let mut text = format!("{}\nNow {start} ={value}", short_plan(problem));
     for Step {
         label,
-        from,
         sign,
         second,
-        operands: (left, right),
+        operands: (_, right),
         value,
         ..
     } in &problem.steps
@@ -209,9 +209,7 @@ fn shorthand(problem: &Problem) -> String {
             Some((word, other, _)) => format!("{sign} {word} {other}"),
             None => format!("{sign}{right}"),
         };
-        text.push_str(&format!(
-            " {label} {from} {read} ={left} {sign}{right} ={value}"
-        ));
+        text.push_str(&format!(" {label} {read} ={value}"));
     }
     text
 }

@@ -40,6 +40,9 @@ pub struct DatasetSpec {
     pub eval_questions: usize,
     /// The base model's reading, in the order in which it is read.
     pub base: Vec<BaseStage>,
+    /// What the trained base reads once more, for a form of text that it has not seen yet. The tokenizer does not depend on it.
+    #[serde(default)]
+    pub midtrain: Vec<BaseStage>,
     /// The adapter's examples.
     pub sft: SftMix,
     /// The problems of `rl.jsonl`; budgets are named there.
@@ -66,8 +69,12 @@ impl DatasetSpec {
         if self.base.is_empty() {
             problems.push("base needs at least one stage".to_owned());
         }
-        for (i, stage) in self.base.iter().enumerate() {
-            stage.mix.problems(&format!("base[{i}].mix"), &mut problems);
+        for (part, stages) in [("base", &self.base), ("midtrain", &self.midtrain)] {
+            for (i, stage) in stages.iter().enumerate() {
+                stage
+                    .mix
+                    .problems(&format!("{part}[{i}].mix"), &mut problems);
+            }
         }
         self.sft.problems("sft", &mut problems);
         self.rl.problems("rl", &mut problems);
@@ -92,8 +99,8 @@ pub struct BaseStage {
     pub mix: BaseMix,
 }
 
-/// Writes the tokenizer (into `dir/tokenizer`) and the data sets: `base.jsonl`, `base-valid.jsonl`, `sft.jsonl`, `sft-valid.jsonl`, `rl.jsonl`,
-/// `easy-{valid,test}.jsonl`, `hard-{valid,test}.jsonl`, `shifted-{valid,test}.jsonl`.
+/// Writes the tokenizer (into `dir/tokenizer`) and the data sets: `base.jsonl`, `base-valid.jsonl`, `midtrain.jsonl` and `midtrain-valid.jsonl`
+/// where the spec has that part, `sft.jsonl`, `sft-valid.jsonl`, `rl.jsonl`, `rl-easy.jsonl`, `easy-{valid,test}.jsonl`, `hard-{valid,test}.jsonl`, `shifted-{valid,test}.jsonl`.
 ///
 /// # Errors
 /// If the spec is refused, a file cannot be written or the tokenizer cannot be trained.
@@ -101,14 +108,8 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
     spec.validate()?;
     std::fs::create_dir_all(dir)?;
     let seed = spec.seed;
-    let stages = |split| {
-        spec.base
-            .iter()
-            .enumerate()
-            .map(move |(i, stage)| (stage, documents(seed, split, i, stage.mix.clone())))
-    };
     let share = spec.tokenizer_documents / spec.base.len().max(1);
-    let texts: Vec<String> = stages(Split::Train)
+    let texts: Vec<String> = stages(seed, Split::Train, 0, &spec.base)
         .flat_map(|(_, docs)| docs.take(share))
         .flat_map(plain_texts)
         .collect();
@@ -138,17 +139,8 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
             std::fs::copy(dir.join("tokenizer").join(name), initial.join(name))?;
         }
     }
-    lines(
-        &dir.join("base.jsonl"),
-        stages(Split::Train).flat_map(|(stage, docs)| docs.take(stage.documents)),
-    )?;
-    // The last stage is what the model is meant to know at the end.
-    if let Some((_, docs)) = stages(Split::Valid).next_back() {
-        lines(
-            &dir.join("base-valid.jsonl"),
-            docs.take(spec.eval_questions),
-        )?;
-    }
+    base_texts(dir, "base", spec, 0, &spec.base)?;
+    base_texts(dir, "midtrain", spec, spec.base.len(), &spec.midtrain)?;
     lines(
         &dir.join("sft.jsonl"),
         worked(seed, Split::Train, spec.sft.clone()).take(spec.sft_examples),
@@ -187,6 +179,42 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
         )?;
     }
     Ok(())
+}
+
+/// The stages of a base training, each with its endless documents; `first` is the number of the first one in the whole training.
+fn stages(
+    seed: u64,
+    split: Split,
+    first: usize,
+    stages: &[BaseStage],
+) -> impl DoubleEndedIterator<Item = (&BaseStage, impl Iterator<Item = Document>)> {
+    stages
+        .iter()
+        .enumerate()
+        .map(move |(i, stage)| (stage, documents(seed, split, first + i, stage.mix.clone())))
+}
+
+/// Writes `{name}.jsonl` and `{name}-valid.jsonl`, if there are stages.
+fn base_texts(
+    dir: &Path,
+    name: &str,
+    spec: &DatasetSpec,
+    first: usize,
+    parts: &[BaseStage],
+) -> Result<(), PocketError> {
+    // The last stage is what the model is meant to know at the end.
+    let Some((_, valid)) = stages(spec.seed, Split::Valid, first, parts).next_back() else {
+        return Ok(());
+    };
+    lines(
+        &dir.join(format!("{name}.jsonl")),
+        stages(spec.seed, Split::Train, first, parts)
+            .flat_map(|(stage, docs)| docs.take(stage.documents)),
+    )?;
+    lines(
+        &dir.join(format!("{name}-valid.jsonl")),
+        valid.take(spec.eval_questions),
+    )
 }
 
 fn join(messages: impl Iterator<Item = Message>) -> String {

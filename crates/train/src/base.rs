@@ -10,6 +10,7 @@ use crate::{
     data::{Encoder, Encoding},
     error::TrainError,
     params::Param,
+    process_group::ProcessGroup,
     recipe::{BaseRecipe, FloatType, LossOn},
     run::{self, Event, Job, Progress},
 };
@@ -25,11 +26,33 @@ pub struct Summary {
     pub seconds: f64,
 }
 
+impl Summary {
+    pub(crate) fn of(outcome: &run::Outcome) -> Self {
+        Self {
+            steps: outcome.steps,
+            loss: outcome.loss,
+            seconds: outcome.seconds,
+        }
+    }
+}
+
 /// Trains a network as the recipe says and writes a Hugging Face model directory.
 ///
 /// # Errors
 /// [`TrainError`]; [`TrainError::Stopped`] if `progress` asked to stop: the same call goes on from the checkpoint.
 pub fn base(recipe: &BaseRecipe, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
+    base_in(recipe, &mut ProcessGroup::alone(), progress)
+}
+
+/// The same by several processes together; the one that leads the group writes.
+///
+/// # Errors
+/// As [`base`], and [`TrainError::Group`].
+pub fn base_in(
+    recipe: &BaseRecipe,
+    group: &mut ProcessGroup,
+    progress: &mut dyn Progress,
+) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
         let start = base_model::load(&recipe.model, recipe.seed)?;
         if !start.text.dir.is_dir() {
@@ -65,9 +88,13 @@ pub fn base(recipe: &BaseRecipe, progress: &mut dyn Progress) -> Result<Summary,
                 adapter: None,
                 train,
                 valid,
+                group,
             },
             progress,
         )?;
+        if !group.leads() {
+            return Ok(Summary::of(&outcome));
+        }
         let dir = &recipe.output_dir;
         edgethink_model::save(
             dir,
@@ -93,11 +120,7 @@ pub(crate) fn finish(
         loss: outcome.loss,
         seconds: outcome.seconds,
     });
-    Ok(Summary {
-        steps: outcome.steps,
-        loss: outcome.loss,
-        seconds: outcome.seconds,
-    })
+    Ok(Summary::of(outcome))
 }
 
 /// Runs `f` on a pool of `threads` threads; 0 is one per core.

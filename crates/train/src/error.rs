@@ -151,6 +151,12 @@ pub enum TrainError {
         /// What is wrong, and the remedy.
         problem: String,
     },
+    /// Processes that train together do not find each other, do not agree, or one has gone.
+    #[error("training together failed: {problem}")]
+    Group {
+        /// What happened, and the remedy.
+        problem: String,
+    },
     /// The run was stopped by its user; the state is saved.
     #[error("stopped at step {step}; the same command goes on from {}", checkpoint.display())]
     Stopped {

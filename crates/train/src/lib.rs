@@ -19,6 +19,7 @@ mod net;
 mod ops;
 mod optimizer;
 mod params;
+mod process_group;
 mod quantize;
 mod recipe;
 mod run;
@@ -26,20 +27,21 @@ mod sft;
 mod switcher;
 mod verifier;
 
-pub use base::{Summary, base};
+pub use base::{Summary, base, base_in};
 pub use error::TrainError;
 pub use grpo::{
     BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome, PolicyLoss,
     PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights,
     grpo, soft_barrier,
 };
+pub use process_group::ProcessGroup;
 pub use quantize::{QuantizeRecipe, quantize};
 pub use recipe::{
     BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe, OptimizerRecipe, Overlong,
     RunRecipe, Schedule, SftRecipe,
 };
 pub use run::{Event, Progress, Silent};
-pub use sft::sft;
+pub use sft::{sft, sft_in};
 pub use switcher::{
     AverageRecipe, HeadRecipe, LabelledRecipe, SetRecipe, StatesRecipe, SwitcherRecipe,
     SwitcherRunRecipe, SwitcherSummary, switcher,

@@ -11,6 +11,7 @@ use crate::{
     error::TrainError,
     net::{LINEARS, Spec},
     params::{Param, generator},
+    process_group::ProcessGroup,
     recipe::{LoraRecipe, LossOn, SftRecipe},
     run::{self, Job, LoraLayout, Progress},
 };
@@ -20,6 +21,18 @@ use crate::{
 /// # Errors
 /// [`TrainError`]; [`TrainError::Stopped`] if `progress` asked to stop: the same call goes on from the checkpoint.
 pub fn sft(recipe: &SftRecipe, progress: &mut dyn Progress) -> Result<Summary, TrainError> {
+    sft_in(recipe, &mut ProcessGroup::alone(), progress)
+}
+
+/// The same by several processes together; the one that leads the group writes.
+///
+/// # Errors
+/// As [`sft`], and [`TrainError::Group`].
+pub fn sft_in(
+    recipe: &SftRecipe,
+    group: &mut ProcessGroup,
+    progress: &mut dyn Progress,
+) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
         let start = base_model::load(&recipe.model, recipe.seed)?;
         let invocation = invocation(&recipe.lora, &start.text)?;
@@ -50,9 +63,13 @@ pub fn sft(recipe: &SftRecipe, progress: &mut dyn Progress) -> Result<Summary, T
                 adapter: Some(adapter),
                 train,
                 valid,
+                group,
             },
             progress,
         )?;
+        if !group.leads() {
+            return Ok(Summary::of(&outcome));
+        }
         let dir = &recipe.output_dir;
         write_peft(dir, recipe, invocation.as_deref(), &outcome.params)?;
         finish(&outcome, dir, progress)

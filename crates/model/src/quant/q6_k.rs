@@ -14,46 +14,54 @@ pub const BYTES: usize = 210;
 /// Values of a block.
 pub const VALUES: usize = 256;
 
+/// Added to a number below 2^22 in magnitude, it leaves the nearest whole number in the low bits, and all compilers find vectors for it.
+const TO_WHOLE: f32 = 1.5 * (1 << 23) as f32;
+
 /// Blocks as f32.
 pub fn dequantize(bytes: &[u8], out: &mut [f32]) {
     for (block, values) in zip_blocks::<_, BYTES, VALUES>(bytes, out) {
-        let d = f16_at(block, 208);
-        for (half, run) in values.chunks_exact_mut(128).enumerate() {
-            let low = &block[half * 64..][..64];
-            let high = &block[128 + half * 32..][..32];
-            let scales = &block[192 + half * 8..][..8];
-            for (i, value) in run.iter_mut().enumerate() {
-                let nibble = if i < 64 {
-                    low[i] & 0x0f
-                } else {
-                    low[i - 64] >> 4
-                };
-                let q = nibble | (high[i % 32] >> (i / 32 * 2) & 3) << 4;
-                *value = d * f32::from(scales[i / 16].cast_signed()) * (f32::from(q) - 32.0);
-            }
+        for (g, values) in values.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
+            group(block, g, values);
         }
     }
 }
 
-/// Codes requantized to 8 bits: scale max|v| / 127, code round(v / scale) + 128, offset -128 scale.
+/// The 32 values of group `g` of a block: run g % 4 of half g / 4.
+fn group(block: &[u8; BYTES], g: usize, values: &mut [f32; GROUP]) {
+    let (half, run) = (g / 4, g % 4);
+    let low: &[u8; GROUP] = block[half * 64 + run % 2 * 32..]
+        .first_chunk()
+        .expect("in the block");
+    let high: &[u8; GROUP] = block[128 + half * 32..]
+        .first_chunk()
+        .expect("in the block");
+    let d = f16_at(block, 208);
+    let scales = [192 + 2 * g, 193 + 2 * g].map(|at| d * f32::from(block[at].cast_signed()));
+    for (i, value) in values.iter_mut().enumerate() {
+        let q = low[i] >> (run / 2 * 4) & 0x0f | (high[i] >> (2 * run) & 3) << 4;
+        *value = scales[i / 16] * f32::from(q.cast_signed() - 32);
+    }
+}
+
+/// Codes requantized to 8 bits: scale max|v| / 127, code v / scale + 128 to the nearest (even on a tie), offset -128 scale.
 pub fn codes(bytes: &[u8], out: Codes<'_>) {
     assert_eq!(
         bytes.len() / BYTES * (VALUES / GROUP),
         out.scales.len(),
         "eight groups per block"
     );
-    let mut values = [0f32; VALUES];
+    let mut values = [0f32; GROUP];
     let mut groups = out.groups();
     for block in bytes.as_chunks::<BYTES>().0 {
-        dequantize(block, &mut values);
-        for (group, (codes, scale, offset)) in
-            values.as_chunks::<GROUP>().0.iter().zip(groups.by_ref())
-        {
-            *scale = group.iter().fold(0f32, |m, v| m.max(v.abs())) / 127.0;
+        for (g, (codes, scale, offset)) in groups.by_ref().take(VALUES / GROUP).enumerate() {
+            group(block, g, &mut values);
+            // Magnitudes are ordered as their bits are.
+            let largest = values.iter().fold(0, |m, v| m.max(v.abs().to_bits()));
+            *scale = f32::from_bits(largest) / 127.0;
             *offset = -128.0 * *scale;
             let inverse = if *scale == 0.0 { 0.0 } else { 1.0 / *scale };
-            for (code, v) in codes.iter_mut().zip(group) {
-                *code = ((v * inverse).round() as i8).cast_unsigned() ^ 0x80;
+            for (code, v) in codes.iter_mut().zip(&values) {
+                *code = (v * inverse + TO_WHOLE).to_bits() as u8 ^ 0x80;
             }
         }
     }

@@ -70,6 +70,19 @@ impl Dataset {
         debug_assert_eq!(self.tokens.len(), self.weights.len());
     }
 
+    /// [`Dataset::micro_batches`] of examples, less those in which nothing is learnt.
+    pub(crate) fn learnt_batches<'a>(
+        &self,
+        examples: &'a [usize],
+        limit: usize,
+    ) -> Vec<&'a [usize]> {
+        let learns = |e: &usize| self.targets_of(&self.examples[*e]) > 0;
+        let runs = self.micro_batches(examples, limit).into_iter();
+        runs.map(|run| &examples[run])
+            .filter(|run| run.iter().any(learns))
+            .collect()
+    }
+
     /// Splits examples into runs of at most `limit` tokens, in order; an example longer than that stands alone.
     pub(crate) fn micro_batches(&self, examples: &[usize], limit: usize) -> Vec<Range<usize>> {
         let mut out = Vec::new();

@@ -98,7 +98,8 @@ fn losses_and_gradients_are_torchs() {
         assert!(close(value, expected), "{name}: {value} {expected}");
         for limit in [1, 20, 1000] {
             let mut lanes = Lanes::new(&adapter).unwrap();
-            let (_, sums) = lanes.accumulate(&pass, &leaves, &batcher, &set, &all, limit);
+            let micros = set.learnt_batches(&all, limit);
+            let (_, sums) = lanes.accumulate(&pass, &leaves, &batcher, &set, &micros);
             for (param, sum) in adapter.iter().zip(sums) {
                 let grad = grads[&format!("{name}.{}", param.name)].to_f32();
                 let largest = grad.iter().fold(0.0f32, |a, b| a.max(b.abs()));

@@ -123,6 +123,7 @@ impl<'a> Run<'a> {
             recipe: &self.resolved,
             resume: &recipe.run.resume,
             keep: recipe.run.save_total_limit,
+            writes: true,
         };
         let resumed = checkpoints.resume(&mut params, &mut adamw, &mut guard)?;
         if let Some((place, _)) = &resumed {

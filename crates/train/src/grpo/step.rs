@@ -350,14 +350,11 @@ impl<'a> Learner<'a> {
                 batch.weigh(&now, &old, &reference, &self.recipe.objective, drawn.cap);
             let leaves = self.side.leaves(params);
             let pass = self.side.pass(0, 0, false);
-            let (_, sums) = self.lanes.accumulate(
-                &pass,
-                &leaves,
-                &self.batcher,
-                &set,
-                &batch.examples(),
-                self.recipe.run.micro_batch_tokens,
-            );
+            let examples = batch.examples();
+            let micros = set.learnt_batches(&examples, self.recipe.run.micro_batch_tokens);
+            let (_, sums) = self
+                .lanes
+                .accumulate(&pass, &leaves, &self.batcher, &set, &micros);
             self.side.keep(leaves);
             let norm = optimizer::global_norm(sums);
             learnt.note(loss, norm, &now, &terms);

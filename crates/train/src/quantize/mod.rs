@@ -21,6 +21,7 @@ use crate::{
     base_model,
     data::{Encoder, Encoding},
     error::TrainError,
+    process_group::ProcessGroup,
     recipe::{self, DataRecipe, LossOn, ModelRecipe, OptimizerRecipe, RunRecipe},
     run::{self, Job, Progress},
 };
@@ -120,6 +121,7 @@ pub fn quantize(
                 adapter: None,
                 train,
                 valid,
+                group: &mut ProcessGroup::alone(),
             },
             progress,
         )?;

@@ -51,6 +51,8 @@ pub(crate) struct Checkpoints<'a> {
     pub resume: &'a str,
     /// How many are kept.
     pub keep: usize,
+    /// This process writes them.
+    pub writes: bool,
 }
 
 impl Checkpoints<'_> {
@@ -76,7 +78,7 @@ impl Checkpoints<'_> {
         Ok(Some((state.at, path)))
     }
 
-    /// Writes one, drops those beyond the kept ones, and says so.
+    /// Writes one if this process does, drops those beyond the kept ones, and says so.
     ///
     /// # Errors
     /// [`TrainError::Write`].
@@ -94,7 +96,17 @@ impl Checkpoints<'_> {
             guard,
             recipe: self.recipe.clone(),
         };
-        let path = save(self.output_dir, &state, params, adamw, self.keep)?;
+        let path = self.output_dir.join(format!("checkpoint-{}", at.step));
+        if !self.writes {
+            return Ok(path);
+        }
+        save(&path, &state, params, adamw)?;
+        for old in list(self.output_dir).into_iter().rev().skip(self.keep) {
+            fs::remove_dir_all(&old.1).map_err(|source| TrainError::Write {
+                path: old.1,
+                source,
+            })?;
+        }
         progress.event(&Event::Saved {
             step: at.step,
             path: path.clone(),
@@ -169,16 +181,14 @@ pub(crate) fn write_dir_atomic(
     Ok(())
 }
 
-/// Writes `checkpoint-N` and removes all but the newest `keep`.
+/// Writes the directory `path`.
 fn save<G: Serialize>(
-    output_dir: &Path,
+    path: &Path,
     state: &State<G>,
     params: &[Param],
     optimizer: &AdamW,
-    keep: usize,
-) -> Result<PathBuf, TrainError> {
-    let path = output_dir.join(format!("checkpoint-{}", state.at.step));
-    write_dir_atomic(&path, |dir| {
+) -> Result<(), TrainError> {
+    write_dir_atomic(path, |dir| {
         let named = |prefix: &str, values: &'_ [Vec<f32>]| -> Vec<(String, Vec<f32>, Vec<usize>)> {
             params
                 .iter()
@@ -207,14 +217,7 @@ fn save<G: Serialize>(
         let file = dir.join("trainer_state.json");
         let text = format!("{:#}\n", serde_json::json!(state));
         fs::write(&file, text).map_err(|source| TrainError::Write { path: file, source })
-    })?;
-    for old in list(output_dir).into_iter().rev().skip(keep) {
-        fs::remove_dir_all(&old.1).map_err(|source| TrainError::Write {
-            path: old.1,
-            source,
-        })?;
-    }
-    Ok(path)
+    })
 }
 
 /// The checkpoints of a run, oldest first.
@@ -302,7 +305,7 @@ const FREE: [&str; 10] = [
 ];
 
 /// Names of the settings that differ between two resolved recipes and change results.
-fn differences(old: &Value, new: &Value) -> Vec<String> {
+pub(super) fn differences(old: &Value, new: &Value) -> Vec<String> {
     let mut out = Vec::new();
     walk("", old, new, &mut out);
     out

@@ -84,26 +84,15 @@ impl Lanes {
             .collect()
     }
 
-    /// The loss of `examples`, summed over learnt tokens, and its gradient.
+    /// The loss of micro-batches of examples, summed over learnt tokens, and its gradient.
     pub(crate) fn accumulate(
         &mut self,
         pass: &Pass<'_>,
         leaves: &Leaves,
         batcher: &Batcher<'_>,
         set: &Dataset,
-        examples: &[usize],
-        micro_batch_tokens: usize,
-    ) -> (f64, &[Vec<f32>]) {
-        let micros: Vec<&[usize]> = set
-            .micro_batches(examples, micro_batch_tokens)
-            .into_iter()
-            .map(|range| &examples[range])
-            .filter(|examples| {
-                examples
-                    .iter()
-                    .any(|&e| set.targets_of(&set.examples[e]) > 0)
-            })
-            .collect();
+        micros: &[&[usize]],
+    ) -> (f64, &mut [Vec<f32>]) {
         let count = self.sums.len();
         let lanes: Vec<_> = self
             .sums
@@ -141,6 +130,6 @@ impl Lanes {
                 simd::vectorized(|| simd::add_assign(sum, part));
             }
         }
-        (losses.iter().sum(), &total[0])
+        (losses.iter().sum(), &mut total[0])
     }
 }

@@ -6,9 +6,11 @@
 
 use std::{ops::Range, path::Path, sync::Arc, time::Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Checkpoints, Event, Position, Progress, guard::Guard, lanes::Lanes, record};
+use super::{
+    Checkpoints, Event, Position, Progress, checkpoint, guard::Guard, lanes::Lanes, record,
+};
 use crate::{
     data::{Dataset, Order},
     error::TrainError,
@@ -17,6 +19,7 @@ use crate::{
     ops::{AdapterRows, AttentionPlan, Targets},
     optimizer::{self, AdamW},
     params::Param,
+    process_group::ProcessGroup,
     quantize::{Rounded, Teacher},
     recipe::{FloatType, OptimizerRecipe, RunRecipe},
 };
@@ -50,6 +53,8 @@ pub(crate) struct Job<'a> {
     pub adapter: Option<(Vec<Param>, LoraLayout)>,
     pub train: Dataset,
     pub valid: Option<Dataset>,
+    /// The processes that share the work.
+    pub group: &'a mut ProcessGroup,
 }
 
 /// What a run leaves.
@@ -63,12 +68,25 @@ pub(crate) struct Outcome {
     pub seconds: f64,
 }
 
-/// Runs a job to its end, or until the caller stops it.
+/// A process that does not lead: its caller hears nothing, and may stop the run.
+struct Quiet<'a>(&'a mut dyn Progress);
+
+impl Progress for Quiet<'_> {
+    fn event(&mut self, _: &Event) {}
+    fn stop(&mut self) -> bool {
+        self.0.stop()
+    }
+}
+
+/// Runs a job to its end, or until the caller stops it. Only the process that leads the group writes and tells what happens.
 ///
 /// # Errors
-/// [`TrainError::Diverged`], [`TrainError::Stopped`], or a failure to read or write.
+/// [`TrainError::Diverged`], [`TrainError::Stopped`], [`TrainError::Group`], or a failure to read or write.
 pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, TrainError> {
     let mut job = job;
+    let leads = job.group.leads();
+    let mut quiet = Quiet(progress);
+    let progress: &mut dyn Progress = if leads { quiet.0 } else { &mut quiet };
     let recipe = job.run;
     let base = std::mem::take(&mut job.base);
     let (frozen, mut params, layout) = match job.adapter.take() {
@@ -101,6 +119,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         recipe: &job.resolved,
         resume: &recipe.resume,
         keep: recipe.save_total_limit,
+        writes: leads,
     };
     let resumed = checkpoints.resume(&mut params, &mut adamw, &mut guard)?;
     if let Some((place, _)) = &resumed {
@@ -117,8 +136,19 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         tokens: total_tokens,
         resumed: resumed.map(|(at, path)| (at.step, path)),
     });
-    record::write_provenance(job.output_dir, &job.resolved, job.seed)?;
-    let mut records = record::Records::open(job.output_dir, at.step)?;
+    let about = json!({
+        "recipe": job.resolved, "step": at.step, "cursor": at.cursor, "steps": total_steps, "tokens": total_tokens,
+        "examples": job.train.examples.len(),
+    });
+    job.group.agree(&about.to_string(), |ours, theirs| {
+        let parsed = |text| serde_json::from_str(text).unwrap_or(Value::Null);
+        checkpoint::differences(&parsed(ours), &parsed(theirs)).join(", ")
+    })?;
+    let mut records = None;
+    if leads {
+        record::write_provenance(job.output_dir, &job.resolved, job.seed)?;
+        records = Some(record::Records::open(job.output_dir, at.step)?);
+    }
 
     let begun = Instant::now();
     let tokens_before = at.tokens;
@@ -134,10 +164,13 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
     let weights = |params: &[Param]| job.rounded.map(|rounded| rounded.weights(params));
     let mut lanes = Lanes::new(weights(&params).as_deref().unwrap_or(&params))?;
     let mut window = Window::default();
+    // One process alone ends at once; several agree on it at the end of a step.
+    let mut ends = false;
 
     while let Some(step) = order.step(at.cursor, recipe.batch_tokens) {
-        if progress.stop() {
-            records.draw()?;
+        let stop = progress.stop();
+        if ends || (stop && job.group.is_alone()) {
+            draw(&records)?;
             return Err(checkpoints.stop(at, &params, &adamw, &guard, progress));
         }
         let step_begun = Instant::now();
@@ -148,17 +181,20 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
             .iter()
             .map(|&e| job.train.targets_of(&job.train.examples[e]))
             .sum();
-        let (loss, sums) = lanes.accumulate(
+        let micros = job
+            .train
+            .learnt_batches(&step.examples, recipe.micro_batch_tokens);
+        let (mut loss, sums) = lanes.accumulate(
             &pass,
             &leaves,
             &batcher,
             &job.train,
-            &step.examples,
-            recipe.micro_batch_tokens,
+            &job.group.share(micros),
         );
+        ends = job.group.sum(&mut loss, sums, stop)?;
         side.keep(leaves);
         let pulled = job.rounded.map(|rounded| rounded.pull_back(&params, sums));
-        let sums = pulled.as_deref().unwrap_or(sums);
+        let sums = pulled.as_deref().unwrap_or(&*sums);
         let per_token = 1.0 / targets.max(1) as f64;
         let loss = loss * per_token;
         let norm = optimizer::global_norm(sums) * per_token;
@@ -213,9 +249,11 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
                 ("tokens_per_second", speed),
                 ("skipped_steps", guard.skipped as f64),
             ];
-            records.note(at.step, &values)?;
+            if let Some(records) = &mut records {
+                records.note(at.step, &values)?;
+            }
         }
-        if let Some(valid) = &job.valid
+        if let (Some(valid), Some(records)) = (&job.valid, &mut records)
             && (last || (recipe.eval_every > 0 && at.step % recipe.eval_every == 0))
         {
             let leaves = side.leaves(weights(&params).as_deref().unwrap_or(&params));
@@ -240,13 +278,18 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
             checkpoints.save(at, &params, &adamw, &guard, progress)?;
         }
     }
-    records.draw()?;
+    draw(&records)?;
     Ok(Outcome {
         params,
         loss: guard.smoothed,
         steps: at.step,
         seconds: begun.elapsed().as_secs_f64(),
     })
+}
+
+/// The curves, by the process that keeps the records.
+fn draw(records: &Option<record::Records>) -> Result<(), TrainError> {
+    records.as_ref().map_or(Ok(()), record::Records::draw)
 }
 
 /// Means over the steps since the last line of the log.

@@ -162,9 +162,6 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
                 bench.generate(prompt, 1, 1)?;
                 let mut new = new_report(args, &opened, isa, &stats);
                 (new.load_ms, new.first_token_ms) = (load_ms, 1e3 * begin.elapsed().as_secs_f64());
-                if args.sample > 0 {
-                    new.sample = Some(bench.sample(args.sample)?);
-                }
                 empty.insert(new)
             }
         };
@@ -179,6 +176,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
                 bench.engine.load_adapter(adapter)?,
                 0,
             ));
+        }
+        if args.sample > 0 && report.sample.is_none() {
+            report.sample = Some(bench.sample(args.sample)?);
         }
         if let (Some(second), Some(adapter)) = (&second, &opened.adapter) {
             let ids = [

@@ -189,10 +189,9 @@ const SURE: &[&str] = &[
     "Yes, I am sure.",
 ];
 
-/// The plan and the calculations in as few tokens as there are things to find: "Plan: Ben Anna Tom.\nNow Tom =14 Anna +5 =19 Ben *2 =38". The
-/// left operand is the value just before, so it is not said again. A number stands right behind its sign, which saves the token of the space
-/// (every digit is a token of its own). Only what the base has read can be learnt by an adapter (EXPERIMENTS.md, "A shorthand that the base
-/// never read").
+/// The plan and the calculations in few tokens: "Plan: Ben Anna Tom.\nNow Tom =14 Anna =14 +5 =19 Ben =19 *2 =38". A number stands right
+/// behind its sign, which saves the token of the space (every digit is a token of its own). The left operand is said again, though it stands
+/// just before: without it the model calculates wrong (EXPERIMENTS.md, "A shorthand"). Only what the base has read can be learnt by an adapter.
 fn shorthand(problem: &Problem) -> String {
     let (start, value, _) = &problem.start;
     let mut text = format!("{}\nNow {start} ={value}", short_plan(problem));
@@ -200,7 +199,7 @@ fn shorthand(problem: &Problem) -> String {
         label,
         sign,
         second,
-        operands: (_, right),
+        operands: (left, right),
         value,
         ..
     } in &problem.steps
@@ -209,7 +208,7 @@ fn shorthand(problem: &Problem) -> String {
             Some((word, other, _)) => format!("{sign} {word} {other}"),
             None => format!("{sign}{right}"),
         };
-        text.push_str(&format!(" {label} {read} ={value}"));
+        text.push_str(&format!(" {label} ={left} {read} ={value}"));
     }
     text
 }

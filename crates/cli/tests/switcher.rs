@@ -200,3 +200,70 @@ fn what_cannot_be_used_is_refused_by_name() {
     let none = run(dir, &sets);
     assert!(stderr(&none).contains("--switcher"), "{}", stderr(&none));
 }
+
+/// Earlier turns of both kinds in front of half of the queries.
+const TURNS: &str = r#"
+[data.turns]
+share = 0.5
+most = 2
+[[data.turns.sets]]
+files = ["easy.jsonl"]
+reply = "answer"
+[[data.turns.sets]]
+files = ["hard.jsonl"]
+where = { kind = "of this set" }
+reply = "answer"
+[data.easy]"#;
+
+#[test]
+fn a_switcher_learns_behind_earlier_turns() {
+    let (model, dir) = (Model::new(), tempfile::tempdir().expect("a directory"));
+    let dir = dir.path();
+    write_sets(dir);
+    let plain = recipe(model.path(), 3, "");
+    let with = |turns: &str| plain.replace("\n[data.easy]", turns);
+    let tensors = |recipe: &str| {
+        stdout(&train(dir, recipe));
+        HeadFile::load(&dir.join("switcher"))
+            .expect("a head")
+            .tensors
+    };
+    let (alone, behind) = (tensors(&plain), tensors(&with(TURNS)));
+    assert_ne!(alone, behind);
+    assert_eq!(
+        tensors(&with(TURNS)),
+        behind,
+        "the same recipe, the same bits"
+    );
+    // Turns that never fit are left off, and with them goes every difference.
+    let shortest = with(
+        &TURNS
+            .replace("easy.jsonl", "long.jsonl")
+            .replace("hard.jsonl", "long.jsonl"),
+    );
+    let row = json!({"prompt": "long ".repeat(500), "answer": "7", "kind": "of this set"});
+    std::fs::write(dir.join("long.jsonl"), format!("{row}\n")).expect("written");
+    assert_eq!(tensors(&shortest), alone);
+
+    for (from, to, want) in [
+        ("share = 0.5", "share = 0.0", "[data.turns] share"),
+        ("most = 2", "most = 0", "[data.turns] most"),
+        ("most = 2", "most = 2\nspeed = 3", "speed"),
+        (
+            "[data.turns]",
+            "histories = [[]]\n[data.turns]",
+            "histories and turns",
+        ),
+        ("reply", "replies", "replies"),
+        ("\"answer\"", "\"response\"", "no `response`"),
+        ("of this set", "of no set", "hard.jsonl"),
+    ] {
+        let refused = train(dir, &with(&TURNS.replace(from, to)));
+        assert!(!refused.status.success(), "{to}");
+        assert!(
+            stderr(&refused).contains(want),
+            "{to}: {}",
+            stderr(&refused)
+        );
+    }
+}

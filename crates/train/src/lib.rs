@@ -44,7 +44,7 @@ pub use run::{Event, Progress, Silent};
 pub use sft::{sft, sft_in};
 pub use switcher::{
     AverageRecipe, HeadRecipe, LabelledRecipe, SetRecipe, StatesRecipe, SwitcherRecipe,
-    SwitcherRunRecipe, SwitcherSummary, switcher,
+    SwitcherRunRecipe, SwitcherSummary, TurnSetRecipe, TurnsRecipe, switcher,
 };
 pub use verifier::{
     SampleRecipe, VerifiedRecipe, VerifierDataRecipe, VerifierHeadRecipe, VerifierRecipe,

@@ -7,10 +7,11 @@
 mod fit;
 mod queries;
 mod recipe;
+mod turns;
 
 pub use recipe::{
     AverageRecipe, HeadRecipe, LabelledRecipe, SetRecipe, StatesRecipe, SwitcherRecipe,
-    SwitcherRunRecipe,
+    SwitcherRunRecipe, TurnSetRecipe, TurnsRecipe,
 };
 
 use std::{path::Path, sync::Arc, time::Instant};
@@ -33,6 +34,7 @@ use crate::{
 };
 use fit::{Epoch, Examples, Standard, fit};
 use queries::{Encoder, Queries};
+use turns::Turns;
 
 /// Until `edgethink calibrate` sets it.
 const THRESHOLD: f64 = 0.5;
@@ -65,8 +67,13 @@ pub fn switcher(
         source,
     })?;
     let encoder = Encoder::new(&recipe.model, &model)?;
-    let easy = encoder.load(&recipe.data.easy, &recipe.data)?;
-    let hard = encoder.load(&recipe.data.hard, &recipe.data)?;
+    let turns = recipe.data.turns.as_ref().map(Turns::load).transpose()?;
+    let load = |set: &SetRecipe, label: &str| {
+        let rng = generator(recipe.seed, &format!("turns before {label}"));
+        encoder.load(set, &recipe.data, turns.as_ref().map(|turns| (turns, rng)))
+    };
+    let easy = load(&recipe.data.easy, "easy")?;
+    let hard = load(&recipe.data.hard, "hard")?;
     let width = model.config.hidden_size;
     progress.event(&Event::StatesStarted {
         easy: easy.prompts.len(),

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use edgethink_model::{ChatTemplate, Message, Model, RenderOptions, Tokenizer};
 use edgethink_reason::switcher::read_tokens;
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-use super::recipe::{LabelledRecipe, SetRecipe, StatesRecipe};
+use super::recipe::{LabelledRecipe, SetRecipe, StatesRecipe, has};
+use super::turns::Turns;
 use crate::{data::json_lines, error::TrainError};
 
 /// Turns rows into tokens.
@@ -62,7 +64,7 @@ impl<'a> Encoder<'a> {
         })
     }
 
-    /// Reads a set.
+    /// Reads a set. Earlier turns are drawn from `turns` by a generator of their own.
     ///
     /// # Errors
     /// [`TrainError::Read`], [`TrainError::DataRow`], or [`TrainError::NoQuestions`] for fewer than two queries.
@@ -70,16 +72,14 @@ impl<'a> Encoder<'a> {
         &self,
         set: &SetRecipe,
         data: &LabelledRecipe,
+        turns: Option<(&Turns, ChaCha8Rng)>,
     ) -> Result<Queries, TrainError> {
+        let mut lot = turns;
         let mut queries = Queries::default();
         let mut seen: BTreeSet<Vec<u32>> = BTreeSet::new();
         for path in &set.files {
             let rows = json_lines(path, |row| {
-                let wanted = set
-                    .only
-                    .iter()
-                    .all(|(key, value)| row.get(key) == Some(value));
-                wanted.then(|| messages(&row)).transpose()
+                has(&row, &set.only).then(|| prompt_of(&row)).transpose()
             })?;
             for (row, messages) in rows {
                 let Some(messages) = messages else { continue };
@@ -94,19 +94,32 @@ impl<'a> Encoder<'a> {
                     queries.repeated += 1;
                     continue;
                 }
-                let turn = queries.prompts.len();
-                let system = data.systems.get(turn % data.systems.len().max(1));
+                let place = queries.prompts.len();
+                let system = data.systems.get(place % data.systems.len().max(1));
                 let system = system.filter(|text| !text.is_empty());
-                let history = data.histories.get(turn % data.histories.len().max(1));
-                let prompt = if system.is_none() && history.is_none_or(Vec::is_empty) {
-                    plain
-                } else {
-                    let system = system.map(|text| Message::new("system", text.clone()));
-                    let before = system
+                let history = data.histories.get(place % data.histories.len().max(1));
+                let mut before: Vec<&[Message]> = match lot.as_mut() {
+                    Some((turns, rng)) => turns.draw(rng),
+                    None => history
+                        .filter(|list| !list.is_empty())
+                        .map(Vec::as_slice)
                         .into_iter()
-                        .chain(history.into_iter().flatten().cloned());
-                    let all: Vec<Message> = before.chain(messages).collect();
-                    self.encode(&all, path, row)?
+                        .collect(),
+                };
+                let prompt = loop {
+                    if system.is_none() && before.is_empty() {
+                        break plain;
+                    }
+                    let system = system.map(|text| Message::new("system", text.clone()));
+                    let before_it = before.iter().copied().flatten().cloned();
+                    let all = system.into_iter().chain(before_it);
+                    let all: Vec<Message> = all.chain(messages.iter().cloned()).collect();
+                    let prompt = self.encode(&all, path, row)?;
+                    if prompt.len() <= data.max_prompt_tokens || lot.is_none() || before.is_empty()
+                    {
+                        break prompt;
+                    }
+                    before.remove(0);
                 };
                 if prompt.len() > data.max_prompt_tokens {
                     queries.too_long += 1;
@@ -157,7 +170,8 @@ impl<'a> Encoder<'a> {
     }
 }
 
-fn messages(row: &Value) -> Result<Vec<Message>, String> {
+/// The messages of a row's `prompt`.
+pub(super) fn prompt_of(row: &Value) -> Result<Vec<Message>, String> {
     match row.get("prompt") {
         Some(Value::String(text)) => Ok(vec![Message::new("user", text.clone())]),
         Some(list @ Value::Array(items)) if !items.is_empty() => {
@@ -175,7 +189,7 @@ mod tests {
 
     #[test]
     fn rows_say_what_is_wrong_with_them() {
-        let parse = |text: &str| messages(&serde_json::from_str(text).unwrap());
+        let parse = |text: &str| prompt_of(&serde_json::from_str(text).unwrap());
         assert_eq!(parse(r#"{"prompt": "1+1?"}"#).unwrap().len(), 1);
         let two =
             r#"{"prompt": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}"#;

@@ -69,6 +69,9 @@ pub struct LabelledRecipe {
     /// Earlier turns, of which each query gets one list in turn; an empty list is none. None at all if absent.
     #[serde(default)]
     pub histories: Vec<Vec<Message>>,
+    /// Earlier turns by lot, instead of `histories`. None if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<TurnsRecipe>,
     /// Longer prompts are left out, and counted.
     pub max_prompt_tokens: usize,
     /// Share of each set that is not learnt from.
@@ -87,6 +90,41 @@ pub struct SetRecipe {
     /// The first so many distinct prompts; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+}
+
+/// Whether a row has these values.
+pub(super) fn has(row: &Value, only: &BTreeMap<String, Value>) -> bool {
+    only.iter().all(|(key, value)| row.get(key) == Some(value))
+}
+
+/// Questions and what was said to them, in front of a share of the queries: a conversation that has gone on for a while.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnsRecipe {
+    /// Share of the queries that stand behind such turns, above 0.
+    pub share: f64,
+    /// Such a query stands behind one to so many turns; the oldest are left off where `max_prompt_tokens` are too few.
+    pub most: usize,
+    /// Where the turns are from; each of these with the same chance, however many rows it has.
+    pub sets: Vec<TurnSetRecipe>,
+}
+
+/// Rows with a `prompt` and a reply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnSetRecipe {
+    /// `.jsonl` files.
+    pub files: Vec<PathBuf>,
+    /// Only rows with these values.
+    #[serde(default, rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
+    pub only: BTreeMap<String, Value>,
+    /// The field that holds the reply, a text or messages of which the last one counts; a thought in front of it is left out.
+    #[serde(default = "completion")]
+    pub reply: String,
+}
+
+fn completion() -> String {
+    "completion".to_owned()
 }
 
 /// How states are averaged.
@@ -167,6 +205,24 @@ impl SwitcherRecipe {
                 set.limit.is_none_or(|limit| limit >= 2),
                 &format!("[data] {name} limit must be at least 2: one to learn, one held out"),
             );
+        }
+        if let Some(turns) = &data.turns {
+            require(
+                data.histories.is_empty(),
+                "[data] has histories and turns; leave one of them out",
+            );
+            require(
+                turns.share > 0.0 && turns.share <= 1.0,
+                "[data.turns] share must be above 0 and at most 1; leave turns out for none",
+            );
+            require(
+                (1..=16).contains(&turns.most),
+                "[data.turns] most must be from 1 to 16",
+            );
+            require(!turns.sets.is_empty(), "[data.turns] names no sets");
+            for set in &turns.sets {
+                require(!set.files.is_empty(), "[data.turns] a set names no file");
+            }
         }
         require(
             data.max_prompt_tokens > 0,

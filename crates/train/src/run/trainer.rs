@@ -143,17 +143,17 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         let step_begun = Instant::now();
         let leaves = side.leaves(weights(&params).as_deref().unwrap_or(&params));
         let pass = side.pass(job.seed, at.step, true);
-        let targets: usize = step
-            .examples
+        let (held, examples) = job.train.hold(&step.examples)?;
+        let targets: usize = examples
             .iter()
-            .map(|&e| job.train.targets_of(&job.train.examples[e]))
+            .map(|&e| held.targets_of(&held.examples[e]))
             .sum();
         let (loss, sums) = lanes.accumulate(
             &pass,
             &leaves,
             &batcher,
-            &job.train,
-            &step.examples,
+            &held,
+            &examples,
             recipe.micro_batch_tokens,
         );
         side.keep(leaves);
@@ -395,7 +395,7 @@ impl<'a> Batcher<'a> {
             }
             if e.adapter_from < e.len {
                 ranges.push(start + e.adapter_from..start + e.len);
-                keys.extend((e.adapter_from..e.len).map(|i| (e.start + i) as u64));
+                keys.extend((e.adapter_from..e.len).map(|i| e.place + i as u64));
             }
             bounds.push(ids.len());
         }

@@ -175,12 +175,17 @@ fn clean(args: &DecontaminateArgs) -> Result<ExitCode> {
 
 /// The questions of a task or a file.
 fn benchmark(name: &str, hub: &Hub) -> Result<Benchmark> {
-    let path = Path::new(name);
-    let (files, columns) = if path.is_file() {
-        (vec![path.to_owned()], QUESTIONS.map(str::to_owned).to_vec())
-    } else {
-        let task = Task::named(name)?;
-        (question::files(&task, None, hub)?, task.question.clone())
+    let (task, file) = match name.split_once('=') {
+        Some((task, file)) => (Some(task), Some(Path::new(file))),
+        None if Path::new(name).is_file() => (None, Some(Path::new(name))),
+        None => (Some(name), None),
+    };
+    let (files, columns) = match (task, file) {
+        (None, Some(file)) => (vec![file.to_owned()], QUESTIONS.map(str::to_owned).to_vec()),
+        (task, file) => {
+            let task = Task::named(task.unwrap_or(name))?;
+            (question::files(&task, file, hub)?, task.question.clone())
+        }
     };
     let mut texts = Vec::new();
     for file in &files {

@@ -60,8 +60,9 @@ pub(crate) struct DecontaminateArgs {
     /// .jsonl or .parquet files, or directories of them
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// A benchmark: a task of `edgethink eval`, or a file (.jsonl, .json, .csv, .parquet); may be given many times
-    #[arg(long, required = true, value_name = "TASK|FILE")]
+    /// A benchmark: a task of `edgethink eval`, a task with its file (TASK=FILE), or a file (.jsonl, .json, .csv, .parquet); may be
+    /// given many times
+    #[arg(long, required = true, value_name = "BENCHMARK")]
     pub(crate) against: Vec<String>,
     /// Words of a gram
     #[arg(long, value_name = "WORDS", default_value_t = 13, value_parser = positive)]

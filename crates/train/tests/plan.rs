@@ -57,7 +57,7 @@ fn recipe(dir: &Path, kind: &str, checkpointing: bool) -> std::path::PathBuf {
     let text = format!(
         "output_dir = \"{}\"\nseed = 1\n[model]\nbase = \"{}\"\n[data]\ntrain = [\"{}\"]\nmax_length = 512\nloss = \"completion\"\n{lora}\
          [optimizer]\nlr = 1e-4\nbetas = [0.9, 0.999]\nweight_decay = 0.0\nschedule = \"constant\"\nwarmup_ratio = 0.0\nmax_grad_norm = 1.0\n\
-         [run]\nmax_tokens = 2000\nbatch_tokens = 1024\nmicro_batch_tokens = 1024\ngradient_checkpointing = {checkpointing}\nlog_every = 1\n\
+         [run]\nmax_tokens = 500\nbatch_tokens = 512\nmicro_batch_tokens = 512\ngradient_checkpointing = {checkpointing}\nlog_every = 1\n\
          save_every = 0\nthreads = 2\nresume = \"none\"\n",
         at(&format!("{kind}-{checkpointing}")),
         at("model"),

@@ -3,6 +3,8 @@
 //! A flag wins over its environment variable. Flags shared by commands stand in `args/`.
 
 pub(crate) mod bundle;
+#[cfg(feature = "train")]
+pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod model;
@@ -92,6 +94,10 @@ pub(crate) enum Command {
     #[cfg(feature = "train")]
     #[command(subcommand)]
     Train(TrainCommand),
+    /// Look at training files, and clean them: lengths, overlap with benchmarks
+    #[cfg(feature = "train")]
+    #[command(subcommand)]
+    Data(data::DataCommand),
     /// Print the completion script of a shell
     #[command(after_help = "Example:
   edgethink completions bash > ~/.local/share/bash-completion/completions/edgethink")]
@@ -471,7 +477,21 @@ Then set its threshold with edgethink calibrate.")]
         /// The recipe
         #[arg(long, short, value_name = "TOML")]
         config: PathBuf,
+        /// Only say what it takes, as `train plan` does
+        #[arg(long)]
+        dry_run: bool,
     },
+    /// Say what a recipe takes before it runs: memory layer by layer, and about how long
+    #[command(
+        after_help = "Nothing is loaded or written. Memory is the peak of one optimizer step; a recipe that needs more than the machine has is
+refused, with the settings that help. Times are estimates: operations over the speed of this machine's matrix product.
+
+Examples:
+  edgethink train plan recipes/pocket/sft.toml
+  edgethink train plan recipes/qwen2.5-7b/sft.toml --model-config recipes/qwen2.5-7b/config.json --memory 80
+  edgethink train sft --config recipes/pocket/sft.toml --dry-run"
+    )]
+    Plan(PlanArgs),
     /// Generate the pocket model's training text
     #[command(after_help = "Example:
   edgethink train data --config recipes/pocket/data.toml")]
@@ -491,6 +511,33 @@ pub(crate) struct RecipeArgs {
     /// Go on from a checkpoint: the newest one, or the one named
     #[arg(long, value_name = "CHECKPOINT", num_args = 0..=1, default_missing_value = "auto")]
     pub(crate) resume: Option<String>,
+    /// Only say what it takes, as `train plan` does
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// What is planned, and for which machine.
+#[cfg(feature = "train")]
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The recipe: of base, sft, grpo, verifier, switcher or quantize
+    #[arg(value_name = "TOML")]
+    pub(crate) recipe: PathBuf,
+    /// Plan with this config.json instead of the recipe's model, which then need not be there
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model_config: Option<PathBuf>,
+    /// Rank of an adapter that is not there yet [default: 128]
+    #[arg(long, value_name = "R", value_parser = positive)]
+    pub(crate) rank: Option<usize>,
+    /// Memory that must be enough, in GiB [default: that of this machine]
+    #[arg(long, value_name = "GIB")]
+    pub(crate) memory: Option<f64>,
+    /// Do not measure this machine, and leave the times out
+    #[arg(long)]
+    pub(crate) no_times: bool,
+    /// One JSON object on stdout instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// A training that several processes can share.

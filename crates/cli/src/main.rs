@@ -10,6 +10,8 @@ mod bench_profile;
 mod bundle;
 mod calibrate;
 mod chat;
+#[cfg(feature = "train")]
+mod data;
 mod eval;
 mod eval_ppl;
 mod eval_switch;
@@ -33,6 +35,8 @@ mod steps;
 mod table;
 #[cfg(feature = "train")]
 mod train;
+#[cfg(feature = "train")]
+mod train_plan;
 mod votes;
 
 use std::io::ErrorKind;
@@ -77,6 +81,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Quantize(args) => quantize::run(&args),
         #[cfg(feature = "train")]
         Command::Train(command) => train::run(&command),
+        #[cfg(feature = "train")]
+        Command::Data(command) => data::run(&command),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "edgethink", &mut script);

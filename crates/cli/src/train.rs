@@ -16,10 +16,25 @@ use crate::args::{GroupArgs, RecipeArgs, TrainCommand};
 use crate::info::count;
 use crate::interrupt::{self, Running};
 use crate::show::rate;
+use crate::train_plan;
 
 /// Runs the command.
 pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
     match command {
+        TrainCommand::Plan(args) => train_plan::run(args),
+        TrainCommand::Base(args)
+        | TrainCommand::Sft(args)
+        | TrainCommand::Quantize(args)
+        | TrainCommand::Grpo(args)
+        | TrainCommand::Verifier(args)
+            if args.dry_run =>
+        {
+            train_plan::dry_run(&args.config)
+        }
+        TrainCommand::Switcher {
+            config,
+            dry_run: true,
+        } => train_plan::dry_run(config),
         TrainCommand::Base(args) => {
             let mut recipe = BaseRecipe::load(&args.recipe.config)?;
             resume(&args.recipe, &mut recipe.run.resume);
@@ -47,7 +62,7 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             resume(args, &mut recipe.run.resume);
             train(|view| edgethink_train::verifier(&recipe, view).map(drop))
         }
-        TrainCommand::Switcher { config } => {
+        TrainCommand::Switcher { config, .. } => {
             let recipe = SwitcherRecipe::load(config)?;
             train(|view| edgethink_train::switcher(&recipe, view).map(drop))
         }
@@ -70,12 +85,7 @@ fn resume(args: &RecipeArgs, setting: &mut String) {
 }
 
 fn train(run: impl FnOnce(&mut View) -> Result<(), TrainError>) -> Result<ExitCode> {
-    let mut view = View::new();
-    let running = Running::start();
-    let done = run(&mut view);
-    drop(running);
-    view.bar.finish_and_clear();
-    match done {
+    match View::during(run) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error @ (TrainError::Stopped { .. } | TrainError::Cancelled)) => {
             eprintln!("{error}");
@@ -86,7 +96,7 @@ fn train(run: impl FnOnce(&mut View) -> Result<(), TrainError>) -> Result<ExitCo
 }
 
 /// A bar on a terminal; a line now and then where there is none.
-struct View {
+pub(crate) struct View {
     bar: ProgressBar,
     /// When the last plain line was written.
     last_line: Instant,
@@ -96,6 +106,18 @@ struct View {
 const LINE_EVERY: Duration = Duration::from_secs(30);
 
 impl View {
+    /// Shows how `work` goes; Ctrl-C asks it to stop.
+    pub(crate) fn during<T>(
+        work: impl FnOnce(&mut Self) -> Result<T, TrainError>,
+    ) -> Result<T, TrainError> {
+        let mut view = Self::new();
+        let running = Running::start();
+        let done = work(&mut view);
+        drop(running);
+        view.bar.finish_and_clear();
+        done
+    }
+
     fn new() -> Self {
         Self {
             bar: ProgressBar::new(0),
@@ -129,6 +151,20 @@ impl View {
         }
     }
 
+    /// Rows are being encoded: how many there are is not known.
+    fn encoding(&mut self, text: &str) {
+        if !self.bar.is_hidden() {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
+                self.bar.set_style(style);
+            }
+            self.bar.set_message(text.to_owned());
+            self.bar.tick();
+        } else if self.last_line.elapsed() >= LINE_EVERY {
+            self.last_line = Instant::now();
+            eprintln!("{text}");
+        }
+    }
+
     /// A line that stays.
     fn line(&self, text: &str) {
         if self.bar.is_hidden() {
@@ -142,6 +178,14 @@ impl View {
 impl Progress for View {
     fn event(&mut self, event: &Event) {
         match event {
+            Event::Encoded { rows, tokens } => {
+                let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
+                self.encoding(&format!("{} rows encoded, {} tokens", number(*rows), number(*tokens)));
+            }
+            Event::Compared { rows, contaminated } => {
+                let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
+                self.encoding(&format!("{} rows compared, {} to leave out", number(*rows), number(*contaminated)));
+            }
             Event::Started {
                 trainable,
                 parameters,
@@ -376,7 +420,7 @@ fn bar_style() -> Result<ProgressStyle> {
 }
 
 /// Seconds as people say them.
-fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     if !seconds.is_finite() || seconds < 0.0 {
         return "?".to_owned();
     }

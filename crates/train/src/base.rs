@@ -7,7 +7,7 @@ use half::bf16;
 
 use crate::{
     base_model,
-    data::{Encoder, Encoding},
+    data::{Encoder, Encoding, cache_of},
     error::TrainError,
     params::Param,
     process_group::ProcessGroup,
@@ -68,10 +68,11 @@ pub fn base_in(
             eos: &start.text.eos,
             encoding: Encoding::new(&recipe.data, LossOn::All, None),
         };
-        let train = encoder.load(&recipe.data.train)?;
+        let cache = cache_of(&recipe.data, &recipe.output_dir);
+        let train = encoder.load(&recipe.data.train, cache.as_deref(), progress)?;
         let valid = match recipe.data.valid.as_slice() {
             [] => None,
-            files => Some(encoder.load(files)?),
+            files => Some(encoder.load(files, None, progress)?),
         };
         let outcome = run::run(
             Job {

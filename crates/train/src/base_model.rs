@@ -155,7 +155,7 @@ pub(crate) fn check_vocab(
     }
 }
 
-fn read(path: &Path) -> Result<String, TrainError> {
+pub(crate) fn read(path: &Path) -> Result<String, TrainError> {
     std::fs::read_to_string(path).map_err(|source| TrainError::Read {
         path: path.to_owned(),
         source,

@@ -93,6 +93,14 @@ pub enum TrainError {
     /// The model could not be loaded or saved.
     #[error("cannot load or save the model")]
     Model(#[from] edgethink_model::LoadError),
+    /// A plan for a model that cannot be loaded.
+    #[error("cannot load the model {}; to plan without it, give its config.json with --model-config", base.display())]
+    Unplanned {
+        /// The model.
+        base: PathBuf,
+        /// Why.
+        source: Box<edgethink_model::LoadError>,
+    },
     /// The network's config is refused.
     #[error("{} is refused", path.display())]
     Config {

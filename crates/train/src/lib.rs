@@ -19,6 +19,7 @@ mod net;
 mod ops;
 mod optimizer;
 mod params;
+mod plan;
 mod process_group;
 mod quantize;
 mod recipe;
@@ -28,12 +29,17 @@ mod switcher;
 mod verifier;
 
 pub use base::{Summary, base, base_in};
+pub use data::{
+    Benchmark, BenchmarkOverlap, FEWEST_WORDS, Lengths, Overlap, Schema, Shared, Spread, bin,
+    decontaminate, histogram, lengths,
+};
 pub use error::TrainError;
 pub use grpo::{
     BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome, PolicyLoss,
     PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights,
     grpo, soft_barrier,
 };
+pub use plan::{Cost, LayerCost, Plan, PlanOptions, Recipe, Remedy, Speed, Work, plan};
 pub use process_group::ProcessGroup;
 pub use quantize::{QuantizeRecipe, quantize};
 pub use recipe::{

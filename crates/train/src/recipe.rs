@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::TrainError;
+use crate::{data::Schema, error::TrainError};
 
 /// A full training: every parameter of a network, from scratch or from an existing model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,11 +66,18 @@ pub struct ModelRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
-    /// `.jsonl` or `.parquet` files.
+    /// `.jsonl` or `.parquet` files, or directories of them, whose files are read by name.
     pub train: Vec<PathBuf>,
-    /// Files of the validation loss.
+    /// Files of the validation loss; their tokens are held in memory.
     #[serde(default)]
     pub valid: Vec<PathBuf>,
+    /// Directory for the tokens of the training files, which are encoded once and found there again. If absent, tokens are held in
+    /// memory, or in `tokens` of the output directory for files of more than 512 MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<PathBuf>,
+    /// The published data set whose fields the rows have; by the fields of each row if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
     /// Longest example, in tokens.
     pub max_length: usize,
     /// What happens to a longer one.

@@ -159,3 +159,50 @@ fn an_example_cut_before_its_adapter_begins_does_no_harm() {
     assert_eq!((start.examples, start.truncated), (101, 1));
     assert!(summary.loss.is_finite());
 }
+
+/// Tokens on the disk give what tokens in memory give, bit by bit, dropout included; they are encoded once, and again when a file changes.
+#[test]
+fn tokens_on_the_disk_train_the_same_adapter() {
+    let dir = workspace();
+    base(&base_recipe(dir.path(), "base"), &mut Silent).expect("a base");
+    let cache = dir.path().join("tokens");
+    let trained = |name: &str, cache: Option<&Path>| {
+        let mut recipe = sft_recipe(dir.path(), "base", name, true, 2.0);
+        recipe.data.cache = cache.map(Path::to_owned);
+        sft(&recipe, &mut Silent).expect("trained");
+        bytes(&recipe.output_dir.join("adapter_model.safetensors"))
+    };
+    let in_memory = trained("in-memory", None);
+    assert!(
+        trained("on-disk", Some(&cache)) == in_memory,
+        "another adapter"
+    );
+    let names = || {
+        let entries = fs::read_dir(&cache).expect("a cache");
+        let mut names: Vec<_> = entries.map(|e| e.expect("a file").path()).collect();
+        names.sort();
+        names
+    };
+    let first = names();
+    assert_eq!(first.len(), 2, "{first:?}");
+    let made = |path: &Path| {
+        fs::metadata(path)
+            .and_then(|m| m.modified())
+            .expect("a time")
+    };
+    let times: Vec<_> = first.iter().map(|p| made(p)).collect();
+    assert!(
+        trained("again", Some(&cache)) == in_memory,
+        "another adapter"
+    );
+    let again: Vec<_> = first.iter().map(|p| made(p)).collect();
+    assert_eq!(again, times, "it was encoded twice");
+    let data = dir.path().join("chat.jsonl");
+    let text = fs::read_to_string(&data).expect("the data");
+    fs::write(&data, text.replace("is 7", "is 8")).expect("written");
+    assert!(
+        trained("changed", Some(&cache)) != in_memory,
+        "the change was not seen"
+    );
+    assert_eq!(names().len(), 4, "a stale file was used");
+}

@@ -1,14 +1,15 @@
 //! From rows to tokens: the chat template, the loss span, and the place where the adapter begins (METHOD 2).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use edgethink_model::{ChatTemplate, Message, RenderOptions, Tokenizer};
 use rayon::prelude::*;
 
-use super::{Dataset, Row, read};
+use super::{Dataset, Row, Schema, cache::Place, rows};
 use crate::{
     error::TrainError,
     recipe::{DataRecipe, LossOn, Overlong},
+    run::{Event, Progress},
 };
 
 /// How rows are encoded.
@@ -19,6 +20,8 @@ pub(crate) struct Encoding {
     pub overlong: Overlong,
     pub loss: LossOn,
     pub append_eos: bool,
+    /// The fields of the rows; by what each row has if absent.
+    pub schema: Option<Schema>,
     /// The adapter begins at the last occurrence of this sequence; `None` for everywhere.
     pub invocation: Option<Vec<u32>>,
 }
@@ -31,6 +34,7 @@ impl Encoding {
             overlong: data.overlong,
             loss: data.loss.unwrap_or(loss),
             append_eos: data.append_eos,
+            schema: data.schema,
             invocation,
         }
     }
@@ -43,6 +47,79 @@ pub(crate) struct Encoder<'a> {
     pub template: Option<&'a ChatTemplate>,
     pub eos: &'a [u32],
     pub encoding: Encoding,
+}
+
+/// Bytes of text that are encoded at a time, on all threads.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Files of more bytes than this are encoded to the disk.
+const LARGE: u64 = 512 << 20;
+
+/// Where the tokens of a recipe's training files go: the recipe's directory, or `tokens` in the output for files that may not fit in
+/// memory. `None` is memory.
+pub(crate) fn cache_of(data: &DataRecipe, output_dir: &Path) -> Option<PathBuf> {
+    if data.cache.is_some() {
+        return data.cache.clone();
+    }
+    // What cannot be read is refused when it is read.
+    let files = data_files(&data.train).unwrap_or_default();
+    let sizes = files.iter().filter_map(|path| path.metadata().ok());
+    let bytes: u64 = sizes.map(|meta| meta.len()).sum();
+    (bytes > LARGE).then(|| output_dir.join("tokens"))
+}
+
+/// The files, with those in a directory in its place, by name.
+pub(super) fn data_files(files: &[impl AsRef<Path>]) -> Result<Vec<PathBuf>, TrainError> {
+    let mut found = Vec::new();
+    for path in files.iter().map(AsRef::as_ref) {
+        if !path.is_dir() {
+            found.push(path.to_owned());
+            continue;
+        }
+        let wrong = |source| TrainError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let mut inside = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(wrong)? {
+            let file = entry.map_err(wrong)?.path();
+            let ending = file.extension().and_then(|e| e.to_str());
+            if matches!(ending, Some("jsonl" | "parquet")) {
+                inside.push(file);
+            }
+        }
+        if inside.is_empty() {
+            return Err(TrainError::Unfit {
+                path: path.to_owned(),
+                problem: "is a directory without a .jsonl or .parquet file".to_owned(),
+            });
+        }
+        inside.sort();
+        found.append(&mut inside);
+    }
+    Ok(found)
+}
+
+/// Tells how far the encoding is, now and then.
+#[derive(Debug, Default)]
+struct Shown {
+    rows: u64,
+}
+
+impl Shown {
+    fn row(&mut self, tokens: u64, progress: &mut dyn Progress) -> Result<(), TrainError> {
+        self.rows += 1;
+        if self.rows.is_multiple_of(1000) {
+            if progress.stop() {
+                return Err(TrainError::Cancelled);
+            }
+            progress.event(&Event::Encoded {
+                rows: self.rows,
+                tokens,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Tokens of one row, and whether each is learnt.
@@ -61,42 +138,144 @@ impl Encoded {
 }
 
 impl Encoder<'_> {
-    /// Reads and encodes files, in order.
+    /// Reads and encodes files, in order; of the texts, only a few megabytes are held at a time. With `cache`, the tokens are on the disk
+    /// in that directory, and found there the next time.
     ///
     /// # Errors
-    /// Those of [`read`], and [`TrainError::DataRow`] for a row that cannot be encoded, with its file and number.
-    pub(crate) fn load(&self, files: &[impl AsRef<Path>]) -> Result<Dataset, TrainError> {
-        let mut set = Dataset::default();
-        for file in files {
-            let file = file.as_ref();
-            let rows = read(file)?;
-            let encoded: Vec<Result<Encoded, String>> =
-                rows.par_iter().map(|(_, row)| self.encode(row)).collect();
-            for ((line, _), encoded) in rows.iter().zip(encoded) {
-                let encoded = encoded.map_err(|problem| TrainError::DataRow {
-                    path: file.to_owned(),
-                    row: *line,
-                    problem,
+    /// Those of [`rows::each`], [`TrainError::DataRow`] for a row that cannot be encoded, with its file and number, and
+    /// [`TrainError::Write`] for a cache that cannot be written.
+    pub(crate) fn load(
+        &self,
+        files: &[impl AsRef<Path>],
+        cache: Option<&Path>,
+        progress: &mut dyn Progress,
+    ) -> Result<Dataset, TrainError> {
+        let files = data_files(files)?;
+        let none = |set: &Dataset| TrainError::NoTargets {
+            files: files.clone(),
+            dropped: set.dropped,
+        };
+        let mut shown = Shown::default();
+        let Some(dir) = cache else {
+            let mut set = Dataset::default();
+            for file in &files {
+                self.each(file, |encoded| {
+                    if let Some(len) = self.kept(encoded, &mut set) {
+                        let weights = encoded.learnt[..len]
+                            .iter()
+                            .map(|&l| f32::from(u8::from(l)));
+                        set.push(
+                            &encoded.tokens[..len],
+                            weights,
+                            encoded.adapter_from.min(len),
+                        );
+                    }
+                    shown.row(set.tokens.len() as u64, progress)
                 })?;
-                self.push(&mut set, &encoded);
             }
+            return if set.examples.iter().any(|e| set.targets_of(e) > 0) {
+                Ok(set)
+            } else {
+                Err(none(&set))
+            };
+        };
+        let place = Place::new(dir, self.key(&files)?);
+        if let Some(set) = place.find()? {
+            return Ok(set);
         }
-        if set.examples.iter().all(|e| set.targets_of(e) == 0) {
-            return Err(TrainError::NoTargets {
-                files: files.iter().map(|f| f.as_ref().to_owned()).collect(),
-                dropped: set.dropped,
-            });
+        let mut writer = place.begin()?;
+        let mut learnt = false;
+        for file in &files {
+            self.each(file, |encoded| {
+                if let Some(len) = self.kept(encoded, &mut writer.set) {
+                    learnt |= encoded.learnt[1..len].contains(&true);
+                    let (tokens, flags) = (&encoded.tokens[..len], &encoded.learnt[..len]);
+                    writer.push(tokens, flags, encoded.adapter_from.min(len))?;
+                }
+                shown.row(writer.tokens, progress)
+            })?;
         }
-        Ok(set)
+        if learnt {
+            writer.finish()
+        } else {
+            Err(none(&writer.set))
+        }
     }
 
-    fn push(&self, set: &mut Dataset, e: &Encoded) {
+    /// The hash of everything that the tokens of these files are a function of.
+    fn key(&self, files: &[PathBuf]) -> Result<String, TrainError> {
+        let mut hash = blake3::Hasher::new();
+        let tokenizer = self.tokenizer.to_json().map_err(TrainError::engine)?;
+        let template = self.template.map_or("", ChatTemplate::source);
+        let settings = format!("{:?} {:?}", self.eos, self.encoding);
+        for part in [tokenizer.as_str(), template, &settings] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        for path in files {
+            let wrong = |source| TrainError::Read {
+                path: path.clone(),
+                source,
+            };
+            let file = std::fs::File::open(path).map_err(wrong)?;
+            let bytes = file.metadata().map_err(wrong)?.len();
+            hash.update(&bytes.to_le_bytes());
+            hash.update_reader(file).map_err(wrong)?;
+        }
+        Ok(hash.finalize().to_hex()[..32].to_owned())
+    }
+
+    /// Calls `take` with each encoded row of a file, in order.
+    fn each(
+        &self,
+        file: &Path,
+        mut take: impl FnMut(&Encoded) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let mut flush = |batch: &mut Vec<(usize, Row)>| -> Result<(), TrainError> {
+            let encoded: Vec<Result<Encoded, String>> =
+                batch.par_iter().map(|(_, row)| self.encode(row)).collect();
+            for ((row, _), encoded) in batch.drain(..).zip(encoded) {
+                let encoded = encoded.map_err(|problem| TrainError::DataRow {
+                    path: file.to_owned(),
+                    row,
+                    problem,
+                })?;
+                take(&encoded)?;
+            }
+            Ok(())
+        };
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        rows::each(file, &[], |number, value| {
+            let row =
+                rows::row(value, self.encoding.schema).map_err(|problem| TrainError::DataRow {
+                    path: file.to_owned(),
+                    row: number,
+                    problem,
+                });
+            // What stands before a row that is refused is refused first.
+            let row = match row {
+                Ok(row) => row,
+                Err(error) => return flush(&mut batch).and(Err(error)),
+            };
+            bytes += row.bytes();
+            batch.push((number, row));
+            if bytes >= BATCH_BYTES {
+                bytes = 0;
+                flush(&mut batch)?;
+            }
+            Ok(())
+        })?;
+        flush(&mut batch)
+    }
+
+    /// Tokens of a row that stay, or `None` for a row that is left out; both are counted.
+    fn kept(&self, e: &Encoded, set: &mut Dataset) -> Option<usize> {
         let mut len = e.tokens.len();
         if len > self.encoding.max_length {
             match self.encoding.overlong {
                 Overlong::Drop => {
                     set.dropped += 1;
-                    return;
+                    return None;
                 }
                 Overlong::Truncate => {
                     set.truncated += 1;
@@ -106,10 +285,9 @@ impl Encoder<'_> {
         }
         if len < 2 {
             set.dropped += 1;
-            return;
+            return None;
         }
-        let weights = e.learnt[..len].iter().map(|&l| f32::from(u8::from(l)));
-        set.push(&e.tokens[..len], weights, e.adapter_from.min(len));
+        Some(len)
     }
 
     fn encode(&self, row: &Row) -> Result<Encoded, String> {
@@ -250,10 +428,11 @@ mod tests {
                 overlong: Overlong::Drop,
                 loss,
                 append_eos: true,
+                schema: None,
                 invocation: Some(vec![0, 3]),
             },
         };
-        let row = super::super::rows::row(serde_json::from_str(row).unwrap()).unwrap();
+        let row = rows::row(serde_json::from_str(row).unwrap(), None).unwrap();
         encoder.encode(&row).map(|e| (e.learnt, e.adapter_from))
     }
 

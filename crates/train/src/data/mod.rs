@@ -1,22 +1,34 @@
-//! Datasets: rows of JSONL and parquet files in TRL's forms, turned into tokens with their loss and adapter spans.
+//! Datasets: rows of JSONL and parquet files in TRL's forms or a published data set's own, turned into tokens with their loss and adapter spans.
 
+mod cache;
 mod encode;
+mod lengths;
 mod order;
+mod overlap;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod rows;
+mod schema;
 
-pub(crate) use encode::{Encoder, Encoding};
+pub(crate) use encode::{Encoder, Encoding, cache_of};
+pub use lengths::{Lengths, Spread, bin, histogram, lengths};
 pub(crate) use order::Order;
-pub(crate) use rows::{Row, json_lines, read};
+pub use overlap::{Benchmark, BenchmarkOverlap, FEWEST_WORDS, Overlap, Shared, decontaminate};
+pub(crate) use rows::{Row, understood};
+pub use schema::Schema;
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range, sync::Arc};
+
+use crate::error::TrainError;
+use cache::TokenFile;
 
 /// One example: a span of the token store, and where the adapter begins in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Example {
     /// First token in the store.
     pub start: usize,
+    /// First token in the whole data set, of which the store may hold a part.
+    pub place: u64,
     /// Tokens.
     pub len: usize,
     /// First token with the adapter on; `len` if it never is.
@@ -24,7 +36,7 @@ pub(crate) struct Example {
 }
 
 /// All examples of a data set, their tokens in one store.
-#[derive(Debug, Default, Clone, PartialEq)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Dataset {
     pub tokens: Vec<u32>,
     /// Weight of each token as a target of the loss; zero for what is not learnt.
@@ -34,6 +46,8 @@ pub(crate) struct Dataset {
     pub dropped: usize,
     /// Examples cut to the longest length.
     pub truncated: usize,
+    /// Where the tokens are if they are not in memory: then `tokens` and `weights` are empty.
+    pub file: Option<Arc<TokenFile>>,
 }
 
 impl Dataset {
@@ -62,6 +76,7 @@ impl Dataset {
     ) {
         self.examples.push(Example {
             start: self.tokens.len(),
+            place: self.tokens.len() as u64,
             len: tokens.len(),
             adapter_from,
         });
@@ -81,6 +96,29 @@ impl Dataset {
         runs.map(|run| &examples[run])
             .filter(|run| run.iter().any(learns))
             .collect()
+    }
+
+    /// A set with these examples in memory, and their indices in it: itself, or a part of what is on the disk.
+    ///
+    /// # Errors
+    /// [`TrainError::Read`] for a token file that cannot be read.
+    pub(crate) fn hold<'a>(
+        &'a self,
+        examples: &'a [usize],
+    ) -> Result<(Cow<'a, Self>, Cow<'a, [usize]>), TrainError> {
+        let Some(file) = &self.file else {
+            return Ok((Cow::Borrowed(self), Cow::Borrowed(examples)));
+        };
+        let mut held = Self::default();
+        for &example in examples {
+            let e = &self.examples[example];
+            let (tokens, learnt) = file.read(e.place, e.len)?;
+            held.push(&tokens, learnt, e.adapter_from);
+            if let Some(last) = held.examples.last_mut() {
+                last.place = e.place;
+            }
+        }
+        Ok((Cow::Owned(held), Cow::Owned((0..examples.len()).collect())))
     }
 
     /// Splits examples into runs of at most `limit` tokens, in order; an example longer than that stands alone.

@@ -1,8 +1,9 @@
 //! Rows of a parquet file, as the JSON objects that a JSONL file would hold.
 //!
-//! Only the columns that training knows are read (`text`, `messages`, `prompt`, `completion`), and of a message only its known
-//! fields, so other columns may have any type. A null is as good as an absent field. Pages are plain or compressed with snappy, which
-//! is what pyarrow, pandas and the `datasets` package write.
+//! Only the columns that training knows are read (`text`, `messages`, `prompt`, `completion`, and those of published data sets), and of
+//! a message only its known fields, so other columns may have any type. A null is as good as an absent field. Rows come one by one, so
+//! memory holds a page of each column. Pages are plain or compressed with snappy, which is what pyarrow, pandas and the `datasets`
+//! package write.
 
 use std::{panic::AssertUnwindSafe, path::Path, sync::Arc};
 
@@ -17,18 +18,21 @@ use serde_json::{Map, Value};
 
 use crate::error::TrainError;
 
-/// Columns that make a row.
+/// Columns that make a row in TRL's forms; they are text, or messages.
 const COLUMNS: [&str; 4] = ["text", "messages", "prompt", "completion"];
 /// Fields of a message.
 const FIELDS: [&str; 3] = ["role", "content", "reasoning_content"];
+/// Fields of the structs that published data sets have: a turn of `conversations`, and SQuAD's `answers`.
+const OWN_FIELDS: [&str; 3] = ["from", "value", "text"];
 
-/// Calls `each` with every row's number, from 1, and its object.
+/// Calls `each` with every row's number, from 1, and its object. `also` names columns to read besides those that data sets have.
 ///
 /// # Errors
 /// [`TrainError::Read`], [`TrainError::Parquet`] for a damaged file, [`TrainError::ParquetColumns`] if no known column is there or one
 /// is not text, and those of `each`.
 pub(super) fn read(
     path: &Path,
+    also: &[&str],
     mut each: impl FnMut(usize, Value) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
     let file = std::fs::File::open(path).map_err(|source| TrainError::Read {
@@ -41,7 +45,7 @@ pub(super) fn read(
     };
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
     let schema = reader.metadata().file_metadata().schema();
-    let columns = known_columns(schema).map_err(|problem| TrainError::ParquetColumns {
+    let columns = known_columns(schema, also).map_err(|problem| TrainError::ParquetColumns {
         path: path.to_owned(),
         problem,
     })?;
@@ -49,7 +53,7 @@ pub(super) fn read(
     std::panic::catch_unwind(AssertUnwindSafe(|| {
         let rows = reader.get_row_iter(Some(columns)).map_err(damaged)?;
         for (at, row) in rows.enumerate() {
-            each(at + 1, object(&row.map_err(damaged)?, &COLUMNS))?;
+            each(at + 1, columns_of(&row.map_err(damaged)?))?;
         }
         Ok(())
     }))
@@ -60,21 +64,23 @@ pub(super) fn read(
 }
 
 /// The schema with the known columns only.
-fn known_columns(schema: &Type) -> Result<Type, String> {
-    let (known, others): (Vec<_>, Vec<_>) = schema
-        .get_fields()
-        .iter()
-        .cloned()
-        .partition(|column| COLUMNS.contains(&column.name()));
+fn known_columns(schema: &Type, also: &[&str]) -> Result<Type, String> {
+    let (known, others): (Vec<_>, Vec<_>) =
+        schema.get_fields().iter().cloned().partition(|column| {
+            let name = column.name();
+            COLUMNS.contains(&name)
+                || super::schema::COLUMNS.contains(&name)
+                || also.contains(&name)
+        });
     if known.is_empty() {
         let names: Vec<&str> = others.iter().map(|column| column.name()).collect();
         return Err(format!(
-            "has the columns {}, and none of {}; rename them",
+            "has the columns {}, and none of {} or of a data set that is known; rename them",
             names.join(", "),
             COLUMNS.join(", ")
         ));
     }
-    for column in &known {
+    for column in known.iter().filter(|c| COLUMNS.contains(&c.name())) {
         all_text(column, column.name())?;
     }
     Type::group_type_builder(schema.name())
@@ -110,22 +116,45 @@ fn all_text(column: &Arc<Type>, name: &str) -> Result<(), String> {
     ))
 }
 
-/// A row or a struct, without its nulls and unknown fields.
-fn object(row: &Row, known: &[&str]) -> Value {
+/// A row, without its nulls.
+fn columns_of(row: &Row) -> Value {
     let fields = row
         .get_column_iter()
-        .filter(|(name, field)| known.contains(&name.as_str()) && !matches!(field, Field::Null));
+        .filter(|(_, field)| !matches!(field, Field::Null));
     let fields: Map<String, Value> = fields
         .map(|(name, field)| (name.clone(), value(field)))
         .collect();
     Value::Object(fields)
 }
 
-/// What a row can be made of; the schema has no other kind where it counts, and an unexpected one is no string.
+/// A struct, without its nulls and unknown fields.
+fn object(row: &Row) -> Value {
+    let known = |name: &str| FIELDS.contains(&name) || OWN_FIELDS.contains(&name);
+    let fields = row
+        .get_column_iter()
+        .filter(|(name, field)| known(name) && !matches!(field, Field::Null));
+    let fields: Map<String, Value> = fields
+        .map(|(name, field)| (name.clone(), value(field)))
+        .collect();
+    Value::Object(fields)
+}
+
+/// What a row can be made of; anything else (times, bytes) is no value.
 fn value(field: &Field) -> Value {
     match field {
         Field::Str(text) => Value::String(text.clone()),
-        Field::Group(row) => object(row, &FIELDS),
+        Field::Bool(x) => Value::from(*x),
+        Field::Byte(x) => Value::from(*x),
+        Field::Short(x) => Value::from(*x),
+        Field::Int(x) => Value::from(*x),
+        Field::Long(x) => Value::from(*x),
+        Field::UByte(x) => Value::from(*x),
+        Field::UShort(x) => Value::from(*x),
+        Field::UInt(x) => Value::from(*x),
+        Field::ULong(x) => Value::from(*x),
+        Field::Float(x) => Value::from(*x),
+        Field::Double(x) => Value::from(*x),
+        Field::Group(row) => object(row),
         Field::ListInternal(list) => list.elements().iter().map(value).collect(),
         _ => Value::Null,
     }
@@ -174,7 +203,8 @@ mod tests {
     #[test]
     fn other_files_are_refused_with_a_reason() {
         for (name, parts) in [
-            ("no_column", &["question, answer", "prompt"][..]),
+            ("no_column", &["id, score", "prompt"][..]),
+            ("unknown", &["row 1", "answer, question", "prompt"]),
             ("number", &["`text`", "INT64"]),
             ("bytes", &["`text`", "BYTE_ARRAY"]),
             ("null", &["row 2"]),

@@ -7,13 +7,38 @@ use rand::{Rng, seq::SliceRandom};
 use serde_json::Value;
 
 use super::recipe::{BudgetRecipe, QuestionsRecipe};
-use crate::{data::json_lines, error::TrainError, params::generator};
+use crate::{
+    data::{Schema, understood},
+    error::TrainError,
+    params::generator,
+};
 
 /// A question with its expected answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Question {
     pub messages: Vec<Message>,
     pub answer: String,
+}
+
+/// How a row is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form<'a> {
+    /// The fields of the rows; by what each row has if absent.
+    pub schema: Option<Schema>,
+    /// Field with the expected answer of rows with a `prompt`.
+    pub answer: &'a str,
+    /// What follows the question of a published data set; as `edgethink eval` asks if absent.
+    pub instruction: Option<&'a str>,
+}
+
+impl<'a> From<&'a QuestionsRecipe> for Form<'a> {
+    fn from(recipe: &'a QuestionsRecipe) -> Self {
+        Self {
+            schema: recipe.schema,
+            answer: &recipe.answer,
+            instruction: recipe.instruction.as_deref(),
+        }
+    }
 }
 
 /// A prompt ready for the engine.
@@ -58,8 +83,9 @@ impl<'a> Questions<'a> {
         };
         let largest = budget.tokens.iter().copied().max();
         for path in files.iter().map(AsRef::as_ref) {
-            let rows = json_lines(path, |row| {
-                let question = parse(&row, &recipe.answer)?;
+            let form = Form::from(recipe);
+            let rows = understood(path, &[form.answer], |row| {
+                let question = parse(&row, form)?;
                 let length = questions.encode(&question, largest)?.len();
                 Ok((question, length))
             })?;
@@ -158,28 +184,55 @@ impl<'a> Questions<'a> {
     }
 }
 
-/// A row as a question; `answer` names the field with the expected answer.
-pub(crate) fn parse(row: &Value, answer: &str) -> Result<Question, String> {
+/// A row as a question.
+pub(crate) fn parse(row: &Value, form: Form<'_>) -> Result<Question, String> {
+    if let Some(fields) = row.as_object() {
+        let found = || (!fields.contains_key("prompt")).then(|| Schema::of(fields));
+        if let Some(schema) = form.schema.or_else(|| found().flatten()) {
+            return own(schema, fields, form.instruction);
+        }
+    }
     let messages = match row.get("prompt") {
         Some(Value::String(text)) => vec![Message::new("user", text.clone())],
         Some(list @ Value::Array(_)) => serde_json::from_value::<Vec<Message>>(list.clone())
             .map_err(|e| {
                 format!("`prompt` is not a list of messages with role and content: {e}")
             })?,
-        _ => return Err("has no `prompt`, a text or a list of messages".to_owned()),
+        _ => {
+            return Err(
+                "has no `prompt`, a text or a list of messages, nor the fields of a data set that is known"
+                    .to_owned(),
+            );
+        }
     };
     if messages.last().is_none_or(|m| m.role != "user") {
         return Err("`prompt` does not end with the user's message".to_owned());
     }
-    let answer = match row.get(answer) {
+    let answer = match row.get(form.answer) {
         Some(Value::String(text)) if !text.trim().is_empty() => text.clone(),
         Some(Value::Number(number)) => number.to_string(),
         _ => {
             return Err(format!(
-                "has no `{answer}`, a text or a number; name the field in [data] answer"
+                "has no `{}`, a text or a number; name the field in [data] answer",
+                form.answer
             ));
         }
     };
+    Ok(Question { messages, answer })
+}
+
+/// A row of a published data set, with the line that says how to answer.
+fn own(
+    schema: Schema,
+    fields: &serde_json::Map<String, Value>,
+    instruction: Option<&str>,
+) -> Result<Question, String> {
+    let sample = schema.sample(fields)?;
+    let (mut messages, answer) = (sample.asked, sample.answer?);
+    let line = instruction.unwrap_or(sample.instruction);
+    if let (false, Some(last)) = (line.is_empty(), messages.last_mut()) {
+        last.content = format!("{}\n\n{line}", last.content.trim_end());
+    }
     Ok(Question { messages, answer })
 }
 
@@ -190,7 +243,48 @@ mod tests {
     /// As a line of a file is read.
     fn parse(text: &str, answer: &str) -> Result<Question, String> {
         let row: Value = serde_json::from_str(text).map_err(|e| e.to_string())?;
-        super::parse(&row, answer)
+        super::parse(&row, form(answer))
+    }
+
+    fn form(answer: &str) -> Form<'_> {
+        Form {
+            schema: None,
+            answer,
+            instruction: None,
+        }
+    }
+
+    #[test]
+    fn rows_of_published_data_sets_are_asked_as_the_evaluation_asks() {
+        let boxed = r"Please reason step by step, and put your final answer within \boxed{}.";
+        let question = parse(
+            r#"{"problem": "1+1?", "answer": "2", "solution": ""}"#,
+            "answer",
+        );
+        let question = question.expect("DeepScaleR");
+        assert_eq!(question.answer, "2");
+        assert_eq!(question.messages[0].content, format!("1+1?\n\n{boxed}"));
+        let math =
+            r#"{"problem": "1+1?", "solution": "It is \\boxed{2}, not \\boxed{\\frac{1}{2}}."}"#;
+        assert_eq!(parse(math, "answer").expect("MATH").answer, r"\frac{1}{2}");
+        let row: Value = serde_json::from_str(math).expect("JSON");
+        let bare = Form {
+            instruction: Some(""),
+            ..form("answer")
+        };
+        let question = super::parse(&row, bare).expect("MATH");
+        assert_eq!(question.messages[0].content, "1+1?");
+        // A named data set wins over a `prompt`, and a data set without answers says so.
+        let named = Form {
+            schema: Some(Schema::OpenThoughts3),
+            ..form("answer")
+        };
+        let row: Value = serde_json::from_str(
+            r#"{"prompt": "x", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+        )
+        .expect("JSON");
+        let error = super::parse(&row, named).expect_err("no answer");
+        assert!(error.contains("DeepScaleR"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reward::Reward;
 use crate::{
+    data::Schema,
     error::TrainError,
     recipe::{
         FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped, load,
@@ -54,18 +55,24 @@ pub struct PolicyRecipe {
     pub adapter: PathBuf,
 }
 
-/// Questions with answers: rows of `prompt` (messages or text) and an answer.
+/// Questions with answers: rows of `prompt` (messages or text) and an answer, or of a published data set that has both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuestionsRecipe {
-    /// `.jsonl` files.
+    /// `.jsonl` or `.parquet` files.
     pub train: Vec<PathBuf>,
     /// Files of the evaluation during the run.
     #[serde(default)]
     pub valid: Vec<PathBuf>,
-    /// Field with the expected answer.
+    /// The published data set whose fields the rows have; by the fields of each row if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
+    /// Field with the expected answer of rows with a `prompt`.
     #[serde(default = "default_answer")]
     pub answer: String,
+    /// What follows the question of a published data set, after an empty line; as `edgethink eval` asks if absent, nothing if empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
     /// Longer prompts are left out, and counted.
     pub max_prompt_tokens: usize,
 }

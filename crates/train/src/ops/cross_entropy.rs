@@ -142,12 +142,16 @@ fn each_chunk(
     let (vocab, _) = rows_cols(head);
     let h = values(hidden);
     let active: Vec<usize> = (0..rows).filter(|&i| targets.weights[i] != 0.0).collect();
-    let chunk_rows = (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS);
-    for chunk in active.chunks(chunk_rows) {
+    for chunk in active.chunks(chunk_rows(vocab)) {
         let gathered = gather(h, e, chunk);
         let logits = matmul_nt(&gathered, head);
         work(chunk, &gathered, logits);
     }
+}
+
+/// Rows whose logits are held at a time.
+pub(crate) fn chunk_rows(vocab: usize) -> usize {
+    (CHUNK_LOGITS / vocab).clamp(16, CHUNK_ROWS)
 }
 
 /// Some of the rows of `e` values.

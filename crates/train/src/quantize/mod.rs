@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     base::{Summary, finish, with_threads},
     base_model,
-    data::{Encoder, Encoding},
+    data::{Encoder, Encoding, cache_of},
     error::TrainError,
     process_group::ProcessGroup,
     recipe::{self, DataRecipe, LossOn, ModelRecipe, OptimizerRecipe, RunRecipe},
@@ -100,10 +100,11 @@ pub fn quantize(
             eos: &start.text.eos,
             encoding: Encoding::new(&recipe.data, LossOn::All, None),
         };
-        let train = encoder.load(&recipe.data.train)?;
+        let cache = cache_of(&recipe.data, &recipe.output_dir);
+        let train = encoder.load(&recipe.data.train, cache.as_deref(), progress)?;
         let valid = match recipe.data.valid.as_slice() {
             [] => None,
-            files => Some(encoder.load(files)?),
+            files => Some(encoder.load(files, None, progress)?),
         };
         let teacher = Teacher::new(start.spec, start.params);
         let outcome = run::run(

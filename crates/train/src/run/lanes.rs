@@ -26,6 +26,11 @@ const LANES: usize = 4;
 /// Trained values up to which a network counts as small (64 MiB of gradients per lane).
 const SMALL: usize = 16 << 20;
 
+/// Lanes of a network with so many trained values.
+pub(crate) fn lanes_of(values: usize) -> usize {
+    if values <= SMALL { LANES } else { 1 }
+}
+
 /// The lanes, their sums and the threads that work on them.
 #[derive(Debug)]
 pub(crate) struct Lanes {
@@ -37,7 +42,7 @@ impl Lanes {
     /// Lanes for gradients of the size of `params`.
     pub(crate) fn new(params: &[Param]) -> Result<Self, TrainError> {
         let values: usize = params.iter().map(|p| p.values.len()).sum();
-        let lanes = if values <= SMALL { LANES } else { 1 };
+        let lanes = lanes_of(values);
         let threads = rayon::current_num_threads();
         let workers = threads.min(lanes);
         let pools = (0..workers)

@@ -10,7 +10,7 @@ mod tensorboard;
 mod trainer;
 
 pub(crate) use checkpoint::{Checkpoints, Position};
-pub(crate) use lanes::Lanes;
+pub(crate) use lanes::{Lanes, lanes_of};
 pub(crate) use record::{add_provenance, write_provenance};
 pub(crate) use trainer::{Batcher, Job, LoraLayout, Outcome, Side, run};
 
@@ -20,6 +20,20 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
+    /// Data is being encoded, before the run begins.
+    Encoded {
+        /// Rows so far.
+        rows: u64,
+        /// Their tokens.
+        tokens: u64,
+    },
+    /// Rows are being compared with benchmarks.
+    Compared {
+        /// Rows so far.
+        rows: u64,
+        /// Those of them that share something with a benchmark.
+        contaminated: u64,
+    },
     /// The run begins, or goes on.
     Started {
         /// Values that are trained.

@@ -176,21 +176,14 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         let step_begun = Instant::now();
         let leaves = side.leaves(weights(&params).as_deref().unwrap_or(&params));
         let pass = side.pass(job.seed, at.step, true);
-        let targets: usize = step
-            .examples
+        let (held, examples) = job.train.hold(&step.examples)?;
+        let targets: usize = examples
             .iter()
-            .map(|&e| job.train.targets_of(&job.train.examples[e]))
+            .map(|&e| held.targets_of(&held.examples[e]))
             .sum();
-        let micros = job
-            .train
-            .learnt_batches(&step.examples, recipe.micro_batch_tokens);
-        let (mut loss, sums) = lanes.accumulate(
-            &pass,
-            &leaves,
-            &batcher,
-            &job.train,
-            &job.group.share(micros),
-        );
+        let micros = held.learnt_batches(&examples, recipe.micro_batch_tokens);
+        let (mut loss, sums) =
+            lanes.accumulate(&pass, &leaves, &batcher, &held, &job.group.share(micros));
         ends = job.group.sum(&mut loss, sums, stop)?;
         side.keep(leaves);
         let pulled = job.rounded.map(|rounded| rounded.pull_back(&params, sums));
@@ -438,7 +431,7 @@ impl<'a> Batcher<'a> {
             }
             if e.adapter_from < e.len {
                 ranges.push(start + e.adapter_from..start + e.len);
-                keys.extend((e.adapter_from..e.len).map(|i| (e.start + i) as u64));
+                keys.extend((e.adapter_from..e.len).map(|i| e.place + i as u64));
             }
             bounds.push(ids.len());
         }

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use super::recipe::{LabelledRecipe, SetRecipe, StatesRecipe, has};
 use super::turns::Turns;
-use crate::{data::json_lines, error::TrainError};
+use crate::{
+    data::{Schema, understood},
+    error::TrainError,
+};
 
 /// Turns rows into tokens.
 #[derive(Debug)]
@@ -78,8 +81,11 @@ impl<'a> Encoder<'a> {
         let mut queries = Queries::default();
         let mut seen: BTreeSet<Vec<u32>> = BTreeSet::new();
         for path in &set.files {
-            let rows = json_lines(path, |row| {
-                has(&row, &set.only).then(|| prompt_of(&row)).transpose()
+            let keys: Vec<&str> = set.only.keys().map(String::as_str).collect();
+            let rows = understood(path, &keys, |row| {
+                has(&row, &set.only)
+                    .then(|| prompt_of(&row, set.schema))
+                    .transpose()
             })?;
             for (row, messages) in rows {
                 let Some(messages) = messages else { continue };
@@ -170,8 +176,14 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The messages of a row's `prompt`.
-pub(super) fn prompt_of(row: &Value) -> Result<Vec<Message>, String> {
+/// The messages that ask what a row asks.
+pub(super) fn prompt_of(row: &Value, schema: Option<Schema>) -> Result<Vec<Message>, String> {
+    if let Some(fields) = row.as_object() {
+        let found = || (!fields.contains_key("prompt")).then(|| Schema::of(fields));
+        if let Some(schema) = schema.or_else(|| found().flatten()) {
+            return Ok(schema.sample(fields)?.asked);
+        }
+    }
     match row.get("prompt") {
         Some(Value::String(text)) => Ok(vec![Message::new("user", text.clone())]),
         Some(list @ Value::Array(items)) if !items.is_empty() => {
@@ -179,7 +191,10 @@ pub(super) fn prompt_of(row: &Value) -> Result<Vec<Message>, String> {
                 format!("`prompt` is not a list of messages with role and content: {e}")
             })
         }
-        _ => Err("has no `prompt`, a text or a list of messages".to_owned()),
+        _ => Err(
+            "has no `prompt`, a text or a list of messages, nor the fields of a data set that is known"
+                .to_owned(),
+        ),
     }
 }
 
@@ -189,13 +204,27 @@ mod tests {
 
     #[test]
     fn rows_say_what_is_wrong_with_them() {
-        let parse = |text: &str| prompt_of(&serde_json::from_str(text).unwrap());
+        let parse = |text: &str| prompt_of(&serde_json::from_str(text).unwrap(), None);
         assert_eq!(parse(r#"{"prompt": "1+1?"}"#).unwrap().len(), 1);
         let two =
             r#"{"prompt": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}"#;
         assert_eq!(parse(two).unwrap().len(), 2);
+        let asked = |text: &str| parse(text).unwrap()[0].content.clone();
+        let squad = r#"{"context": "c", "question": "x", "answers": {"text": []}}"#;
+        assert_eq!(asked(squad), "c\n\nx");
+        let mmlu = r#"{"question": "x", "choices": ["p", "q"], "answer": 1}"#;
+        assert_eq!(asked(mmlu), "x\n\n(A) p\n(B) q");
+        assert_eq!(asked(r#"{"question": "x", "answer": false}"#), "x");
+        assert_eq!(
+            asked(r#"{"question": "x", "thinking_trajectories": ["t"]}"#),
+            "x"
+        );
         for (row, want) in [
             (r#"{"question": "x"}"#, "no `prompt`"),
+            (
+                r#"{"context": "c", "question": "x", "answers": []}"#,
+                "`text`",
+            ),
             (r#"{"prompt": []}"#, "no `prompt`"),
             (r#"{"prompt": [{"role": "user"}]}"#, "role and content"),
         ] {

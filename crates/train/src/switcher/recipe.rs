@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    data::Schema,
     error::TrainError,
     grpo::{RolloutKv, RolloutWeights},
     recipe::{OptimizerRecipe, load, optimizer_problems},
@@ -78,12 +79,15 @@ pub struct LabelledRecipe {
     pub held_out: f64,
 }
 
-/// Rows with a `prompt`, a text or messages.
+/// Rows with a `prompt`, a text or messages, or of a published data set: then what it asks, without instructions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetRecipe {
-    /// `.jsonl` files.
+    /// `.jsonl` or `.parquet` files.
     pub files: Vec<PathBuf>,
+    /// The published data set whose fields the rows have; by the fields of each row if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
     /// Only rows with these values, such as `{ kind = "easy" }`.
     #[serde(default, rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
     pub only: BTreeMap<String, Value>,
@@ -113,7 +117,7 @@ pub struct TurnsRecipe {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TurnSetRecipe {
-    /// `.jsonl` files.
+    /// `.jsonl` or `.parquet` files.
     pub files: Vec<PathBuf>,
     /// Only rows with these values.
     #[serde(default, rename = "where", skip_serializing_if = "BTreeMap::is_empty")]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::queries::prompt_of;
 use super::recipe::{TurnsRecipe, has};
-use crate::{data::json_lines, error::TrainError};
+use crate::{data::understood, error::TrainError};
 
 const THOUGHT_END: &str = "</think>";
 
@@ -32,7 +32,9 @@ impl Turns {
         for set in &recipe.sets {
             let mut turns = Vec::new();
             for path in &set.files {
-                let rows = json_lines(path, |row| {
+                let mut keys: Vec<&str> = set.only.keys().map(String::as_str).collect();
+                keys.push(&set.reply);
+                let rows = understood(path, &keys, |row| {
                     has(&row, &set.only)
                         .then(|| turn(&row, &set.reply))
                         .transpose()
@@ -67,7 +69,7 @@ impl Turns {
 
 /// The messages of a row with the reply behind them, as a client sends them back: without the thought.
 fn turn(row: &Value, reply: &str) -> Result<Vec<Message>, String> {
-    let mut messages = prompt_of(row)?;
+    let mut messages = prompt_of(row, None)?;
     // Instructions stand in front of a conversation, not in it.
     messages.retain(|message| message.role != "system");
     let text = match row.get(reply) {

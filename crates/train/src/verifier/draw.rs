@@ -16,7 +16,7 @@ use edgethink_reason::{
 use serde_json::Map;
 
 use super::{recipe::VerifierRecipe, samples::Sample};
-use crate::{data::json_lines, error::TrainError, grpo::questions};
+use crate::{data::understood, error::TrainError, grpo::questions};
 
 /// A question as the engine gets it.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +38,14 @@ pub(crate) fn load(
     let (mut list, mut dropped) = (Vec::new(), 0);
     let full = |n: usize| limit > 0 && n == limit;
     for path in files.iter().map(AsRef::as_ref) {
-        let rows = json_lines(path, |row| {
-            let question = questions::parse(&row, &recipe.data.answer)?;
+        let data = &recipe.data;
+        let form = questions::Form {
+            schema: data.schema,
+            answer: &data.answer,
+            instruction: data.instruction.as_deref(),
+        };
+        let rows = understood(path, &[form.answer], |row| {
+            let question = questions::parse(&row, form)?;
             // As the pipeline encodes it.
             let input = Input::Messages(question.messages);
             let prompt = encode(model, &input, Think::On, &Tags::default(), &Map::new());

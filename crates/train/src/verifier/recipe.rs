@@ -6,6 +6,7 @@ use edgethink_reason::verifier::head::DEFAULT_QUESTION;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    data::Schema,
     error::TrainError,
     grpo::{RolloutKv, RolloutWeights},
     recipe::{OptimizerRecipe, load, optimizer_problems},
@@ -51,17 +52,23 @@ pub struct VerifiedRecipe {
     pub kv: RolloutKv,
 }
 
-/// Questions with answers: rows of `prompt` (messages or text) and an answer. Training and held-out questions must differ.
+/// Questions with answers: rows of `prompt` (messages or text) and an answer, or of a published data set that has both. Training and held-out questions must differ.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerifierDataRecipe {
-    /// `.jsonl` files to learn from.
+    /// `.jsonl` or `.parquet` files to learn from.
     pub train: Vec<PathBuf>,
     /// Files of the held-out questions.
     pub valid: Vec<PathBuf>,
-    /// Field with the expected answer.
+    /// The published data set whose fields the rows have; by the fields of each row if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
+    /// Field with the expected answer of rows with a `prompt`.
     #[serde(default = "default_answer")]
     pub answer: String,
+    /// What follows the question of a published data set, after an empty line; as `edgethink eval` asks if absent, nothing if empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
     /// The first so many questions of `train`; 0 for all.
     #[serde(default)]
     pub train_questions: usize,

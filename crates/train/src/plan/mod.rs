@@ -1,0 +1,223 @@
+//! What a recipe takes, before anything is loaded: memory, layer by layer, and the work of its steps.
+//!
+//! Needs the network's shape only, so a model that is not there can be planned from its config. The memory is the peak of one optimizer
+//! step with micro-batches that are full, all of whose tokens are learnt: an upper bound for data with prompts. `tests/plan.rs` holds it
+//! against the peak that a run has.
+
+mod memory;
+mod recipe;
+mod work;
+
+pub use recipe::Recipe;
+pub use work::{Speed, Work};
+
+use std::path::{Path, PathBuf};
+
+use edgethink_model::{Config, LoadOptions, Model};
+
+use crate::{base_model, error::TrainError, net::Spec};
+
+/// What a plan may be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// A `config.json` to plan with instead of the recipe's model, which then need not be there.
+    pub config: Option<PathBuf>,
+    /// Rank of an adapter that is not there yet, with all linear layers; the paper's 128 if absent.
+    pub rank: Option<usize>,
+    /// Threads; those of this process if absent.
+    pub threads: Option<usize>,
+}
+
+/// The memory of one part of the network, bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LayerCost {
+    /// `embedding`, `layer 0` and so on, `head`.
+    pub name: String,
+    /// Values of the network, without the adapter.
+    pub parameters: u64,
+    /// Values that are trained.
+    pub trainable: u64,
+    /// The weights, as often as they are held.
+    pub weights: u64,
+    /// The adapter, as often as it is held.
+    pub adapter: u64,
+    /// Gradients.
+    pub gradients: u64,
+    /// The two moments of AdamW.
+    pub optimizer: u64,
+    /// What the backward pass needs of the forward pass.
+    pub activations: u64,
+}
+
+impl LayerCost {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.adapter + self.gradients + self.optimizer + self.activations
+    }
+}
+
+/// Memory that belongs to no single layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cost {
+    /// What it is.
+    pub name: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// A setting that takes less memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remedy {
+    /// The setting and its value.
+    pub setting: String,
+    /// The peak with it, bytes.
+    pub peak_bytes: u64,
+}
+
+/// What a recipe takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// `base`, `sft`, `grpo`, `verifier`, `switcher` or `quantize`.
+    pub kind: &'static str,
+    /// The network, part by part.
+    pub layers: Vec<LayerCost>,
+    /// The rest.
+    pub rest: Vec<Cost>,
+    /// What one optimizer step computes (a verifier and a switcher: the whole run), and how many there are if that is known.
+    pub work: Vec<Work>,
+    /// Optimizer steps; `None` if the data must be read to know them.
+    pub steps: Option<u64>,
+    /// What was assumed.
+    pub notes: Vec<String>,
+    /// Settings that take less, the best last.
+    pub remedies: Vec<Remedy>,
+}
+
+impl Plan {
+    /// Values of the network and of what is trained beside it.
+    pub fn parameters(&self) -> u64 {
+        self.layers.iter().map(|l| l.parameters).sum()
+    }
+
+    /// Values that are trained.
+    pub fn trainable(&self) -> u64 {
+        self.layers.iter().map(|l| l.trainable).sum()
+    }
+
+    /// The most memory that is held at once, bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        let layers: u64 = self.layers.iter().map(LayerCost::total).sum();
+        layers + self.rest.iter().map(|c| c.bytes).sum::<u64>()
+    }
+}
+
+/// Plans a recipe.
+///
+/// # Errors
+/// [`TrainError`] for a recipe that is refused, or a model that is neither there nor given by a config.
+pub fn plan(path: &Path, options: &PlanOptions) -> Result<Plan, TrainError> {
+    let recipe = Recipe::load(path)?;
+    let shape = Shape::of(&recipe, options)?;
+    let mut plan = memory::plan(&recipe, &shape);
+    let peak = plan.peak_bytes();
+    let mut remedies: Vec<Remedy> = recipe
+        .cheaper()
+        .into_iter()
+        .map(|(setting, recipe)| Remedy {
+            setting,
+            peak_bytes: memory::plan(&recipe, &shape).peak_bytes(),
+        })
+        .filter(|remedy| remedy.peak_bytes < peak)
+        .collect();
+    remedies.sort_by_key(|remedy| std::cmp::Reverse(remedy.peak_bytes));
+    plan.remedies = remedies;
+    Ok(plan)
+}
+
+/// The network, its adapter, and the machine's threads.
+#[derive(Debug)]
+struct Shape {
+    spec: Spec,
+    /// Bytes of the weights in their file.
+    stored: u64,
+    /// Rank and targets of the adapter, by linear layer.
+    rank: usize,
+    targets: [bool; 7],
+    threads: usize,
+    notes: Vec<String>,
+}
+
+impl Shape {
+    fn of(recipe: &Recipe, options: &PlanOptions) -> Result<Self, TrainError> {
+        let mut notes = Vec::new();
+        let (config, stored) = network(recipe, options, &mut notes)?;
+        let (rank, targets) = recipe.adapter(options.rank, &mut notes)?;
+        let threads = match (options.threads, recipe.threads()) {
+            (Some(threads), _) => threads,
+            (None, 0) => std::thread::available_parallelism().map_or(1, usize::from),
+            (None, threads) => threads,
+        };
+        Ok(Self {
+            spec: base_model::spec(&config),
+            stored,
+            rank,
+            targets,
+            threads,
+            notes,
+        })
+    }
+}
+
+/// The network's config and the bytes of its file.
+fn network(
+    recipe: &Recipe,
+    options: &PlanOptions,
+    notes: &mut Vec<String>,
+) -> Result<(Config, u64), TrainError> {
+    let from_file = |path: &Path| {
+        let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Config::from_json(&text).map_err(|source| TrainError::Config {
+            path: path.to_owned(),
+            source,
+        })
+    };
+    let given = options.config.as_deref().or_else(|| recipe.config());
+    if let Some(path) = given {
+        let config = from_file(path)?;
+        let new = options.config.is_none();
+        let stored = if new {
+            0
+        } else {
+            2 * config.parameters() as u64
+        };
+        if !new {
+            notes.push(format!(
+                "the shape is that of {}; its weights are taken to be 16 bits",
+                path.display()
+            ));
+        }
+        return Ok((config, stored));
+    }
+    let Some(base) = recipe.base() else {
+        return Err(TrainError::Unfit {
+            path: "[model]".into(),
+            problem: "names no model".to_owned(),
+        });
+    };
+    // A plan downloads nothing.
+    let here = LoadOptions {
+        offline: true,
+        ..LoadOptions::default()
+    };
+    let model = Model::load_with(&base.to_string_lossy(), here).map_err(|source| {
+        TrainError::Unplanned {
+            base: base.to_owned(),
+            source: Box::new(source),
+        }
+    })?;
+    let stored = model.weights.size_bytes() as u64;
+    Ok((model.config, stored))
+}

@@ -29,9 +29,9 @@ mod verifier;
 pub use base::{Summary, base};
 pub use error::TrainError;
 pub use grpo::{
-    BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome, PolicyLoss,
-    PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights,
-    grpo, soft_barrier,
+    BackendRecipe, BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome,
+    PolicyLoss, PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe,
+    RolloutWeights, ServersRecipe, grpo, soft_barrier,
 };
 pub use quantize::{QuantizeRecipe, quantize};
 pub use recipe::{

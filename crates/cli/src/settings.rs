@@ -86,6 +86,8 @@ fn named(query: &Query) -> Map<String, Value> {
         stop,
         ignore_eos,
         top_logprobs,
+        drawn_logprobs,
+        whole,
     } = query;
     let min_think = min_think.as_ref().map(|min| {
         let MinThink {
@@ -125,6 +127,8 @@ fn named(query: &Query) -> Map<String, Value> {
         "stop": stop,
         "ignore_eos": ignore_eos,
         "top_logprobs": top_logprobs,
+        "drawn_logprobs": drawn_logprobs,
+        "whole": whole,
     }));
     map.extend(drawing(sampling));
     map

@@ -238,6 +238,7 @@ impl Progress for View {
                 dropped,
                 steps,
                 resumed,
+                rollouts,
             } => {
                 self.line(&format!(
                     "{} parameters, {} questions, {steps} steps",
@@ -250,6 +251,9 @@ impl Progress for View {
                         count(*dropped)
                     ));
                 }
+                for line in rollouts.lines() {
+                    self.line(line);
+                }
                 self.begin(*steps, resumed.as_ref());
             }
             Event::Policy {
@@ -259,9 +263,13 @@ impl Progress for View {
                 mean_length,
                 kl,
                 eta_seconds,
+                servers,
             } => {
+                let servers = servers.map_or_else(String::new, |(live, all)| {
+                    format!("{live} of {all} servers, ")
+                });
                 let text = format!(
-                    "reward {reward:.3}, right {:.0} %, {mean_length:.0} tokens, KL {kl:.1e}, {} left",
+                    "reward {reward:.3}, right {:.0} %, {mean_length:.0} tokens, KL {kl:.1e}, {servers}{} left",
                     100.0 * accuracy,
                     duration(*eta_seconds)
                 );

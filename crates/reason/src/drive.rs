@@ -16,6 +16,7 @@ use crate::stream::{Kind, Piece};
 pub(crate) struct Drawn {
     pub(crate) token: u32,
     pub(crate) logprob: f32,
+    pub(crate) drawn_logprob: f32,
     pub(crate) top: Vec<(u32, f32)>,
     pub(crate) forced: bool,
 }
@@ -82,7 +83,7 @@ impl Reasoner {
             Kind::Open | Kind::Close | Kind::End => detokenizer.finish()?,
         };
         let logprob = if stream.keeps_logprobs() {
-            Some(self.logprob(drawn)?)
+            Some(self.logprob(drawn, job.drawn_logprobs)?)
         } else {
             None
         };
@@ -98,7 +99,7 @@ impl Reasoner {
         Ok(())
     }
 
-    fn logprob(&self, drawn: &Drawn) -> Result<TokenLogprob, ReasonError> {
+    fn logprob(&self, drawn: &Drawn, of_the_draw: bool) -> Result<TokenLogprob, ReasonError> {
         let text = |id| self.tokenizer.decode(&[id], false);
         let top: Result<_, ReasonError> = drawn
             .top
@@ -108,7 +109,11 @@ impl Reasoner {
         Ok(TokenLogprob {
             token: drawn.token,
             text: text(drawn.token)?,
-            logp: drawn.logprob,
+            logp: if of_the_draw {
+                drawn.drawn_logprob
+            } else {
+                drawn.logprob
+            },
             top: top?,
             thought: false, // the stream knows
         })

@@ -80,6 +80,11 @@ pub enum ReasonError {
     /// An answer in a given form ends where the form ends.
     #[error("an answer in a given form cannot ignore the end of its turn; turn one of the two off")]
     GrammarIgnoresEos,
+    /// Alternatives have the model's own log-probabilities, drawn tokens would have others.
+    #[error(
+        "log-probabilities of the drawn distribution come without alternatives; ask for 0 of them"
+    )]
+    DrawnAlternatives,
     /// `max_tokens` is 0.
     #[error("max_tokens is 0; allow at least one token")]
     NoTokens,

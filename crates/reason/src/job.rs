@@ -93,6 +93,8 @@ pub(crate) struct Job {
     /// The form of the answers, at its beginning.
     pub(crate) guide: Option<Guide>,
     pub(crate) ignore_eos: bool,
+    /// Log-probabilities are those of the distribution that was drawn from.
+    pub(crate) drawn_logprobs: bool,
     pub(crate) usage: Usage,
     pub(crate) submitted: Instant,
     pub(crate) prefilled: Option<Instant>,

@@ -22,6 +22,9 @@ pub struct Prompt {
     pub inside_thought: bool,
 }
 
+/// An opening tag with white space behind it is shorter than this, tokens.
+const TAG_TOKENS: usize = 32;
+
 /// The switch that templates of hybrid models read.
 const TEMPLATE_SWITCH: &str = "enable_thinking";
 
@@ -75,6 +78,11 @@ pub fn encode(
             (text, tokens)
         }
         Input::Raw(text) => (text.clone(), tokenizer.encode(text, true)?),
+        // Only the end is looked at.
+        Input::Tokens(tokens) => {
+            let last = &tokens[tokens.len().saturating_sub(TAG_TOKENS)..];
+            (tokenizer.decode(last, false)?, tokens.clone())
+        }
     };
     if tokens.is_empty() {
         return Err(ReasonError::EmptyPrompt);

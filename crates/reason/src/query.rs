@@ -39,6 +39,8 @@ pub enum Input {
     Messages(Vec<Message>),
     /// Text that goes to the tokenizer as it is.
     Raw(String),
+    /// Tokens that go to the model as they are.
+    Tokens(Vec<u32>),
 }
 
 /// The least length of a thought (budget forcing of s1, arXiv 2501.19393, §3.1): while it is shorter, its end is taken back and
@@ -154,6 +156,11 @@ pub struct Query {
     pub ignore_eos: bool,
     /// Log-probabilities of the tokens, each with this many alternatives.
     pub top_logprobs: Option<usize>,
+    /// These are of the distribution that the tokens were drawn from, after temperature and filters, not the model's own; 0 for
+    /// [`Sampling::greedy`]. Alternatives would still be the model's own, so none may be asked for.
+    pub drawn_logprobs: bool,
+    /// The response is one text: no thought is told apart in it. For raw prompts that an adapter goes on with ([`Think::On`]).
+    pub whole: bool,
 }
 
 impl Query {
@@ -182,6 +189,8 @@ impl Query {
             stop: Vec::new(),
             ignore_eos: false,
             top_logprobs: None,
+            drawn_logprobs: false,
+            whole: false,
         }
     }
 
@@ -230,6 +239,9 @@ impl Query {
             }
             _ => {}
         }
+        if self.drawn_logprobs && self.top_logprobs.is_some_and(|top| top > 0) {
+            return Err(ReasonError::DrawnAlternatives);
+        }
         if self.grammar.is_some() && self.ignore_eos {
             return Err(ReasonError::GrammarIgnoresEos);
         }
@@ -250,6 +262,7 @@ impl Query {
         match &self.input {
             Input::Messages(messages) if messages.is_empty() => Err(ReasonError::EmptyPrompt),
             Input::Raw(text) if text.is_empty() => Err(ReasonError::EmptyPrompt),
+            Input::Tokens(tokens) if tokens.is_empty() => Err(ReasonError::EmptyPrompt),
             _ => Ok(()),
         }
     }

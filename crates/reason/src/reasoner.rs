@@ -327,6 +327,7 @@ impl Reasoner {
                 stream,
                 token,
                 logprob,
+                drawn_logprob,
                 top,
                 forced,
                 ..
@@ -340,6 +341,7 @@ impl Reasoner {
                 let drawn = Drawn {
                     token,
                     logprob,
+                    drawn_logprob,
                     top,
                     forced,
                 };

@@ -45,6 +45,7 @@ impl Reasoner {
             lanes: Vec::new(),
             guide,
             ignore_eos: query.ignore_eos,
+            drawn_logprobs: query.drawn_logprobs,
             submitted,
             prefilled: None,
             first_token: None,
@@ -132,9 +133,9 @@ impl Reasoner {
         });
         let least = query.min_think.as_ref().filter(|_| thinks);
         let rules = StreamRules {
-            tags: (thinks || matches!(query.input, Input::Messages(_)))
+            tags: (!query.whole && (thinks || matches!(query.input, Input::Messages(_))))
                 .then(|| format.tags.clone()),
-            inside: prompt.inside_thought && thinks,
+            inside: prompt.inside_thought && thinks && !query.whole,
             stops: query.stop.clone(),
             budget: plan,
             least: self.least_thought(

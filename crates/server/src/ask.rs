@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use edgethink_reason::prompt::encode;
-use edgethink_reason::{Effort, Grammar, Input, MinThink, Query, ReasonError, Think};
+use edgethink_reason::{Effort, Grammar, Input, MinThink, Query, ReasonError, Scoring, Think};
 use serde_json::{Map, Value};
 
 use crate::app::{App, Target};
@@ -74,6 +74,10 @@ pub(crate) struct Ask {
     pub(crate) ignore_eos: bool,
     /// Log-probabilities with so many alternatives.
     pub(crate) top_logprobs: Option<Named<i64>>,
+    /// Log-probabilities are those of the distribution that tokens are drawn from.
+    pub(crate) drawn_logprobs: bool,
+    /// A raw text: an adapter that is named goes on with it, without rules about thoughts, votes or scores.
+    pub(crate) whole: bool,
     /// The form of the answer.
     pub(crate) grammar: Option<Grammar>,
     pub(crate) extension: Option<Extension>,
@@ -83,6 +87,8 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) query: Query,
+    /// The prompt's tokens, `[T]`.
+    pub(crate) prompt: Vec<u32>,
     /// KV blocks that it is expected to fill.
     pub(crate) blocks: usize,
     pub(crate) asked: Asked,
@@ -111,6 +117,8 @@ impl Ask {
             logit_bias: BTreeMap::new(),
             ignore_eos: false,
             top_logprobs: None,
+            drawn_logprobs: false,
+            whole: false,
             grammar: None,
             extension: None,
         }
@@ -148,6 +156,8 @@ impl Ask {
             stop: self.stops()?,
             top_logprobs: self.top_logprobs()?,
             ignore_eos: self.ignore_eos,
+            drawn_logprobs: self.drawn_logprobs,
+            whole: self.whole,
             ..app.defaults.clone()
         };
         let query = self.sampled(defaults, app.facts.vocab_size)?;
@@ -159,6 +169,11 @@ impl Ask {
             return Err(ApiError::bad(field, ReasonError::NoSwitcher.to_string()));
         }
         let query = voted(query, &extension)?;
+        let query = if self.whole && named_adapter {
+            by_the_adapter_alone(query)
+        } else {
+            query
+        };
         // The reasoner's own adapter has no name there.
         let named = thinker.as_ref().filter(|it| !it.own);
         let named = named.map(|it| it.name.clone());
@@ -319,6 +334,23 @@ fn one_budget<'a>(
     Ok(found.map(|budget| usize::try_from(budget.value).ok()))
 }
 
+/// A raw text that a named adapter goes on with: what the server was started with for thoughts and votes is not meant for it.
+fn by_the_adapter_alone(query: Query) -> Query {
+    Query {
+        think: Think::On,
+        scale_n: false,
+        scoring: Scoring::Off,
+        vote: None,
+        early_stop: None,
+        waves: false,
+        budget: None,
+        named_budget: None,
+        min_think: None,
+        stop_loops: false,
+        ..query
+    }
+}
+
 /// Streams, scores and votes.
 fn voted(query: Query, extension: &Extension) -> Result<Query, ApiError> {
     let early_stop = match &extension.early_stop {
@@ -371,10 +403,11 @@ impl App {
         // Templates and tokenizers take milliseconds for a long prompt; other connections go on meanwhile.
         let work = tokio::task::spawn_blocking(move || {
             let (query, asked) = ask.into_query(&app)?;
-            let prompt = app.prompt_tokens(&query)?;
-            let blocks = app.blocks(&query, prompt);
+            let prompt = app.encoded(&query)?;
+            let blocks = app.blocks(&query, prompt.len());
             Ok(Prepared {
                 query,
+                prompt,
                 blocks,
                 asked,
             })
@@ -392,8 +425,13 @@ impl App {
         self.worker.submit(query, blocks, limits).await
     }
 
-    /// Tokens of the query's prompt, which must leave room for an answer.
+    /// How many tokens the query's prompt has; it must leave room for an answer.
     pub(crate) fn prompt_tokens(&self, query: &Query) -> Result<usize, ApiError> {
+        Ok(self.encoded(query)?.len())
+    }
+
+    /// The tokens of the query's prompt, `[T]`, which must leave room for an answer.
+    fn encoded(&self, query: &Query) -> Result<Vec<u32>, ApiError> {
         // What the switcher may choose later is longer by a few tokens at most.
         let think = if query.think == Think::Auto {
             Think::Off
@@ -412,7 +450,7 @@ impl App {
             }
             .into());
         }
-        Ok(tokens)
+        Ok(prompt.tokens)
     }
 
     /// KV blocks for a prompt and its streams.

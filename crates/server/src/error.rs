@@ -183,6 +183,7 @@ impl From<ReasonError> for ApiError {
             ReasonError::StopWithoutVote | ReasonError::Confidence { .. } => "edgethink.early_stop",
             ReasonError::WavesWithoutStop => "edgethink.waves",
             ReasonError::NoTokens => "max_tokens",
+            ReasonError::DrawnAlternatives => "logprobs",
             ReasonError::EmptyStop => "stop",
             ReasonError::EmptyContinuation
             | ReasonError::MinThinkTag { .. }

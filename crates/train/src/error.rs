@@ -80,6 +80,34 @@ pub enum TrainError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// No server draws completions, or none that can.
+    #[error("the servers of [rollout] backend cannot be used: {problem}\n  - {}", servers.join("\n  - "))]
+    Servers {
+        /// What is wrong with all of them.
+        problem: String,
+        /// Each server with its last error.
+        servers: Vec<String>,
+    },
+    /// The variable with the servers' key is not set.
+    #[error("[rollout] backend api_key_env names {name}, which is not set")]
+    ApiKey {
+        /// The variable.
+        name: String,
+    },
+    /// What was drawn is not what the trainer thinks of it.
+    #[error(
+        "the log-probabilities of sampler and trainer differ by {mean:.3} nats per token ({largest:.1} at most), and [guard] max_mismatch is {most}. \
+         The sampler has another base or adapter, applies a masked adapter to the whole prompt, or tells log-probabilities before \
+         temperature (vLLM: start it with --logprobs-mode processed_logprobs)"
+    )]
+    Mismatch {
+        /// Mean over the tokens, nats.
+        mean: f64,
+        /// Of one token, nats.
+        largest: f64,
+        /// The limit.
+        most: f64,
+    },
     /// Reinforcement learning that leads nowhere.
     #[error("stopped at step {step}: {problem}; the last checkpoint is in {}", output_dir.display())]
     Hopeless {

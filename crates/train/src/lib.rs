@@ -35,9 +35,9 @@ pub use data::{
 };
 pub use error::TrainError;
 pub use grpo::{
-    BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome, PolicyLoss,
-    PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe, RolloutWeights,
-    grpo, soft_barrier,
+    BackendRecipe, BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome,
+    PolicyLoss, PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe,
+    RolloutWeights, ServersRecipe, grpo, soft_barrier,
 };
 pub use plan::{Cost, LayerCost, Plan, PlanOptions, Recipe, Remedy, Speed, Work, plan};
 pub use process_group::ProcessGroup;

@@ -6,8 +6,7 @@ use std::{fs, path::Path};
 
 use edgethink_model::{Adapter, Model};
 use edgethink_train::{
-    Event, GrpoRecipe, Progress, Reward, RolloutKv, RolloutWeights, Silent, TrainError, base, grpo,
-    sft,
+    Event, GrpoRecipe, Progress, Reward, RolloutKv, RolloutWeights, Silent, TrainError, grpo,
 };
 use support::*;
 
@@ -22,49 +21,6 @@ impl Progress for StopAt {
     fn stop(&mut self) -> bool {
         self.1 == self.0
     }
-}
-
-fn text(dir: &Path, out: &str) -> String {
-    let d = dir.display();
-    format!(
-        "output_dir = \"{d}/{out}\"\nseed = 5\n[model]\nbase = \"{d}/base\"\nadapter = \"{d}/sft\"\n\
-         [data]\ntrain = [\"{d}/rl.jsonl\"]\nvalid = [\"{d}/rl.jsonl\"]\nmax_prompt_tokens = 16\n\
-         [budget]\ntokens = [6]\nline = \"{{B}}\"\n[rollout]\nquestions_per_step = 4\ngroup = 6\ntemperature = 1.0\n\
-         max_completion_tokens = 12\n[[reward]]\nkind = \"l1_exact\"\nalpha = 0.1\n[objective]\nbeta = 0.001\n\
-         [optimizer]\nlr = 5e-3\nbetas = [0.9, 0.95]\nweight_decay = 0.0\nschedule = \"constant\"\nwarmup_ratio = 0.0\n\
-         max_grad_norm = 1.0\n[run]\nsteps = 24\nmicro_batch_tokens = 64\nlog_every = 4\neval_every = 12\neval_questions = 20\n\
-         save_every = 7\ncompletions_every = 10\n"
-    )
-}
-
-fn recipe(dir: &Path, out: &str) -> GrpoRecipe {
-    let path = dir.join(format!("{out}.toml"));
-    fs::write(&path, text(dir, out)).unwrap();
-    GrpoRecipe::load(&path).unwrap()
-}
-
-/// A base, an adapter that answers "is 7 <|im_end|>", and questions.
-fn world() -> tempfile::TempDir {
-    world_of(16)
-}
-
-fn world_of(hidden: usize) -> tempfile::TempDir {
-    let dir = workspace_of(hidden);
-    base(&base_recipe(dir.path(), "base"), &mut Silent).unwrap();
-    sft(
-        &sft_recipe(dir.path(), "base", "sft", true, 3.0),
-        &mut Silent,
-    )
-    .unwrap();
-    let mut rows = String::new();
-    for a in 0..9 {
-        rows.push_str(&format!(
-            "{{\"prompt\": [{{\"role\": \"user\", \"content\": \"add {a} 3\"}}], \"answer\": \"{}\"}}\n",
-            a + 3
-        ));
-    }
-    fs::write(dir.path().join("rl.jsonl"), rows).unwrap();
-    dir
 }
 
 fn adapter(dir: &Path, out: &str) -> Vec<u8> {
@@ -289,7 +245,7 @@ fn a_run_that_learns_nothing_stops_and_says_why() {
 fn all_problems_of_a_recipe_are_told_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.toml");
-    let bad = text(dir.path(), "bad")
+    let bad = grpo_text(dir.path(), "bad")
         .replace("group = 6", "group = 1")
         .replace("temperature = 1.0", "temperature = 0.0")
         .replace(
@@ -331,7 +287,7 @@ fn all_problems_of_a_recipe_are_told_at_once() {
     );
     fs::write(
         &path,
-        text(dir.path(), "bad").replace("kind = \"l1_exact\"", "kind = \"l2\""),
+        grpo_text(dir.path(), "bad").replace("kind = \"l1_exact\"", "kind = \"l2\""),
     )
     .unwrap();
     assert!(

@@ -89,7 +89,8 @@ fn planned_run() {
     } else {
         base(&BaseRecipe::load(path).expect("a recipe"), &mut Silent).expect("it runs");
     }
-    println!("peak {}", peak().expect("this system reports it"));
+    let peak = peak().expect("this system reports it");
+    writeln!(std::io::stdout(), "peak {peak}").expect("written");
 }
 
 #[test]

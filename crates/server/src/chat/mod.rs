@@ -51,6 +51,7 @@ pub(crate) async fn create(
         query,
         blocks,
         asked,
+        ..
     } = app.prepare(ask).await?;
     let ticket = app.submit(query, blocks).await?;
     let id = format!("chatcmpl-{}", ticket.id);

@@ -1,4 +1,5 @@
-//! `POST /v1/completions`: a raw text goes on. The base answers, without template or thought.
+//! `POST /v1/completions`: a raw text, or a list of tokens, goes on. The base answers, or the adapter that `model` names, without template
+//! and without telling a thought apart.
 
 pub(crate) mod types;
 
@@ -17,7 +18,10 @@ use crate::extract::Body;
 use crate::sse::{self, Chunks, Frame};
 use crate::wire::{Asked, LlamaTimings, Usage};
 use crate::worker::handle::Outcome;
-use types::{CompletionChoice, CompletionLogprobs, CompletionRequest, CompletionResponse};
+use types::{
+    CompletionChoice, CompletionLogprobs, CompletionRequest, CompletionResponse, LogprobsMode,
+    Prompt,
+};
 
 /// OpenAI's default.
 const DEFAULT_TOKENS: i64 = 16;
@@ -46,9 +50,13 @@ pub(crate) async fn create(
     }
     let options = request.stream_options.as_ref();
     let include_usage = options.and_then(|it| it.include_usage).unwrap_or(false);
-    let ask = request.into_ask()?;
+    let vocab_size = app.facts.vocab_size;
+    let (logprobs, token_ids) = (request.logprobs.is_some(), request.return_token_ids);
+    let token_ids = token_ids.unwrap_or(false);
+    let ask = request.into_ask(vocab_size)?;
     let Prepared {
         query,
+        prompt,
         blocks,
         asked,
     } = app.prepare(ask).await.map_err(about_the_prompt)?;
@@ -59,14 +67,18 @@ pub(crate) async fn create(
         app,
         asked,
         include_usage,
-        logprobs: BTreeMap::new(),
+        shown: Shown {
+            logprobs,
+            token_ids: token_ids.then_some(prompt),
+        },
+        waiting: BTreeMap::new(),
     };
     if streams {
         return Ok(sse::respond(ticket, stream));
     }
     let outcome = ticket.outcome().await?;
     let choices = outcome.answer.choices.iter();
-    let choices = choices.map(|it| choice(&stream.app, it)).collect();
+    let choices = choices.map(|it| stream.choice(it)).collect();
     Ok(Json(stream.whole(choices, &outcome)).into_response())
 }
 
@@ -79,15 +91,13 @@ fn about_the_prompt(mut error: ApiError) -> ApiError {
 }
 
 impl CompletionRequest {
-    fn into_ask(self) -> Result<Ask, ApiError> {
-        let one: Result<[String; 1], _> = self.prompt.0.try_into();
-        let Ok([prompt]) = one else {
-            let message = "give one text; ask for several with several requests";
-            return Err(ApiError::unsupported("prompt", message));
-        };
-        if prompt.is_empty() {
-            return Err(ApiError::bad("prompt", "the prompt is empty"));
-        }
+    fn into_ask(self, vocab_size: usize) -> Result<Ask, ApiError> {
+        let input = self.prompt.into_input(vocab_size)?;
+        // Of a streamed reply the tokens come with their log-probabilities.
+        let ids = self.return_token_ids.unwrap_or(false);
+        let logprobs = self
+            .logprobs
+            .or((ids && self.stream == Some(true)).then_some(0));
         let tokens = self.max_tokens.unwrap_or(DEFAULT_TOKENS);
         Ok(Ask {
             thinking: Thinking {
@@ -107,53 +117,95 @@ impl CompletionRequest {
             repetition_penalty: self.repetition_penalty,
             logit_bias: self.logit_bias.unwrap_or_default(),
             ignore_eos: self.ignore_eos.unwrap_or(false),
-            top_logprobs: Named::of("logprobs", self.logprobs),
-            ..Ask::new(self.model, Input::Raw(prompt))
+            top_logprobs: Named::of("logprobs", logprobs),
+            drawn_logprobs: self.logprobs_mode == Some(LogprobsMode::ProcessedLogprobs),
+            whole: true,
+            ..Ask::new(self.model, input)
         })
     }
 }
 
-fn choice(app: &App, choice: &Choice) -> CompletionChoice {
-    let logprobs = choice.logprobs.as_ref().map(|all| {
-        let mut state = LogprobState::default();
-        for one in all {
-            state.push(app, one);
+impl Prompt {
+    fn into_input(self, vocab_size: usize) -> Result<Input, ApiError> {
+        let (mut texts, mut lists) = match self {
+            Self::Text(text) => (vec![text], Vec::new()),
+            Self::Texts(texts) => (texts, Vec::new()),
+            Self::Tokens(tokens) => (Vec::new(), vec![tokens]),
+            Self::Lists(lists) => (Vec::new(), lists),
+        };
+        if texts.len() + lists.len() > 1 {
+            let message = "give one text; ask for several with several requests";
+            return Err(ApiError::unsupported("prompt", message));
         }
-        state.waiting
-    });
-    CompletionChoice {
-        index: choice.index,
-        text: choice.text.clone(),
-        logprobs,
-        finish_reason: Some(finish_word(choice.finish_reason, false)),
+        let text = texts.pop().filter(|text| !text.is_empty());
+        let tokens = lists.pop().filter(|tokens| !tokens.is_empty());
+        match (text, tokens) {
+            (Some(text), _) => Ok(Input::Raw(text)),
+            (None, Some(tokens)) => {
+                if let Some(at) = tokens.iter().position(|&id| id as usize >= vocab_size) {
+                    let message = format!("the vocabulary has {vocab_size} tokens");
+                    return Err(ApiError::bad(format!("prompt[{at}]"), message));
+                }
+                Ok(Input::Tokens(tokens))
+            }
+            (None, None) => Err(ApiError::bad("prompt", "the prompt is empty")),
+        }
     }
 }
 
-/// Log-probabilities of a choice that are not sent yet, and where its next token begins.
-#[derive(Debug, Default)]
-struct LogprobState {
-    waiting: CompletionLogprobs,
-    offset: usize,
+/// What of the tokens a reply tells.
+#[derive(Debug)]
+struct Shown {
+    logprobs: bool,
+    /// Their ids; the prompt's.
+    token_ids: Option<Vec<u32>>,
 }
 
-impl LogprobState {
-    /// Appends a token; one that ends the text is no part of it.
-    fn push(&mut self, app: &App, one: &TokenLogprob) {
-        if app.ends_turn(one.token) {
+/// Tokens of a choice that are not sent yet, and where its next token begins.
+#[derive(Debug, Default)]
+struct Waiting {
+    ids: Vec<u32>,
+    logprobs: CompletionLogprobs,
+    offset: usize,
+    /// A piece was sent: the prompt's ids are known.
+    begun: bool,
+}
+
+impl Waiting {
+    /// Appends a token; one that ends the text is no part of it, unless ids are asked for.
+    fn push(&mut self, app: &App, one: &TokenLogprob, shown: &Shown) {
+        let ends = app.ends_turn(one.token);
+        if ends && shown.token_ids.is_none() {
+            return;
+        }
+        self.ids.push(one.token);
+        if !shown.logprobs {
             return;
         }
         let top = one.top.iter();
         let top = top.map(|(_, text, logp)| (text.clone(), *logp)).collect();
-        self.waiting.tokens.push(one.text.clone());
-        self.waiting.token_logprobs.push(one.logp);
-        self.waiting.top_logprobs.push(top);
-        self.waiting.text_offset.push(self.offset);
-        self.offset += one.text.chars().count();
+        self.logprobs.tokens.push(one.text.clone());
+        self.logprobs.token_logprobs.push(one.logp);
+        self.logprobs.top_logprobs.push(top);
+        self.logprobs.text_offset.push(self.offset);
+        if !ends {
+            self.offset += one.text.chars().count();
+        }
     }
 
-    /// What waits, unless that is nothing.
-    fn take(&mut self) -> Option<CompletionLogprobs> {
-        (!self.waiting.tokens.is_empty()).then(|| std::mem::take(&mut self.waiting))
+    /// A piece with what waits.
+    fn piece(&mut self, index: usize, text: String, shown: &Shown) -> CompletionChoice {
+        let first = !std::mem::replace(&mut self.begun, true);
+        let ids = std::mem::take(&mut self.ids);
+        let logprobs = std::mem::take(&mut self.logprobs);
+        CompletionChoice {
+            index,
+            text,
+            logprobs: (!logprobs.tokens.is_empty()).then_some(logprobs),
+            finish_reason: None,
+            prompt_token_ids: shown.token_ids.clone().filter(|_| first),
+            token_ids: shown.token_ids.is_some().then_some(ids),
+        }
     }
 }
 
@@ -165,11 +217,31 @@ struct CompletionStream {
     created: u64,
     asked: Asked,
     include_usage: bool,
+    shown: Shown,
     /// Of each choice, what waits for its next text.
-    logprobs: BTreeMap<usize, LogprobState>,
+    waiting: BTreeMap<usize, Waiting>,
 }
 
 impl CompletionStream {
+    fn choice(&self, choice: &Choice) -> CompletionChoice {
+        let logprobs = choice.logprobs.as_ref().map(|all| {
+            let mut state = Waiting::default();
+            for one in all {
+                state.push(&self.app, one, &self.shown);
+            }
+            state.logprobs
+        });
+        let ids = &self.shown.token_ids;
+        CompletionChoice {
+            index: choice.index,
+            text: choice.text.clone(),
+            logprobs,
+            finish_reason: Some(finish_word(choice.finish_reason, false)),
+            prompt_token_ids: ids.clone(),
+            token_ids: ids.is_some().then(|| choice.token_ids.clone()),
+        }
+    }
+
     fn piece(&self, choices: Vec<CompletionChoice>) -> CompletionResponse {
         CompletionResponse {
             id: self.id.clone(),
@@ -198,8 +270,8 @@ impl Chunks for CompletionStream {
     fn event(&mut self, event: Event, out: &mut Vec<Frame>) {
         let (index, text, finish_reason) = match event {
             Event::Logprob { stream, logprob } => {
-                let state = self.logprobs.entry(stream).or_default();
-                state.push(&self.app, &logprob);
+                let state = self.waiting.entry(stream).or_default();
+                state.push(&self.app, &logprob, &self.shown);
                 return;
             }
             Event::Content { stream, text } => (stream, text, None),
@@ -208,12 +280,10 @@ impl Chunks for CompletionStream {
             }
             _ => return,
         };
-        let state = self.logprobs.get_mut(&index);
+        let waiting = self.waiting.entry(index).or_default();
         let choice = CompletionChoice {
-            index,
-            text,
-            logprobs: state.and_then(LogprobState::take),
             finish_reason,
+            ..waiting.piece(index, text, &self.shown)
         };
         out.push(Frame::data(&self.piece(vec![choice])));
     }

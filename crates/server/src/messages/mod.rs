@@ -57,6 +57,7 @@ pub(crate) async fn create(
         query,
         blocks,
         asked,
+        ..
     } = app.prepare(ask).await?;
     let ticket = app.submit(query, blocks).await?;
     let id = format!("msg_{}", ticket.id);

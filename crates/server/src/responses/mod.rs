@@ -43,6 +43,7 @@ pub(crate) async fn create(
         query,
         blocks,
         asked,
+        ..
     } = prepared;
     let ticket = app.submit(query, blocks).await.map_err(in_its_words)?;
     let head = Head {

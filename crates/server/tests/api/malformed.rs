@@ -298,7 +298,14 @@ fn others() -> Vec<(&'static str, Value, &'static str)> {
         ("/v1/completions", json!({}), "prompt"),
         ("/v1/completions", json!({"prompt": ""}), "prompt"),
         ("/v1/completions", json!({"prompt": ["a", "b"]}), "prompt"),
-        ("/v1/completions", json!({"prompt": [1, 2]}), "prompt"),
+        ("/v1/completions", json!({"prompt": [[1], [2]]}), "prompt"),
+        ("/v1/completions", json!({"prompt": [1, 4096]}), "prompt[1]"),
+        ("/v1/completions", json!({"prompt": []}), "prompt"),
+        (
+            "/v1/completions",
+            json!({"prompt": "x", "logprobs": 2, "logprobs_mode": "processed_logprobs"}),
+            "logprobs",
+        ),
         (
             "/v1/completions",
             json!({"prompt": "x", "echo": true}),

@@ -300,3 +300,73 @@ async fn anthropics_tools_are_used_and_answered() {
     let counted = ok(&router, "/v1/messages/count_tokens", &count).await;
     assert!(counted["input_tokens"].as_u64().expect("a count") > 20);
 }
+
+#[tokio::test]
+async fn tokens_go_on_under_the_adapter_that_is_named_and_come_back_as_tokens() {
+    let router = shared();
+    let text = format!("<|im_start|>user\n{HARD}<|im_end|>\n<|im_start|>assistant\n");
+    let tokens = ok(&router, "/tokenize", &json!({"content": text})).await["tokens"].clone();
+    let request = json!({"model": "adapter", "prompt": tokens, "max_tokens": 200, "n": 2, "temperature": 0.7, "seed": 3, "logprobs": 0,
+        "return_token_ids": true});
+    let reply = ok(&router, "/v1/completions", &request).await;
+    assert_eq!(reply["edgethink"]["adapter"]["name"], "adapter");
+    let by_text = with(request.clone(), json!({"prompt": text}));
+    let by_text = ok(&router, "/v1/completions", &by_text).await;
+    assert_eq!(reply["choices"], by_text["choices"]);
+    let base = with(request.clone(), json!({"model": "pocket"}));
+    let base = ok(&router, "/v1/completions", &base).await;
+    assert_ne!(reply["choices"], base["choices"], "the adapter acts");
+    let processed = with(
+        request.clone(),
+        json!({"logprobs_mode": "processed_logprobs"}),
+    );
+    let processed = ok(&router, "/v1/completions", &processed).await;
+    let streamed = with(request, json!({"stream": true}));
+    let chunks = chunks(&router, "/v1/completions", &streamed).await;
+    for index in 0..2 {
+        let choice = &reply["choices"][index];
+        assert_eq!(choice["prompt_token_ids"], tokens);
+        let ids = choice["token_ids"].as_array().expect("ids");
+        // A thought is told apart nowhere: the text is all of it.
+        let said = choice["text"].as_str().expect("a text");
+        assert!(said.contains("<think>"), "{said}");
+        let again = ok(&router, "/detokenize", &json!({"tokens": ids})).await;
+        let again = again["content"].as_str().expect("a text");
+        assert_eq!(again.trim_end_matches("<|im_end|>"), said);
+        assert_eq!(choice["finish_reason"], "stop");
+        assert!(again.ends_with("<|im_end|>"), "the end is a token as well");
+        let logprobs = |reply: &Value| -> Vec<f64> {
+            let list = reply["choices"][index]["logprobs"]["token_logprobs"].as_array();
+            list.expect("a list")
+                .iter()
+                .filter_map(Value::as_f64)
+                .collect()
+        };
+        let (raw, drawn) = (logprobs(&reply), logprobs(&processed));
+        assert_eq!((raw.len(), drawn.len()), (ids.len(), ids.len()));
+        assert_eq!(
+            processed["choices"][index]["token_ids"],
+            choice["token_ids"]
+        );
+        assert_ne!(raw, drawn, "a temperature of 0.7 sharpens");
+        let of = |chunk: &&Value| chunk["choices"][0]["index"] == index;
+        let pieces: Vec<&Value> = chunks
+            .iter()
+            .filter(of)
+            .map(|chunk| &chunk["choices"][0])
+            .collect();
+        assert_eq!(pieces[0]["prompt_token_ids"], tokens);
+        assert!(
+            pieces[1..]
+                .iter()
+                .all(|piece| piece["prompt_token_ids"].is_null())
+        );
+        let streamed: Vec<Value> = pieces
+            .iter()
+            .filter_map(|piece| piece["token_ids"].as_array())
+            .flatten()
+            .cloned()
+            .collect();
+        assert_eq!(&streamed, ids);
+    }
+}

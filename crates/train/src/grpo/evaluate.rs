@@ -1,15 +1,15 @@
 //! Held-out questions during a run, greedy: accuracy and length, before the first step, now and then, and after the last.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use edgethink_model::Tokenizer;
 use serde_json::json;
 
 use super::{
-    policy::Policy,
+    ahead::{Drawer, Version},
     questions::{Prompt, Questions},
     recipe::GrpoRecipe,
-    rollout::{Draws, Sampler},
+    rollout::Draws,
     step::{Judged, answer_share, judge},
 };
 use crate::{
@@ -20,7 +20,6 @@ use crate::{
 /// The questions of the evaluation; without a validation file it does nothing.
 pub(crate) struct Evaluation<'a> {
     recipe: &'a GrpoRecipe,
-    policy: &'a Policy,
     tokenizer: &'a Tokenizer,
     set: Option<(&'a Questions<'a>, Vec<Prompt>)>,
 }
@@ -28,7 +27,6 @@ pub(crate) struct Evaluation<'a> {
 impl<'a> Evaluation<'a> {
     pub(crate) fn new(
         recipe: &'a GrpoRecipe,
-        policy: &'a Policy,
         tokenizer: &'a Tokenizer,
         questions: Option<&'a Questions<'a>>,
     ) -> Result<Self, TrainError> {
@@ -38,17 +36,16 @@ impl<'a> Evaluation<'a> {
         };
         Ok(Self {
             recipe,
-            policy,
             tokenizer,
             set,
         })
     }
 
-    /// Answers all questions and notes what came out.
+    /// Has a version of the policy answer all questions and notes what came out.
     pub(crate) fn run(
         &mut self,
-        step: u64,
-        sampler: &mut Sampler,
+        version: Arc<Version>,
+        drawer: &mut Drawer,
         records: &mut Records,
         progress: &mut dyn Progress,
     ) -> Result<(), TrainError> {
@@ -61,7 +58,8 @@ impl<'a> Evaluation<'a> {
             cap: self.recipe.rollout.max_completion_tokens,
             seed: 0,
         };
-        let answers = sampler.draw(prompts, draws, |tokens| self.policy.start(tokens))?;
+        let step = version.number;
+        let answers = drawer.prompts(version, prompts.clone(), draws)?;
         let judged = prompts
             .iter()
             .zip(answers)

@@ -1,10 +1,11 @@
 //! `train grpo`: budget forcing by reinforcement learning (METHOD 3).
 //!
-//! A step draws groups of completions with our own engine ([`rollout`]), rewards them ([`reward`]), turns rewards into advantages and
+//! A step draws groups of completions with our own engine or by servers ([`rollout`], [`ahead`]), rewards them ([`reward`]), turns rewards into advantages and
 //! token weights ([`objective`]), and makes an optimizer step on the adapter. The reference policy is the adapter that the run started
 //! from, on the same frozen base. Every draw is a function of the seed and of the place in the stream of questions, so a resumed run is
 //! equal bit by bit to one that was never stopped.
 
+mod ahead;
 mod batch;
 mod evaluate;
 #[cfg(test)]
@@ -24,8 +25,13 @@ pub use recipe::{
     PolicyRecipe, QuestionsRecipe, RolloutKv, RolloutRecipe, RolloutWeights,
 };
 pub use reward::{Outcome, Reward, soft_barrier};
+pub use rollout::{BackendRecipe, ServersRecipe};
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 use edgethink_model::{ChatTemplate, Model, Tokenizer};
 use serde_json::{Value, json};
@@ -35,13 +41,15 @@ use crate::{
     base_model,
     error::TrainError,
     optimizer::{AdamW, learning_rate},
+    params::Param,
     run::{Checkpoints, Event, Position, Progress, record::Records, write_provenance},
 };
+use ahead::{Drawer, Sources, Version};
 use evaluate::Evaluation;
 use guard::RlGuard;
 use policy::Policy;
 use questions::Questions;
-use rollout::Sampler;
+use rollout::{Fleet, Place, RolloutBackend, Sampler};
 use step::Learner;
 
 /// A finished run.
@@ -112,77 +120,157 @@ impl<'a> Run<'a> {
             [] => None,
             files => Some(load(files)?),
         };
-        let (spec, base) = base_model::network(&self.model);
-        let slots = spec.numbered_slots();
         let mut params = self.policy.params.clone();
         let mut adamw = AdamW::new(&params);
         let mut guard = RlGuard::default();
         let mut at = Position::default();
-        let checkpoints = Checkpoints {
-            output_dir: &recipe.output_dir,
-            recipe: &self.resolved,
-            resume: &recipe.run.resume,
-            keep: recipe.run.save_total_limit,
-            writes: true,
-        };
+        let checkpoints = self.checkpoints();
         let resumed = checkpoints.resume(&mut params, &mut adamw, &mut guard)?;
         if let Some((place, _)) = &resumed {
             at = *place;
         }
-        let trainable: usize = params.iter().map(|p| p.values.len()).sum();
+        let over = Arc::new(AtomicBool::new(false));
+        let backend = self.backend(at.step, &params, &over)?;
         progress.event(&Event::PolicyStarted {
-            trainable,
+            trainable: params.iter().map(|p| p.values.len()).sum(),
             questions: train.list.len(),
             dropped: train.dropped,
             steps: recipe.run.steps,
             resumed: resumed.map(|(at, path)| (at.step, path)),
+            rollouts: backend.told(),
         });
         write_provenance(&recipe.output_dir, &self.resolved, recipe.seed)?;
-        let mut records = Records::open(&recipe.output_dir, at.step)?;
-        let mut sampler = Sampler::new(
-            Arc::clone(&self.model),
-            &recipe.model.base,
-            &self.policy.adapter(&params)?,
-            &recipe.rollout,
-            recipe.data.max_prompt_tokens,
-            rayon::current_num_threads(),
-        )?;
+        let evaluation = Evaluation::new(recipe, tokenizer, valid.as_ref())?;
+        let sources = Sources {
+            recipe,
+            tokenizer,
+            questions: &train,
+        };
+        let state = State {
+            at,
+            params,
+            adamw,
+            guard,
+        };
+        // The thread that draws ends with the scope.
+        std::thread::scope(|scope| {
+            let drawer = Drawer::start(scope, sources, backend, at.cursor, over);
+            self.train(state, sources, drawer, evaluation, progress)
+        })
+    }
+
+    fn checkpoints(&self) -> Checkpoints<'_> {
+        Checkpoints {
+            output_dir: &self.recipe.output_dir,
+            recipe: &self.resolved,
+            resume: &self.recipe.run.resume,
+            keep: self.recipe.run.save_total_limit,
+            writes: true,
+        }
+    }
+
+    /// Who draws, with a first version of the policy. Nothing is tried again once `over` is set.
+    fn backend(
+        &self,
+        step: u64,
+        params: &[Param],
+        over: &Arc<AtomicBool>,
+    ) -> Result<Box<dyn RolloutBackend + '_>, TrainError> {
+        let recipe = self.recipe;
+        match &recipe.rollout.backend {
+            BackendRecipe::Engine {} => Ok(Box::new(Sampler::new(
+                Arc::clone(&self.model),
+                &recipe.model.base,
+                &self.policy,
+                (step, params),
+                &recipe.rollout,
+                recipe.data.max_prompt_tokens,
+                rayon::current_num_threads(),
+            )?)),
+            BackendRecipe::Servers(servers) => {
+                let place = Place {
+                    recipe,
+                    policy: &self.policy,
+                    model: &self.model,
+                };
+                Ok(Box::new(Fleet::new(place, servers, Arc::clone(over))?))
+            }
+        }
+    }
+
+    /// Draws and learns, step by step.
+    fn train(
+        &self,
+        mut state: State,
+        sources: Sources<'_>,
+        mut drawer: Drawer,
+        mut evaluation: Evaluation<'_>,
+        progress: &mut dyn Progress,
+    ) -> Result<PolicySummary, TrainError> {
+        let recipe = self.recipe;
+        let checkpoints = self.checkpoints();
+        let (spec, base) = base_model::network(&self.model);
+        let slots = spec.numbered_slots();
+        let mut records = Records::open(&recipe.output_dir, state.at.step)?;
         let mut learner = Learner::new(recipe, &self.policy, &spec, &slots, &base)?;
         let mut window = record::Window::default();
-        let mut evaluation = Evaluation::new(recipe, &self.policy, tokenizer, valid.as_ref())?;
-        if at.step == 0 {
-            evaluation.run(0, &mut sampler, &mut records, progress)?;
+        if state.at.step == 0 {
+            evaluation.run(state.version(), &mut drawer, &mut records, progress)?;
         }
-        let (first, begun) = (at.step, Instant::now());
+        let (first, begun) = (state.at.step, Instant::now());
         let mut reward = f64::NAN;
-        while at.step < recipe.run.steps {
+        // Steps whose completions were asked for.
+        let mut asked = first;
+        while state.at.step < recipe.run.steps {
+            let step = state.at.step;
             if progress.stop() {
-                return Err(checkpoints.stop(at, &params, &adamw, &guard, progress));
+                let State {
+                    at,
+                    params,
+                    adamw,
+                    guard,
+                } = &state;
+                return Err(checkpoints.stop(*at, params, adamw, guard, progress));
             }
             let step_begun = Instant::now();
-            let drawn = step::draw(
-                recipe,
-                &self.policy,
-                tokenizer,
-                &train,
-                &mut sampler,
-                at.cursor,
-            )?;
-            if recipe.run.completions_every > 0 && at.step % recipe.run.completions_every == 0 {
-                record::completions(&recipe.output_dir, at.step + 1, &drawn, &train, tokenizer)?;
+            let wanted = (step + recipe.rollout.max_staleness + 1).min(recipe.run.steps);
+            if asked < wanted {
+                let version = state.version();
+                for _ in asked..wanted {
+                    drawer.ask(Arc::clone(&version));
+                }
+                asked = wanted;
             }
-            let lr = learning_rate(&recipe.optimizer, at.step, recipe.run.steps);
-            let learnt = learner.step(&drawn, &self.policy, &mut params, &mut adamw, lr)?;
-            sampler.update(&self.policy.adapter(&params)?)?;
-            at = Position {
-                step: at.step + 1,
+            let drawn = drawer.step()?;
+            if recipe.run.completions_every > 0 && step.is_multiple_of(recipe.run.completions_every)
+            {
+                let Sources {
+                    tokenizer,
+                    questions,
+                    ..
+                } = sources;
+                record::completions(&recipe.output_dir, step + 1, &drawn, questions, tokenizer)?;
+            }
+            let lr = learning_rate(&recipe.optimizer, step, recipe.run.steps);
+            let mut learnt = learner.step(
+                &drawn,
+                &self.policy,
+                &mut state.params,
+                &mut state.adamw,
+                lr,
+            )?;
+            learnt.staleness = step.saturating_sub(drawn.version) as f64;
+            state.at = Position {
+                step: step + 1,
                 cursor: drawn.next,
-                tokens: at.tokens + learnt.tokens as u64,
+                tokens: state.at.tokens + learnt.tokens as u64,
             };
+            let at = state.at;
             let seconds = step_begun.elapsed().as_secs_f64();
             let metrics = drawn.metrics(&learnt, lr, at.tokens, seconds);
             reward = metrics.get("reward").copied().unwrap_or(f64::NAN);
-            guard
+            state
+                .guard
                 .check(&drawn.seen(&learnt), &recipe.guard)
                 .map_err(|problem| TrainError::Hopeless {
                     step: at.step,
@@ -200,26 +288,27 @@ impl<'a> Run<'a> {
                 mean_length: drawn.mean_length(),
                 kl: learnt.kl,
                 eta_seconds: (recipe.run.steps - at.step) as f64 / speed.max(1e-9),
+                servers: drawn.servers.map(|count| (count.live, count.all)),
             });
             window.add(&metrics);
             let last = at.step == recipe.run.steps;
-            if at.step % recipe.run.log_every == 0 || last {
+            if at.step.is_multiple_of(recipe.run.log_every) || last {
                 window.note(&mut records, at.step)?;
             }
             let every = recipe.run.eval_every;
-            if last || (every > 0 && at.step % every == 0) {
-                evaluation.run(at.step, &mut sampler, &mut records, progress)?;
+            if last || (every > 0 && at.step.is_multiple_of(every)) {
+                evaluation.run(state.version(), &mut drawer, &mut records, progress)?;
                 record::draw(&recipe.output_dir)?;
             }
-            if recipe.run.save_every > 0 && at.step % recipe.run.save_every == 0 && !last {
-                checkpoints.save(at, &params, &adamw, &guard, progress)?;
+            if recipe.run.save_every > 0 && at.step.is_multiple_of(recipe.run.save_every) && !last {
+                checkpoints.save(at, &state.params, &state.adamw, &state.guard, progress)?;
             }
         }
         let (dir, seconds) = (&recipe.output_dir, begun.elapsed().as_secs_f64());
         self.policy.write(
             &recipe.model.adapter,
             dir,
-            &params,
+            &state.params,
             recipe.run.save_dtype,
             &recipe.budget,
         )?;
@@ -229,9 +318,27 @@ impl<'a> Run<'a> {
             seconds,
         });
         Ok(PolicySummary {
-            steps: at.step,
+            steps: state.at.step,
             reward,
             seconds,
+        })
+    }
+}
+
+/// What a step changes, and a checkpoint holds.
+struct State {
+    at: Position,
+    params: Vec<Param>,
+    adamw: AdamW,
+    guard: RlGuard,
+}
+
+impl State {
+    /// The policy as it is now.
+    fn version(&self) -> Arc<Version> {
+        Arc::new(Version {
+            number: self.at.step,
+            params: self.params.clone(),
         })
     }
 }

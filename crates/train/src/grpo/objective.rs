@@ -52,7 +52,11 @@ impl Token {
         let importance = (self.old - self.sampled)
             .clamp(-MOST_LOG_RATIO, MOST_LOG_RATIO)
             .exp();
-        let cap = importance.min(recipe.importance_cap);
+        let cap = if recipe.importance_cap == 0.0 {
+            1.0
+        } else {
+            importance.min(recipe.importance_cap)
+        };
         let low = ratio < 1.0 - recipe.epsilon && advantage < 0.0;
         let high = ratio > 1.0 + recipe.epsilon_high() && advantage > 0.0;
         let (gain, slope) = if low {
@@ -194,6 +198,13 @@ mod tests {
         let term = token.term(1.0, &recipe(0.0));
         assert!((term.importance - 3.0f32.exp()).abs() < 1e-4);
         assert_eq!(term.weight, 2.0);
+        let off = ObjectiveRecipe {
+            importance_cap: 0.0,
+            ..recipe(0.0)
+        };
+        let term = token.term(1.0, &off);
+        assert!((term.importance - 3.0f32.exp()).abs() < 1e-4);
+        assert_eq!(term.weight, 1.0, "it is measured, and corrects nothing");
     }
 
     #[test]

@@ -67,6 +67,11 @@ impl Policy {
         })
     }
 
+    /// Whether it leaves a part of the prompt to the base.
+    pub(crate) fn masked(&self) -> bool {
+        self.from.invocation.is_some()
+    }
+
     /// Where it begins in a prompt.
     pub(crate) fn start(&self, tokens: &[u32]) -> usize {
         self.from.start(tokens).unwrap_or(tokens.len())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use edgethink_engine::{KvFormat, WeightFormat};
 use serde::{Deserialize, Serialize};
 
-use super::reward::Reward;
+use super::{reward::Reward, rollout::BackendRecipe};
 use crate::{
     data::Schema,
     error::TrainError,
@@ -115,7 +115,24 @@ pub struct RolloutRecipe {
     /// Questions are drawn anew, at most so many times, while groups without signal leave the step short (DAPO's dynamic sampling). 0 is off.
     #[serde(default)]
     pub resample: usize,
+    /// Who draws: the engine in this process, or servers.
+    #[serde(default, skip_serializing_if = "BackendRecipe::is_engine")]
+    pub backend: BackendRecipe,
+    /// How many optimizer steps older than the policy that learns from it a completion may be. 0 draws and learns in turn; with 1 or more
+    /// the next steps are drawn while the current one is learnt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_staleness: u64,
 }
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
+}
+
+/// Steps that rollouts may be behind at most: what is older is corrected for by hardly more than noise.
+const MOST_STALE: u64 = 64;
+/// `[guard] max_mismatch` of servers, nats per token.
+const SERVERS_MISMATCH: f64 = 0.1;
 
 /// Weights of the engine that draws completions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,7 +193,8 @@ pub struct ObjectiveRecipe {
     pub epsilon_high: Option<f32>,
     /// Weight of the divergence from the adapter that the run started from.
     pub beta: f32,
-    /// Largest weight of a token whose log-probability differs between sampler and trainer (truncated importance sampling).
+    /// Largest weight of a token whose log-probability differs between sampler and trainer, or between the version of the policy that drew
+    /// it and the one that learns (truncated importance sampling). 0 leaves all weights 1: the difference is measured and not corrected.
     pub importance_cap: f32,
     /// Optimizer steps on each batch of completions.
     pub iterations: usize,
@@ -279,6 +297,12 @@ pub struct GuardRecipe {
     pub max_answer_growth: f64,
     /// ... and steps beyond it.
     pub long_answer_steps: u64,
+    /// A step is refused before it is learnt if the log-probabilities of sampler and trainer differ by more, nats per token on average. It
+    /// finds servers with another base, with an adapter that acts where it should not, or with log-probabilities of another
+    /// temperature. Left out, it is 0.1 for servers and no limit for the engine in process. Stale completions differ by what was learnt
+    /// since.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_mismatch: Option<f64>,
 }
 
 impl Default for GuardRecipe {
@@ -292,6 +316,7 @@ impl Default for GuardRecipe {
             max_entropy: 4.0,
             max_answer_growth: 4.0,
             long_answer_steps: 5,
+            max_mismatch: None,
         }
     }
 }
@@ -319,6 +344,14 @@ impl GrpoRecipe {
     /// [`TrainError::Recipe`] with every problem found.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
         load(path, Self::problems)
+    }
+
+    /// The limit of `[guard] max_mismatch`, if there is one.
+    pub(crate) fn max_mismatch(&self) -> Option<f64> {
+        let servers = !self.rollout.backend.is_engine();
+        self.guard
+            .max_mismatch
+            .or(servers.then_some(SERVERS_MISMATCH))
     }
 
     fn problems(&self) -> Vec<String> {
@@ -391,8 +424,9 @@ impl GrpoRecipe {
             "[objective] beta must not be negative",
         );
         require(
-            objective.importance_cap >= 1.0 && objective.importance_cap.is_finite(),
-            "[objective] importance_cap must be at least 1",
+            (objective.importance_cap >= 1.0 && objective.importance_cap.is_finite())
+                || objective.importance_cap == 0.0,
+            "[objective] importance_cap must be at least 1, or 0 for no correction",
         );
         require(
             objective.iterations > 0,
@@ -429,6 +463,20 @@ impl GrpoRecipe {
             g.max_answer_growth >= 1.0,
             "[guard] max_answer_growth must be at least 1",
         );
+        require(
+            g.max_mismatch.is_none_or(|most| most > 0.0),
+            "[guard] max_mismatch must be positive",
+        );
+        require(
+            rollout.max_staleness <= MOST_STALE,
+            "[rollout] max_staleness must be at most 64 steps",
+        );
+        let engines_own = (rollout.weights, rollout.kv, rollout.max_sequences);
+        require(
+            rollout.backend.is_engine()
+                || engines_own == (RolloutWeights::Stored, RolloutKv::F32, default_streams()),
+            "[rollout] weights, kv and max_sequences are of the engine in this process; servers are told when they are started",
+        );
         let kinds: Vec<&str> = self.reward.iter().map(Reward::name).collect();
         require(
             (1..kinds.len()).all(|i| !kinds[..i].contains(&kinds[i])),
@@ -437,6 +485,7 @@ impl GrpoRecipe {
         for reward in &self.reward {
             reward.problems(&budget.tokens, rollout.max_completion_tokens, &mut found);
         }
+        rollout.backend.problems(&mut found);
         optimizer_problems(&self.optimizer, &mut found);
         found
     }

@@ -40,6 +40,8 @@ impl Drawn {
             ("learning_rate", lr),
             ("num_tokens", tokens as f64),
             ("step_time", seconds),
+            ("rollout/seconds", self.seconds),
+            ("rollout/staleness", learnt.staleness),
             ("reward", self.mean(|m| f64::from(m.reward))),
             (
                 "reward_std",
@@ -88,6 +90,10 @@ impl Drawn {
             ));
             all.push((format!("completions/min_{kind}length"), least));
             all.push((format!("completions/max_{kind}length"), most));
+        }
+        if let Some(servers) = self.servers {
+            all.push(("rollout/servers_live".to_owned(), servers.live as f64));
+            all.push(("rollout/retried".to_owned(), servers.retried as f64));
         }
         for (i, name) in self.names.iter().enumerate() {
             all.push((format!("rewards/{name}/mean"), self.mean(|m| m.rewards[i])));
@@ -188,6 +194,10 @@ pub(crate) fn completions(
         ("budget_named", flag(&|g, _| g.prompt.named)),
         ("tokens", integer(&|_, m| m.completion.tokens.len())),
         ("answer_tokens", integer(&|_, m| m.answer_tokens)),
+        (
+            "policy_version",
+            integer(&|_, m| usize::try_from(m.completion.version).unwrap_or(usize::MAX)),
+        ),
     ]);
     let name = format!("completions_{step:05}");
     table::write(&dir.join("completions"), &name, &columns)?;

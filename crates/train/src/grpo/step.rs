@@ -10,7 +10,7 @@ use super::{
     questions::{Prompt, Questions},
     recipe::GrpoRecipe,
     reward::Outcome,
-    rollout::{Completion, Draws, Sampler},
+    rollout::{Completion, Draws, RolloutBackend, ServerCount},
 };
 use crate::{
     error::TrainError,
@@ -63,6 +63,12 @@ pub(crate) struct Drawn {
     pub names: Vec<&'static str>,
     /// Place in the stream of questions after it.
     pub next: u64,
+    /// Version of the policy that drew them.
+    pub version: u64,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// The servers that drew them, if servers did.
+    pub servers: Option<ServerCount>,
     cap: usize,
     mask_truncated: bool,
 }
@@ -109,13 +115,13 @@ pub(crate) fn judge(
     })
 }
 
-/// Draws the completions of a step. With resampling, further questions replace groups without signal.
+/// Draws the completions of a step by `version` of the policy, which the backend has in place. With resampling, further questions replace groups without signal.
 pub(crate) fn draw(
     recipe: &GrpoRecipe,
-    policy: &Policy,
     tokenizer: &Tokenizer,
     questions: &Questions<'_>,
-    sampler: &mut Sampler,
+    backend: &mut dyn RolloutBackend,
+    version: u64,
     from: u64,
 ) -> Result<Drawn, TrainError> {
     use rand::Rng;
@@ -124,6 +130,9 @@ pub(crate) fn draw(
         groups: Vec::new(),
         names: recipe.reward.iter().map(|r| r.name()).collect(),
         next: from,
+        version,
+        seconds: 0.0,
+        servers: None,
         cap: rollout.max_completion_tokens,
         mask_truncated: recipe.objective.mask_truncated,
     };
@@ -140,11 +149,17 @@ pub(crate) fn draw(
             seed: generator(recipe.seed, &format!("completions {}", drawn.next)).random(),
         };
         drawn.next += wanted as u64;
-        let groups = sampler.draw(&prompts, draws, |tokens| policy.start(tokens))?;
+        let groups = backend.draw(&prompts, draws)?;
+        let before = drawn.servers.unwrap_or_default().retried;
+        drawn.servers = backend.servers().map(|count| ServerCount {
+            retried: before + count.retried,
+            ..count
+        });
         for (prompt, completions) in prompts.into_iter().zip(groups) {
             let answer = &questions.list[prompt.question].answer;
             let members = completions
                 .into_iter()
+                .map(|c| Completion { version, ..c })
                 .map(|c| judge(recipe, tokenizer, c, prompt.budget, answer))
                 .collect::<Result<Vec<_>, _>>()?;
             let rewards: Vec<f32> = members.iter().map(|m| m.reward).collect();
@@ -258,6 +273,8 @@ pub(crate) struct Learnt {
     pub clipped: [f64; 2],
     /// |trainer - sampler| of log-probabilities: mean and largest.
     pub gap: [f64; 2],
+    /// Optimizer steps between the policy that drew and the one that learns.
+    pub staleness: f64,
     /// exp(trainer - sampler): smallest, mean and largest.
     pub importance: [f64; 3],
 }
@@ -332,6 +349,9 @@ impl<'a> Learner<'a> {
             return Ok(learnt);
         }
         let old = self.score(params, &batch);
+        if let Some(most) = self.recipe.max_mismatch() {
+            mismatch(&old, &batch.sampled, most)?;
+        }
         let reference = if self.recipe.objective.beta > 0.0 {
             let reference = std::mem::take(&mut self.reference);
             let scores = self.score(&reference, &batch);
@@ -367,6 +387,26 @@ impl<'a> Learner<'a> {
         }
         Ok(learnt)
     }
+}
+
+/// Refuses a batch whose log-probabilities are not those of the trainer, `most` nats per token on average.
+fn mismatch(scores: &[Score], sampled: &[f32], most: f64) -> Result<(), TrainError> {
+    let gaps = scores.iter().zip(sampled);
+    let gaps = gaps.map(|(score, sampled)| f64::from((score.logprob - sampled).abs()));
+    let (mut sum, mut largest) = (0.0, 0.0_f64);
+    for gap in gaps {
+        sum += gap;
+        largest = largest.max(gap);
+    }
+    let mean = sum / sampled.len().max(1) as f64;
+    if mean <= most {
+        return Ok(());
+    }
+    Err(TrainError::Mismatch {
+        mean,
+        largest,
+        most,
+    })
 }
 
 impl Learnt {
@@ -415,8 +455,8 @@ mod tests {
         let judged = |text: &str| {
             let completion = Completion {
                 tokens: tokenizer.encode(text, false).unwrap(),
-                logprobs: Vec::new(),
                 ended: true,
+                ..Completion::default()
             };
             judge(&recipe, &tokenizer, completion, 96, "98").unwrap()
         };

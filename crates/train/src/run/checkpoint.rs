@@ -321,7 +321,8 @@ fn walk(name: &str, old: &Value, new: &Value, out: &mut Vec<String>) {
                 format!("{name}.{key}")
             };
             let free =
-                inner == "output_dir" || FREE.iter().any(|f| inner.strip_prefix("run.") == Some(f));
+                // Where completions are drawn changes none of what is learnt.
+                ["output_dir", "rollout.backend"].contains(&inner.as_str()) || FREE.iter().any(|f| inner.strip_prefix("run.") == Some(f));
             if !free {
                 let null = Value::Null;
                 walk(

@@ -94,6 +94,8 @@ pub enum Event {
         steps: u64,
         /// Steps that an earlier run has made, and its checkpoint.
         resumed: Option<(u64, PathBuf)>,
+        /// Who draws the completions: the engine, or how many servers; those that do not answer, each in a line with its error.
+        rollouts: String,
     },
     /// A step of reinforcement learning was made.
     Policy {
@@ -109,6 +111,8 @@ pub enum Event {
         kl: f64,
         /// Seconds to go at this speed.
         eta_seconds: f64,
+        /// Servers that answer, of all that draw completions; `None` if the engine does.
+        servers: Option<(usize, usize)>,
     },
     /// Held-out questions were answered.
     Answered {

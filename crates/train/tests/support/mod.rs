@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use edgethink_train::{BaseRecipe, SftRecipe};
+use edgethink_train::{BaseRecipe, GrpoRecipe, SftRecipe, Silent, base, sft};
 
 const CONFIG: &str = r#"{"model_type":"qwen2","architectures":["Qwen2ForCausalLM"],"vocab_size":32,"hidden_size":HIDDEN,
 "intermediate_size":32,"num_hidden_layers":2,"num_attention_heads":2,"num_key_value_heads":1,"hidden_act":"silu",
@@ -123,4 +123,50 @@ pub fn last(dir: &Path, run: &str, name: &str) -> f64 {
 /// A whole file.
 pub fn bytes(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A recipe of reinforcement learning from the adapter `sft`.
+pub fn grpo_text(dir: &Path, out: &str) -> String {
+    let d = dir.display();
+    format!(
+        "output_dir = \"{d}/{out}\"\nseed = 5\n[model]\nbase = \"{d}/base\"\nadapter = \"{d}/sft\"\n\
+         [data]\ntrain = [\"{d}/rl.jsonl\"]\nvalid = [\"{d}/rl.jsonl\"]\nmax_prompt_tokens = 16\n\
+         [budget]\ntokens = [6]\nline = \"{{B}}\"\n[rollout]\nquestions_per_step = 4\ngroup = 6\ntemperature = 1.0\n\
+         max_completion_tokens = 12\n[[reward]]\nkind = \"l1_exact\"\nalpha = 0.1\n[objective]\nbeta = 0.001\n\
+         [optimizer]\nlr = 5e-3\nbetas = [0.9, 0.95]\nweight_decay = 0.0\nschedule = \"constant\"\nwarmup_ratio = 0.0\n\
+         max_grad_norm = 1.0\n[run]\nsteps = 24\nmicro_batch_tokens = 64\nlog_every = 4\neval_every = 12\neval_questions = 20\n\
+         save_every = 7\ncompletions_every = 10\n"
+    )
+}
+
+/// The same, loaded.
+pub fn recipe(dir: &Path, out: &str) -> GrpoRecipe {
+    let path = dir.join(format!("{out}.toml"));
+    fs::write(&path, grpo_text(dir, out)).unwrap();
+    GrpoRecipe::load(&path).unwrap()
+}
+
+/// A base, an adapter that answers "is 7 <|im_end|>", and questions.
+pub fn world() -> tempfile::TempDir {
+    world_of(16)
+}
+
+/// The same for a network of another width.
+pub fn world_of(hidden: usize) -> tempfile::TempDir {
+    let dir = workspace_of(hidden);
+    base(&base_recipe(dir.path(), "base"), &mut Silent).unwrap();
+    sft(
+        &sft_recipe(dir.path(), "base", "sft", true, 3.0),
+        &mut Silent,
+    )
+    .unwrap();
+    let mut rows = String::new();
+    for a in 0..9 {
+        rows.push_str(&format!(
+            "{{\"prompt\": [{{\"role\": \"user\", \"content\": \"add {a} 3\"}}], \"answer\": \"{}\"}}\n",
+            a + 3
+        ));
+    }
+    fs::write(dir.path().join("rl.jsonl"), rows).unwrap();
+    dir
 }

@@ -1,54 +1,40 @@
-//! Completions drawn by our own engine: the groups of a step share their prompts' KV, and the adapter is put in place, never merged.
+//! Completions drawn by our own engine in this process: the groups of a step share their prompts' KV, and the adapter is put in place, never
+//! merged.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use edgethink_engine::{
     AdapterId, AdapterSpan, Engine, EngineOptions, Event, FinishReason, Isa, Request, Sampling,
 };
-use edgethink_model::{Adapter, Model};
+use edgethink_model::Model;
 
-use super::{questions::Prompt, recipe::RolloutRecipe};
-use crate::error::TrainError;
-
-/// One completion.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Completion {
-    pub tokens: Vec<u32>,
-    /// Log-probability of each token under the distribution that it was drawn from.
-    pub logprobs: Vec<f32>,
-    /// It ended by itself, not at the cap.
-    pub ended: bool,
-}
+use super::{Completion, Draws, RolloutBackend};
+use crate::{
+    error::TrainError,
+    grpo::{policy::Policy, questions::Prompt, recipe::RolloutRecipe},
+    params::Param,
+};
 
 /// The engine with the policy's adapter.
 #[derive(Debug)]
-pub(crate) struct Sampler {
+pub(crate) struct Sampler<'a> {
+    policy: &'a Policy,
     engine: Engine,
     adapter: AdapterId,
+    /// Version of the policy that is in place.
+    version: u64,
 }
 
-/// What to draw for each prompt.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Draws {
-    /// Completions of each prompt.
-    pub n: usize,
-    /// 0 takes the most likely token.
-    pub temperature: f32,
-    /// Tokens of a completion at most.
-    pub cap: usize,
-    /// Seed of the first prompt; the others count up.
-    pub seed: u64,
-}
-
-impl Sampler {
-    /// An engine on `model` with room for the recipe's streams.
+impl<'a> Sampler<'a> {
+    /// An engine on `model` with room for the recipe's streams, and `version` of the policy.
     ///
     /// # Errors
     /// [`TrainError::Engine`], or [`TrainError::Unfit`] for a context that is too short.
     pub(crate) fn new(
         model: Arc<Model>,
         base: &Path,
-        adapter: &Adapter,
+        policy: &'a Policy,
+        (version, params): (u64, &[Param]),
         recipe: &RolloutRecipe,
         prompt_tokens: usize,
         threads: usize,
@@ -73,35 +59,42 @@ impl Sampler {
             ..EngineOptions::for_model(&model.config)
         };
         let mut engine = Engine::new(model, options).map_err(TrainError::engine)?;
-        let adapter = engine.load_adapter(adapter).map_err(TrainError::engine)?;
-        Ok(Self { engine, adapter })
+        let adapter = engine
+            .load_adapter(&policy.adapter(params)?)
+            .map_err(TrainError::engine)?;
+        Ok(Self {
+            policy,
+            engine,
+            adapter,
+            version,
+        })
     }
+}
 
-    /// Puts the trained adapter in place of the one before.
-    ///
-    /// # Errors
-    /// [`TrainError::Engine`].
-    pub(crate) fn update(&mut self, adapter: &Adapter) -> Result<(), TrainError> {
+impl RolloutBackend for Sampler<'_> {
+    fn update(&mut self, version: u64, params: &[Param]) -> Result<(), TrainError> {
+        if version == self.version {
+            return Ok(());
+        }
+        self.version = version;
         self.engine
-            .replace_adapter(self.adapter, adapter)
+            .replace_adapter(self.adapter, &self.policy.adapter(params)?)
             .map_err(TrainError::engine)
     }
 
-    /// Draws `draws.n` completions for each prompt. `start` tells where the adapter begins in a prompt.
-    ///
-    /// # Errors
-    /// [`TrainError::Engine`], also for numbers that are not finite.
-    pub(crate) fn draw(
+    fn draw(
         &mut self,
         prompts: &[Prompt],
         draws: Draws,
-        start: impl Fn(&[u32]) -> usize,
     ) -> Result<Vec<Vec<Completion>>, TrainError> {
         let mut places = BTreeMap::new();
         let mut groups = vec![vec![Completion::default(); draws.n]; prompts.len()];
         for (at, prompt) in prompts.iter().enumerate() {
             let request = Request {
-                adapter: Some(AdapterSpan::starting(self.adapter, start(&prompt.tokens))),
+                adapter: Some(AdapterSpan::starting(
+                    self.adapter,
+                    self.policy.start(&prompt.tokens),
+                )),
                 n: draws.n,
                 sampling: Sampling::temperature(draws.temperature),
                 seed: draws.seed.wrapping_add(at as u64),
@@ -133,5 +126,8 @@ impl Sampler {
             }
         }
         Ok(groups)
+    }
+    fn told(&self) -> String {
+        "rollouts by the engine in this process".to_owned()
     }
 }

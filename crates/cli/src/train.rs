@@ -12,7 +12,7 @@ use edgethink_train::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{GroupArgs, RecipeArgs, TrainCommand};
+use crate::args::{GroupArgs, GroupRecipeArgs, RecipeArgs, TrainCommand};
 use crate::info::count;
 use crate::interrupt::{self, Running};
 use crate::show::rate;
@@ -22,8 +22,8 @@ use crate::train_plan;
 pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
     match command {
         TrainCommand::Plan(args) => train_plan::run(args),
-        TrainCommand::Base(args)
-        | TrainCommand::Sft(args)
+        TrainCommand::Base(GroupRecipeArgs { recipe: args, .. })
+        | TrainCommand::Sft(GroupRecipeArgs { recipe: args, .. })
         | TrainCommand::Quantize(args)
         | TrainCommand::Grpo(args)
         | TrainCommand::Verifier(args)

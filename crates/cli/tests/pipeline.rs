@@ -34,7 +34,6 @@ impl Toy {
                 ("tokenizer_documents", "300"),
                 ("sft_examples", "80"),
                 ("rl_questions", "60"),
-                ("rl_easy_questions", "20"),
                 ("eval_questions", "12"),
                 ("documents", "40"),
             ],
@@ -47,20 +46,17 @@ impl Toy {
                 ("lr", "1e-6"),
             ],
         );
-        toy.set("midtrain.toml", &[("max_tokens", "6_000"), ("lr", "1e-6")]);
         toy.set("sft.toml", &[("max_tokens", "8_000"), ("lr", "1e-6")]);
-        for recipe in ["grpo.toml", "grpo-beta1e-4.toml"] {
-            toy.set(
-                recipe,
-                &[
-                    ("adapter", &shipped("sft")),
-                    ("questions_per_step", "2"),
-                    ("group", "4"),
-                    ("steps", "1"),
-                    ("eval_questions", "2"),
-                ],
-            );
-        }
+        toy.set(
+            "grpo.toml",
+            &[
+                ("adapter", &shipped("sft")),
+                ("questions_per_step", "2"),
+                ("group", "4"),
+                ("steps", "1"),
+                ("eval_questions", "2"),
+            ],
+        );
         for recipe in ["switcher.toml", "switcher-w4.toml"] {
             toy.set(recipe, &[("limit", "20"), ("epochs", "4")]);
         }

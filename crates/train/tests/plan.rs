@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, io::Write, path::Path, process::Command};
 
 use edgethink_model::{Config, Dtype, Family};
 use edgethink_testkit::{Extras, tiny_config, write_random_model};

@@ -23,7 +23,7 @@ pub enum Recipe {
     /// `train sft`
     Sft(SftRecipe),
     /// `train grpo`
-    Grpo(GrpoRecipe),
+    Grpo(Box<GrpoRecipe>),
     /// `train verifier`
     Verifier(VerifierRecipe),
     /// `train switcher`
@@ -51,7 +51,7 @@ impl Recipe {
         if has("lora") {
             SftRecipe::load(path).map(Self::Sft)
         } else if has("rollout") {
-            GrpoRecipe::load(path).map(Self::Grpo)
+            GrpoRecipe::load(path).map(|r| Self::Grpo(Box::new(r)))
         } else if has("sample") {
             VerifierRecipe::load(path).map(Self::Verifier)
         } else if data.is_some_and(|data| data.contains_key("easy")) {

@@ -408,7 +408,9 @@ mod tests {
 
     #[test]
     fn grams_roll() {
-        let words: Vec<u64> = (1..40).map(|i| i * 0x1234_5678_9abc_def1).collect();
+        let words: Vec<u64> = (1..40u64)
+            .map(|i| i.wrapping_mul(0x1234_5678_9abc_def1))
+            .collect();
         for n in [1, 2, 13, 39] {
             let rolled: Vec<u64> = grams(&words, n).collect();
             let alone: Vec<u64> = words

@@ -204,7 +204,7 @@ mod tests {
     fn other_files_are_refused_with_a_reason() {
         for (name, parts) in [
             ("no_column", &["id, score", "prompt"][..]),
-            ("unknown", &["row 1", "answer, question", "prompt"]),
+            ("unknown", &["row 1", "answer", "question", "prompt"]),
             ("number", &["`text`", "INT64"]),
             ("bytes", &["`text`", "BYTE_ARRAY"]),
             ("null", &["row 2"]),

@@ -1,3 +1,5 @@
+//! Rows of each data set as it is published, and what is made of them.
+
 use std::path::PathBuf;
 
 use serde_json::json;

@@ -118,21 +118,21 @@ fn all_text(column: &Arc<Type>, name: &str) -> Result<(), String> {
 
 /// A row, without its nulls.
 fn columns_of(row: &Row) -> Value {
-    let fields = row
-        .get_column_iter()
-        .filter(|(_, field)| !matches!(field, Field::Null));
-    let fields: Map<String, Value> = fields
-        .map(|(name, field)| (name.clone(), value(field)))
-        .collect();
-    Value::Object(fields)
+    fields_of(row, |_| true)
 }
 
 /// A struct, without its nulls and unknown fields.
 fn object(row: &Row) -> Value {
-    let known = |name: &str| FIELDS.contains(&name) || OWN_FIELDS.contains(&name);
+    fields_of(row, |name| {
+        FIELDS.contains(&name) || OWN_FIELDS.contains(&name)
+    })
+}
+
+/// The fields that are there and that `wanted` names.
+fn fields_of(row: &Row, wanted: impl Fn(&str) -> bool) -> Value {
     let fields = row
         .get_column_iter()
-        .filter(|(name, field)| known(name) && !matches!(field, Field::Null));
+        .filter(|(name, field)| wanted(name) && !matches!(field, Field::Null));
     let fields: Map<String, Value> = fields
         .map(|(name, field)| (name.clone(), value(field)))
         .collect();

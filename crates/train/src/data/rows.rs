@@ -74,9 +74,8 @@ pub(crate) fn understood<T>(
 pub(crate) fn each(
     path: &Path,
     also: &[&str],
-    take: impl FnMut(usize, Value) -> Result<(), TrainError>,
+    mut take: impl FnMut(usize, Value) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let mut take = take;
     match path.extension().and_then(|e| e.to_str()) {
         Some("jsonl") => each_line(path, |number, _, value| take(number, value)),
         Some("parquet") => each_in_parquet(path, also, take),

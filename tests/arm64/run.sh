@@ -60,7 +60,7 @@ inside() {
 }
 
 inside "EDGETHINK_REQUIRE_ISA=neoni8mm cargo test --locked --target $target -p edgethink-kernels"
-inside "cargo test --locked --target $target -p edgethink-engine --test exactness --test reference --test golden"
+inside "cargo test --locked --target $target -p edgethink-engine --test it -- exactness:: reference:: golden::"
 # Without the tensor library, which training alone needs.
 inside "cargo build --locked --target $target -p edgethink --no-default-features"
 question="Tom has 14 apples. Anna has 5 more than Tom. Ben has twice as many as Anna. How many apples does Ben have?"

@@ -9,9 +9,13 @@ use crate::seed::{pick, weighted};
 /// The largest number that may occur.
 const MAX_VALUE: u32 = 999;
 
-/// "Numbers: 28 + 7. 90 / 2." with the results, or a chain "Tom = 14. Anna = Tom + 5." solved as thoughts do it.
-pub(crate) fn draw<R: Rng>(rng: &mut R) -> (String, String) {
-    if rng.random_bool(0.5) {
+/// "Numbers: 28 + 7. 90 / 2." with the results, or a chain "Tom = 14. Anna = Tom + 5." solved as thoughts do it. `shorthand` is the share of
+/// chains "Tom =14 Anna +5", solved as a thought in shorthand.
+pub(crate) fn draw<R: Rng>(rng: &mut R, shorthand: f64) -> (String, String) {
+    // No draw where there is no choice: texts without shorthand stay what they were.
+    if shorthand > 0.0 && rng.random_bool(shorthand) {
+        short_chain(rng)
+    } else if rng.random_bool(0.5) {
         lines(rng)
     } else {
         chain(rng)
@@ -52,6 +56,30 @@ fn chain<R: Rng>(rng: &mut R) -> (String, String) {
         value = next;
     }
     (asked + "\n", solved)
+}
+
+/// "Short: Tom =14 Anna +5 Ben - Kim 3." and "Tom =14 Anna +5 =19 Ben - Kim 3 =16".
+fn short_chain<R: Rng>(rng: &mut R) -> (String, String) {
+    let mut names = NAMES.to_vec();
+    names.shuffle(rng);
+    let mut names = names.into_iter();
+    let mut name = || names.next().unwrap_or("it");
+    let mut value = rng.random_range(2..=60);
+    let start = format!("{} ={value}", name());
+    let (mut asked, mut solved) = (format!("Short: {start}"), start);
+    for _ in 0..rng.random_range(4..=9) {
+        let (sign, b, next) = operation(rng, value);
+        // A second quantity with its name, as sums and differences of two have it.
+        let read = if matches!(sign, "+" | "-") && rng.random_bool(0.2) {
+            format!("{} {sign} {} {b}", name(), name())
+        } else {
+            format!("{} {sign}{b}", name())
+        };
+        asked.push_str(&format!(" {read}"));
+        solved.push_str(&format!(" {read} ={next}"));
+        value = next;
+    }
+    (asked + ".\n", solved)
 }
 
 /// Sign, right operand and result of a calculation with `a` that word problems could ask for.

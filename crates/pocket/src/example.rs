@@ -10,7 +10,7 @@ use crate::problem::{Problem, ProblemSpec};
 use crate::scenario::fill;
 use crate::seed::{item_rng, pick, weighted};
 use crate::split::Split;
-use crate::thought;
+use crate::thought::{self, Thoughts};
 use crate::warmup;
 
 /// Who speaks, and what.
@@ -171,7 +171,7 @@ pub struct BaseMix {
     pub worked_easy: f64,
     /// Problems with their statements looked up in another order: what teaches a small model to find things.
     pub reading: f64,
-    /// Lines of arithmetic.
+    /// Arithmetic by itself, in shorthand as often as the worked solutions are.
     pub drill: f64,
     /// Facts in prose.
     pub facts: f64,
@@ -181,7 +181,7 @@ pub struct BaseMix {
     pub hard_chat: f64,
     /// Share of concise thoughts among the worked solutions.
     pub concise: f64,
-    /// Share of thoughts in shorthand among the worked solutions of hard problems.
+    /// Share of thoughts in shorthand among the worked solutions of hard problems, and of such chains among the arithmetic.
     #[serde(default)]
     pub shorthand: f64,
     /// Longer worked solutions are told in fewer words (about 3 characters are a token).
@@ -201,6 +201,10 @@ pub struct SftMix {
     /// Share of thoughts in shorthand, of hard problems.
     #[serde(default)]
     pub shorthand: f64,
+    /// Chance that a thought which begins with a sentence begins with the usual one. The most likely thought is then a wordy one, however
+    /// many short ones there are beside it.
+    #[serde(default)]
+    pub usual_opener: f64,
     /// Longer examples are told in fewer words (about 3 characters are a token).
     pub max_chars: usize,
     /// How the hard problems are drawn.
@@ -259,6 +263,7 @@ impl SftMix {
             ("easy", self.easy),
             ("concise", self.concise),
             ("shorthand", self.shorthand),
+            ("usual_opener", self.usual_opener),
         ];
         for (name, share) in shares {
             if !(0.0..=1.0).contains(&share) {
@@ -305,7 +310,13 @@ pub fn worked(seed: u64, split: Split, mix: SftMix) -> impl Iterator<Item = Work
             finish(question, &thought, &shown)
         } else {
             let problem = mix.hard.draw(rng, split);
-            let thought = thought::draw(rng, &problem, mix.shorthand, mix.concise, mix.max_chars);
+            let thoughts = Thoughts {
+                shorthand: mix.shorthand,
+                concise: mix.concise,
+                usual_opener: mix.usual_opener,
+                max_chars: mix.max_chars,
+            };
+            let thought = thought::draw(rng, &problem, thoughts);
             let prompt = mix.hard.user_turn(rng, problem.text());
             let question = hard_question(&problem, prompt);
             let shown = format!("**Final answer:** {}", question.answer);
@@ -389,7 +400,13 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
     ) {
         0 => {
             let problem = mix.hard.draw(rng, split);
-            let thought = thought::draw(rng, &problem, mix.shorthand, mix.concise, mix.max_chars);
+            let thoughts = Thoughts {
+                shorthand: mix.shorthand,
+                concise: mix.concise,
+                usual_opener: 0.0,
+                max_chars: mix.max_chars,
+            };
+            let thought = thought::draw(rng, &problem, thoughts);
             solution(
                 rng,
                 &problem.text(),
@@ -402,7 +419,7 @@ fn document<R: Rng>(rng: &mut R, split: Split, mix: &BaseMix) -> Document {
             let thought = easy::think(rng, &easy, mix.concise);
             solution(rng, &easy.question, &thought, &easy.answer)
         }
-        1 => worked_document(drill::draw(rng)),
+        1 => worked_document(drill::draw(rng, mix.shorthand)),
         2 => Document::Worked {
             prompt: "Facts:\n".to_owned(),
             completion: prose(rng),

@@ -63,40 +63,53 @@ impl Style {
     }
 }
 
-/// A thought in shorthand, in the share of `shorthand`, or one in words as [`write_within`] draws it.
-pub(crate) fn draw<R: Rng>(
-    rng: &mut R,
-    problem: &Problem,
-    shorthand: f64,
-    concise: f64,
-    max_chars: usize,
-) -> String {
+/// Which thoughts are drawn.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Thoughts {
+    /// Share of shorthand.
+    pub shorthand: f64,
+    /// Share of [`Style::CONCISE`] among the others.
+    pub concise: f64,
+    /// Chance that a thought with an opening sentence has the usual one; otherwise it has any.
+    pub usual_opener: f64,
+    /// Problem and thought are at most so long, if a style is that makes them so.
+    pub max_chars: usize,
+}
+
+/// A thought in shorthand or one in words, as [`write_within`] draws it.
+pub(crate) fn draw<R: Rng>(rng: &mut R, problem: &Problem, thoughts: Thoughts) -> String {
     // No draw where there is no choice: texts without shorthand stay what they were.
-    if shorthand > 0.0 && rng.random_bool(shorthand) {
-        self::shorthand(problem)
+    if thoughts.shorthand > 0.0 && rng.random_bool(thoughts.shorthand) {
+        shorthand(problem)
     } else {
-        write_within(rng, problem, concise, max_chars)
+        write_within(rng, problem, thoughts)
     }
 }
 
 /// Writes a thought in a style that keeps problem and thought within `max_chars`; the concise one if no other drawn style does.
-fn write_within<R: Rng>(rng: &mut R, problem: &Problem, concise: f64, max_chars: usize) -> String {
-    let room = max_chars.saturating_sub(problem.text().len());
+fn write_within<R: Rng>(rng: &mut R, problem: &Problem, thoughts: Thoughts) -> String {
+    let room = thoughts.max_chars.saturating_sub(problem.text().len());
     for _ in 0..6 {
-        let style = Style::draw(rng, concise, problem.steps.len());
-        let thought = write(rng, problem, style);
+        let style = Style::draw(rng, thoughts.concise, problem.steps.len());
+        let thought = write(rng, problem, style, thoughts.usual_opener);
         if thought.len() <= room {
             return thought;
         }
     }
-    write(rng, problem, Style::CONCISE)
+    write(rng, problem, Style::CONCISE, 0.0)
 }
 
 /// Writes the thought that solves `problem`, without its tags.
-fn write<R: Rng>(rng: &mut R, problem: &Problem, style: Style) -> String {
+fn write<R: Rng>(rng: &mut R, problem: &Problem, style: Style, usual_opener: f64) -> String {
     let mut parts: Vec<String> = Vec::new();
     if style.chatter {
-        parts.push(pick(rng, OPENERS).to_owned());
+        let usual = usual_opener > 0.0 && rng.random_bool(usual_opener);
+        let opener = if usual {
+            OPENERS[0]
+        } else {
+            pick(rng, OPENERS)
+        };
+        parts.push(opener.to_owned());
     }
     if style.restate {
         parts.push(format!("{} {}", pick(rng, RESTATE), problem.text()));
@@ -189,9 +202,9 @@ const SURE: &[&str] = &[
     "Yes, I am sure.",
 ];
 
-/// The plan and the calculations in few tokens: "Plan: Ben Anna Tom.\nNow Tom =14 Anna =14 +5 =19 Ben =19 *2 =38". A number stands right
-/// behind its sign, which saves the token of the space (every digit is a token of its own). The left operand is said again, though it stands
-/// just before: without it the model calculates wrong (EXPERIMENTS.md, "A shorthand"). Only what the base has read can be learnt by an adapter.
+/// The plan and the calculations in few tokens: "Plan: Ben Anna Tom.\nNow Tom =14 Anna +5 =19 Ben *2 =38". A number stands right behind its
+/// sign, which saves the token of the space (every digit is a token of its own), and the left operand is the result just before. An adapter
+/// can learn this form only if its base has read it (EXPERIMENTS.md, "A shorthand").
 fn shorthand(problem: &Problem) -> String {
     let (start, value, _) = &problem.start;
     let mut text = format!("{}\nNow {start} ={value}", short_plan(problem));
@@ -199,7 +212,7 @@ fn shorthand(problem: &Problem) -> String {
         label,
         sign,
         second,
-        operands: (left, right),
+        operands: (_, right),
         value,
         ..
     } in &problem.steps
@@ -208,7 +221,7 @@ fn shorthand(problem: &Problem) -> String {
             Some((word, other, _)) => format!("{sign} {word} {other}"),
             None => format!("{sign}{right}"),
         };
-        text.push_str(&format!(" {label} ={left} {read} ={value}"));
+        text.push_str(&format!(" {label} {read} ={value}"));
     }
     text
 }

@@ -1,6 +1,5 @@
 //! The pocket tokenizer: byte-level BPE with the splitting rule of Qwen2, so every digit is a token, and the ChatML files around it.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -133,9 +132,5 @@ fn tokenizer_config() -> serde_json::Value {
 }
 
 fn generation_config() -> serde_json::Value {
-    let mut config: HashMap<&str, serde_json::Value> = HashMap::new();
-    config.insert("do_sample", false.into());
-    config.insert("eos_token_id", vec![2, 0].into());
-    config.insert("pad_token_id", 0.into());
-    serde_json::to_value(config).unwrap_or_default()
+    serde_json::json!({ "eos_token_id": [2, 0], "pad_token_id": 0, "do_sample": false })
 }

@@ -118,6 +118,7 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
         max_chars: TOKENIZER_CHARS,
         concise: TOKENIZER_CONCISE,
         shorthand: 0.0,
+        usual_opener: 0.0,
         ..spec.sft.clone()
     };
     let extra = worked(seed, Split::Train, thoughts)

@@ -185,7 +185,7 @@ fn adapter_losses_and_gradients_are_pefts() {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
         let (adapter, layout) = g.adapter();
-        let leaves = Leaves::frozen(&g.params, false).with_adapter(&adapter, false);
+        let leaves = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
         for (kind, set) in [("plain", &g.completion), ("masked", &g.masked)] {
             for checkpointing in [false, true] {
                 let pass = g.pass(Some(&layout), checkpointing);
@@ -282,7 +282,7 @@ fn prompt_tokens_are_untouched_by_a_masked_adapter() {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
     let base = Leaves::base(&g.params, false);
-    let both = Leaves::frozen(&g.params, false).with_adapter(&adapter, false);
+    let both = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
     let batch = Batcher::new(&g.spec, 64).batch(&g.masked, &[0, 1, 2]);
     let plain = gradient::logits(&g.pass(None, false), &base, &batch);
     let masked = gradient::logits(&g.pass(Some(&layout), false), &both, &batch);
@@ -445,7 +445,7 @@ fn long_documents_run_in_blocks_and_give_the_same() {
 fn dropout_is_the_same_in_every_split_and_off_without_its_seed() {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
-    let leaves = Leaves::frozen(&g.params, false).with_adapter(&adapter, false);
+    let leaves = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
     let pass = |dropout, checkpointing| {
         let mut pass = g.pass(Some(&layout), checkpointing);
         if let Some(side) = &mut pass.adapter {
@@ -493,7 +493,7 @@ fn dropout_leaves_the_slope_of_its_own_loss() {
     if let Some(side) = &mut pass.adapter {
         side.dropout = Some((0.3, 5));
     }
-    let frozen = || Leaves::frozen(&g.params, false);
+    let frozen = || Leaves::frozen(g.params.clone(), false);
     let leaves = frozen().with_adapter(&adapter, false);
     let (_, grads) = run(&pass, &leaves, &adapter, &g.masked, 1000);
     for (i, grad) in grads.iter().enumerate() {

@@ -43,47 +43,48 @@ pub(crate) struct Leaves {
 }
 
 /// Values as the forward pass reads them: rounded to bf16 where the recipe says so.
-fn rounded(values: &[f32], bf16_weights: bool) -> Vec<f32> {
+fn rounded(mut values: Vec<f32>, bf16_weights: bool) -> Vec<f32> {
     if bf16_weights {
-        values.iter().map(|&v| bf16::from_f32(v).to_f32()).collect()
-    } else {
-        values.to_vec()
+        for value in &mut values {
+            *value = bf16::from_f32(*value).to_f32();
+        }
     }
+    values
+}
+
+/// Tensors that are trained.
+fn trained(params: &[Param], bf16_weights: bool) -> Vec<TapedTensor> {
+    let leaf = |p: &Param| {
+        let t = ops::tensor(rounded(p.values.clone(), bf16_weights), &p.shape);
+        Taped::float_set_require_grad(Taped::from_inner(t), true)
+    };
+    params.iter().map(leaf).collect()
 }
 
 impl Leaves {
     /// Tensors of a base to be trained.
     pub(crate) fn base(base: &[Param], bf16_weights: bool) -> Self {
-        Self::new(base, true, &[], bf16_weights)
-    }
-
-    /// Tensors of a frozen base, still without an adapter.
-    pub(crate) fn frozen(base: &[Param], bf16_weights: bool) -> Self {
-        Self::new(base, false, &[], bf16_weights)
-    }
-
-    fn new(base: &[Param], train_base: bool, adapter: &[Param], bf16_weights: bool) -> Self {
-        let leaf = |p: &Param, trained: bool| {
-            let t = ops::tensor(rounded(&p.values, bf16_weights), &p.shape);
-            let t = Taped::from_inner(t);
-            if trained {
-                Taped::float_set_require_grad(t, true)
-            } else {
-                t
-            }
-        };
         Self {
-            base: base.iter().map(|p| leaf(p, train_base)).collect(),
-            adapter: adapter.iter().map(|p| leaf(p, true)).collect(),
+            base: trained(base, bf16_weights),
+            adapter: Vec::new(),
+        }
+    }
+
+    /// Tensors of a frozen base, still without an adapter. They take the values: of a large base there is no second copy.
+    pub(crate) fn frozen(base: Vec<Param>, bf16_weights: bool) -> Self {
+        let leaf =
+            |p: Param| Taped::from_inner(ops::tensor(rounded(p.values, bf16_weights), &p.shape));
+        Self {
+            base: base.into_iter().map(leaf).collect(),
+            adapter: Vec::new(),
         }
     }
 
     /// Takes new values of the trained adapter, keeping the frozen base's tensors.
     pub(crate) fn with_adapter(self, adapter: &[Param], bf16_weights: bool) -> Self {
-        let fresh = Self::new(&[], false, adapter, bf16_weights);
         Self {
             base: self.base,
-            adapter: fresh.adapter,
+            adapter: trained(adapter, bf16_weights),
         }
     }
 

@@ -44,7 +44,7 @@ fn train_logits(spec: &Spec, params: &[Param]) -> Vec<f32> {
         adapter: None,
     };
     let batch = Batcher::new(spec, TOKENS.len()).batch(&set, &[0]);
-    gradient::logits(&pass, &Leaves::frozen(params, false), &batch)
+    gradient::logits(&pass, &Leaves::frozen(params.to_vec(), false), &batch)
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! `KEY.tokens` holds the tokens of all examples one after the other, 32 bits each, little-endian, the highest bit set on what is
 //! learnt. `KEY.index` holds the magic, four 64-bit counts (examples, tokens, dropped, truncated), and for each example its length and
-//! where the adapter begins, 32 bits each. Both are written aside and renamed, the index last: where it is, the tokens are whole.
+//! where the adapter begins, 32 bits each. Both are written aside and renamed, the index last: where it is, the tokens are whole. The index
+//! aside is locked meanwhile, so of several processes that train on one data set the first encodes it and the others wait.
 //! In memory are the index (40 bytes an example) and the examples of one optimizer step.
 
 use std::{
@@ -108,21 +109,48 @@ impl Place {
         Ok(Some(set))
     }
 
-    /// Begins to write the examples.
+    /// The examples if they are there, or else what writes them. Waits while another process writes them.
     ///
     /// # Errors
-    /// [`TrainError::Write`].
-    pub(super) fn begin(self) -> Result<Writer, TrainError> {
+    /// [`TrainError::Read`], [`TrainError::Write`].
+    pub(super) fn open(self) -> Result<Opened, TrainError> {
+        if let Some(set) = self.find()? {
+            return Ok(Opened::Whole(set));
+        }
         fs::create_dir_all(&self.dir).map_err(writing(&self.dir))?;
-        let path = self.path("tokens.part");
-        let file = File::create(&path).map_err(writing(&path))?;
-        Ok(Writer {
+        let aside = self.path("index.part");
+        let index = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&aside)
+            .map_err(writing(&aside))?;
+        index.lock().map_err(writing(&aside))?;
+        if let Some(set) = self.find()? {
+            // Where another process has renamed the file meanwhile, there is none.
+            let _ = fs::remove_file(&aside);
+            return Ok(Opened::Whole(set));
+        }
+        index.set_len(0).map_err(writing(&aside))?;
+        let tokens = self.path("tokens.part");
+        let file = File::create(&tokens).map_err(writing(&tokens))?;
+        Ok(Opened::Begun(Writer {
             file: BufWriter::new(file),
+            index,
             place: self,
             set: Dataset::default(),
             tokens: 0,
-        })
+        }))
     }
+}
+
+/// What is at a [`Place`].
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// The examples.
+    Whole(Dataset),
+    /// Nothing yet.
+    Begun(Writer),
 }
 
 /// Examples on their way to the disk.
@@ -130,6 +158,8 @@ impl Place {
 pub(super) struct Writer {
     place: Place,
     file: BufWriter<File>,
+    /// Locked until all is in its place.
+    index: File,
     /// The counts and the index.
     pub set: Dataset,
     /// Tokens so far.
@@ -175,7 +205,7 @@ impl Writer {
             .flush()
             .and_then(|()| self.file.get_ref().sync_all())
             .map_err(writing(&aside))?;
-        write_index(&index, &self.set, self.tokens).map_err(writing(&index))?;
+        write_index(&self.index, &self.set, self.tokens).map_err(writing(&index))?;
         for (from, to) in [(aside, "tokens"), (index, "index")] {
             let to = place.path(to);
             fs::rename(&from, &to).map_err(writing(&to))?;
@@ -187,8 +217,8 @@ impl Writer {
     }
 }
 
-fn write_index(path: &Path, set: &Dataset, tokens: u64) -> std::io::Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
+fn write_index(file: &File, set: &Dataset, tokens: u64) -> std::io::Result<()> {
+    let mut file = BufWriter::new(file);
     file.write_all(MAGIC)?;
     let counts = [
         set.examples.len() as u64,
@@ -263,8 +293,15 @@ fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> TrainError {
 mod tests {
     use super::*;
 
+    fn begun(dir: &Path) -> Writer {
+        match Place::new(dir, "key".to_owned()).open().expect("opened") {
+            Opened::Begun(writer) => writer,
+            Opened::Whole(_) => panic!("nothing was written"),
+        }
+    }
+
     fn written(dir: &Path) -> Dataset {
-        let mut writer = Place::new(dir, "key".to_owned()).begin().expect("begun");
+        let mut writer = begun(dir);
         writer
             .push(&[7, 8, 9], &[false, true, true], 1)
             .expect("written");
@@ -285,6 +322,29 @@ mod tests {
         assert_eq!(held.weights_of(&held.examples[1]), [0.0, 1.0, 1.0]);
         assert_eq!(held.examples[1].adapter_from, 1);
         assert_eq!((held.examples[0].place, held.examples[0].start), (3, 0));
+        let names = fs::read_dir(dir.path()).expect("a directory").count();
+        assert_eq!(names, 2, "nothing is left aside");
+    }
+
+    #[test]
+    fn who_comes_while_another_writes_gets_what_that_one_wrote() {
+        let dir = tempfile::tempdir().expect("a directory");
+        // One that gave up: its file aside is in nobody's way.
+        drop(begun(dir.path()));
+        let mut writer = begun(dir.path());
+        let other = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                Place::new(dir.path(), "key".to_owned())
+                    .open()
+                    .expect("opened")
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!waiting.is_finished(), "two write at once");
+            writer.push(&[7, 8], &[false, true], 1).expect("written");
+            drop(writer.finish().expect("finished"));
+            waiting.join().expect("no panic")
+        });
+        assert!(matches!(other, Opened::Whole(set) if set.examples.len() == 1));
         let names = fs::read_dir(dir.path()).expect("a directory").count();
         assert_eq!(names, 2, "nothing is left aside");
     }

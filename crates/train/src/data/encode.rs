@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use edgethink_model::{ChatTemplate, Message, RenderOptions, Tokenizer};
 use rayon::prelude::*;
 
-use super::{Dataset, Row, Schema, cache::Place, rows};
+use super::{
+    Dataset, Row, Schema,
+    cache::{Opened, Place},
+    rows,
+};
 use crate::{
     error::TrainError,
     recipe::{DataRecipe, LossOn, Overlong},
@@ -179,11 +183,10 @@ impl Encoder<'_> {
                 Err(none(&set))
             };
         };
-        let place = Place::new(dir, self.key(&files)?);
-        if let Some(set) = place.find()? {
-            return Ok(set);
-        }
-        let mut writer = place.begin()?;
+        let mut writer = match Place::new(dir, self.key(&files)?).open()? {
+            Opened::Whole(set) => return Ok(set),
+            Opened::Begun(writer) => writer,
+        };
         let mut learnt = false;
         for file in &files {
             self.each(file, |encoded| {

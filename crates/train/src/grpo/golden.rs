@@ -57,7 +57,7 @@ fn losses_and_gradients_are_torchs() {
         .collect()
     };
     let batcher = Batcher::at_temperature(&golden.spec, 64, number("temperature"));
-    let leaves = Leaves::frozen(&golden.params, false).with_adapter(&adapter, false);
+    let leaves = Leaves::frozen(golden.params.clone(), false).with_adapter(&adapter, false);
     let all = batch.examples();
     let now = gradient::score(&pass, &leaves, &batcher.batch(&batch.set, &all));
     for (score, (logprob, entropy)) in now.iter().zip(

@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
         let (spec, base) = base_model::network(&self.model);
         let slots = spec.numbered_slots();
         let mut records = Records::open(&recipe.output_dir, state.at.step)?;
-        let mut learner = Learner::new(recipe, &self.policy, &spec, &slots, &base)?;
+        let mut learner = Learner::new(recipe, &self.policy, &spec, &slots, base)?;
         let mut window = record::Window::default();
         if state.at.step == 0 {
             evaluation.run(state.version(), &mut drawer, &mut records, progress)?;

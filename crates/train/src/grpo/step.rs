@@ -295,7 +295,7 @@ impl<'a> Learner<'a> {
         policy: &'a Policy,
         spec: &'a Spec,
         slots: &'a Slots,
-        base: &[Param],
+        base: Vec<Param>,
     ) -> Result<Self, TrainError> {
         let longest = recipe.data.max_prompt_tokens + recipe.rollout.max_completion_tokens;
         Ok(Self {

@@ -224,8 +224,8 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step) {
             name,
             parameters,
             trainable,
-            // Values and tensors.
-            weights: 2 * F32 * parameters,
+            // Values and tensors; a frozen base has its tensors alone.
+            weights: if step.adapter { F32 } else { 2 * F32 } * parameters,
             adapter: 2 * F32 * adapter,
             gradients: F32 * trainable * (step.lanes + in_flight),
             optimizer: 2 * F32 * trainable,

@@ -159,7 +159,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         layout: layout.as_ref(),
         checkpointing: recipe.gradient_checkpointing,
         bf16,
-        frozen: (!frozen.is_empty()).then(|| Leaves::frozen(&frozen, bf16)),
+        frozen: (!frozen.is_empty()).then(|| Leaves::frozen(frozen, bf16)),
     };
     let weights = |params: &[Param]| job.rounded.map(|rounded| rounded.weights(params));
     let mut lanes = Lanes::new(weights(&params).as_deref().unwrap_or(&params))?;
@@ -324,7 +324,7 @@ impl<'a> Side<'a> {
         spec: &'a Spec,
         slots: &'a Slots,
         layout: &'a LoraLayout,
-        base: &[Param],
+        base: Vec<Param>,
         checkpointing: bool,
     ) -> Self {
         Self {

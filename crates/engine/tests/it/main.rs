@@ -1,0 +1,11 @@
+//! The engine against itself, against a plain reference and against other programs.
+//!
+//! One program for all of them: each would link the whole workspace again.
+
+mod errors;
+mod exactness;
+mod golden;
+mod llama_cpp;
+mod reference;
+mod support;
+mod switch;

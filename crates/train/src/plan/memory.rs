@@ -18,7 +18,7 @@ use crate::{
 /// Bytes of a value.
 const F32: u64 = 4;
 /// The program itself, its threads, and what the allocator keeps.
-const PROGRAM: u64 = 48 << 20;
+const PROGRAM: u64 = 24 << 20;
 /// The tokenizer's tables, per token of the vocabulary.
 const TOKENIZER: u64 = 400;
 

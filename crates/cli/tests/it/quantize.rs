@@ -21,6 +21,14 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
+/// `edgethink quantize` of a model by a scheme.
+fn quantize<'a>(model: &'a str, scheme: &'a Path, out: &'a Path) -> [&'a str; 7] {
+    let (scheme, out) = (text(scheme), text(out));
+    [
+        "quantize", "--model", model, "--scheme", scheme, "--out", out,
+    ]
+}
+
 fn ppl(model: &str, file: &Path, flag: &str) -> Value {
     let args = [
         "eval",
@@ -50,19 +58,11 @@ fn every_recipe_makes_a_model_that_runs() {
         let out = dir
             .path()
             .join(scheme.with_extension("gguf").file_name().expect("a name"));
-        let args = [
-            "quantize",
-            "--model",
-            model.path(),
-            "--scheme",
-            text(&scheme),
-            "--out",
-            text(&out),
-            "--calibration",
-            text(&corpus),
-            "--json",
-        ];
-        let output = edgethink().args(args).output().expect("it runs");
+        let output = edgethink()
+            .args(quantize(model.path(), &scheme, &out))
+            .args(["--calibration", text(&corpus), "--json"])
+            .output()
+            .expect("it runs");
         let said = stderr(&output);
         if scheme.ends_with("q4_g128.toml") {
             // The tiny model's rows have 64 elements.
@@ -136,15 +136,7 @@ fn mistakes_are_named() {
     };
     let known = std::fs::read_to_string(recipe("q8")).expect("a recipe");
     std::fs::write(&scheme, known.replacen("bits = 8", "bits = 8\nspin = 1", 1)).expect("written");
-    let args = [
-        "quantize",
-        "--model",
-        model.path(),
-        "--scheme",
-        text(&scheme),
-        "--out",
-        text(&out),
-    ];
+    let args = quantize(model.path(), &scheme, &out);
     assert!(fails(&args).contains("spin"));
     std::fs::write(&scheme, format!("{known}\n[transforms]\nresidual = true\n")).expect("written");
     assert!(
@@ -181,8 +173,8 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     let start = |out: &Path| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_edgethink"));
         command
-            .args(["quantize", "--threads", "1", "--model", text(&model)])
-            .args(["--scheme", text(&recipe("q4_g32")), "--out", text(out)])
+            .args(quantize(text(&model), &recipe("q4_g32"), out))
+            .args(["--threads", "1"])
             .stderr(Stdio::null())
             .stdout(Stdio::null());
         command.spawn().expect("it starts")

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::support::*;
 use edgethink_engine::{
-    AdapterSpan, EngineOptions, HiddenStates, Isa, KvFormat, Request, WeightFormat,
+    AdapterId, AdapterSpan, Engine, EngineOptions, HiddenStates, Isa, KvFormat, Request,
+    WeightFormat,
 };
-use edgethink_model::{Config, Family, Linear, Model, Tensor, Weights, reference};
+use edgethink_model::{Adapter, Config, Family, Linear, Model, Tensor, Weights, reference};
 use edgethink_testkit::{Tol, assert_close, tiny_config};
 
 /// f32 weights and KV: only the order of sums differs.
@@ -32,14 +33,20 @@ fn every_family_on_every_instruction_set() {
     }
 }
 
+/// A model, an adapter of rank 5 for it, and an engine that has loaded both.
+fn adapted(family: Family) -> (Arc<Model>, Adapter, Engine, AdapterId) {
+    let model = model(family, 4);
+    let adapter = adapter(&model.config, 9, 5);
+    let mut engine = engine(&model, &options());
+    let id = engine.load_adapter(&adapter).expect("it fits");
+    (model, adapter, engine, id)
+}
+
 #[test]
 fn plain_and_masked_lora() {
     for family in Family::ALL {
-        let model = model(family, 4);
-        let adapter = adapter(&model.config, 9, 5);
+        let (model, adapter, mut engine, id) = adapted(family);
         let tokens = prompt(2, 70);
-        let mut engine = engine(&model, &options());
-        let id = engine.load_adapter(&adapter).expect("it fits");
         let base = reference::forward(&model, &tokens, None).expect("a good model");
         for from in [0, 1, 31, 32, 50, 69, 70] {
             let want =
@@ -88,11 +95,8 @@ fn plain_and_masked_lora() {
 #[test]
 fn the_base_reads_what_an_adapter_wrote() {
     for family in Family::ALL {
-        let model = model(family, 4);
-        let adapter = adapter(&model.config, 9, 5);
+        let (model, adapter, mut engine, id) = adapted(family);
         let tokens = prompt(2, 70);
-        let mut engine = engine(&model, &options());
-        let id = engine.load_adapter(&adapter).expect("it fits");
         for (from, until) in [(20, 60), (0, 33), (32, 64), (40, 40), (50, 90), (60, 10)] {
             let range = from..until;
             let want = reference::forward_with(&model, &tokens, Some((&adapter, &range)))

@@ -150,6 +150,12 @@ impl Answer {
     }
 }
 
+/// What a stream of a request has given so far.
+fn said(answers: &mut BTreeMap<RequestId, Answer>, request: RequestId, stream: usize) -> &mut Said {
+    let answer = answers.entry(request).or_default();
+    answer.streams.entry(stream).or_default()
+}
+
 /// Takes events to their requests.
 pub(crate) fn collect(
     events: Vec<Event>,
@@ -190,12 +196,7 @@ pub(crate) fn collect(
                 forced,
                 ..
             } => {
-                let said = answers
-                    .entry(request)
-                    .or_default()
-                    .streams
-                    .entry(stream)
-                    .or_default();
+                let said = said(answers, request, stream);
                 said.tokens.push(token);
                 said.logprobs.push(logprob.to_bits());
                 said.forced.push(forced);
@@ -205,12 +206,7 @@ pub(crate) fn collect(
                 stream,
                 reason,
             } => {
-                let said = answers
-                    .entry(request)
-                    .or_default()
-                    .streams
-                    .entry(stream)
-                    .or_default();
+                let said = said(answers, request, stream);
                 assert_eq!(said.reason.replace(reason), None, "a stream ends once");
             }
             Event::Failed { request, error } => {

@@ -8,7 +8,9 @@ use edgethink_server::Limits;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::support::{Setup, ask, endless, get, metric, ok, post, send, server, until, with};
+use crate::support::{
+    Setup, ask, bytes, endless, get, metric, ok, post, send, server, until, with,
+};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -68,12 +70,7 @@ async fn a_full_queue_says_so_at_once() {
     let reply = send(&router, CHAT, ask("And you?").to_string()).await;
     assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(reply.headers().contains_key(header::RETRY_AFTER));
-    let body = reply
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let body = bytes(reply).await;
     let error: Value = serde_json::from_slice(&body).expect("JSON");
     assert_eq!(error["error"]["code"], "queue_full");
     drop(first);
@@ -93,12 +90,7 @@ async fn what_takes_too_long_is_ended() {
     assert_eq!(error["error"]["code"], "deadline_exceeded");
     let request = with(endless(), json!({"stream": true}));
     let reply = send(&router, CHAT, request.to_string()).await;
-    let body = reply
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let body = bytes(reply).await;
     let text = String::from_utf8_lossy(&body).into_owned();
     assert!(text.contains("deadline_exceeded"), "{text}");
     assert!(text.ends_with("data: [DONE]\n\n"), "{text}");

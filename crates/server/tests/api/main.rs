@@ -2,6 +2,7 @@
 
 mod chat;
 mod load;
+mod logprobs;
 mod malformed;
 mod manage;
 mod others;

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{chunks, events, ok, shared, with};
-
-const HARD: &str = "Leo has 3 shells. Mia has 11 more shells than Leo. Olga has 5 fewer shells than Mia. How many shells does Olga own?";
+use crate::support::{HARD, chunks, events, ok, shared, with};
 
 fn parsed(events: &[(String, String)]) -> Vec<(String, Value)> {
     let parse = |(name, data): &(String, String)| {
@@ -13,6 +11,12 @@ fn parsed(events: &[(String, String)]) -> Vec<(String, Value)> {
         (name.clone(), value)
     };
     events.iter().map(parse).collect()
+}
+
+/// The types of a list's items.
+fn kinds(items: &Value) -> Vec<&str> {
+    let items = items.as_array().expect("a list").iter();
+    items.filter_map(|item| item["type"].as_str()).collect()
 }
 
 /// The texts of all events of a name.
@@ -143,13 +147,7 @@ async fn responses_have_items_and_events_that_add_up() {
         (&reply["object"], &reply["status"]),
         (&json!("response"), &json!("completed"))
     );
-    let kinds: Vec<&str> = reply["output"]
-        .as_array()
-        .expect("items")
-        .iter()
-        .filter_map(|item| item["type"].as_str())
-        .collect();
-    assert_eq!(kinds, ["reasoning", "message"]);
+    assert_eq!(kinds(&reply["output"]), ["reasoning", "message"]);
     let events = events(
         &router,
         "/v1/responses",
@@ -223,13 +221,7 @@ async fn anthropics_messages_think_in_blocks() {
         (&reply["type"], &reply["stop_reason"]),
         (&json!("message"), &json!("end_turn"))
     );
-    let kinds: Vec<&str> = reply["content"]
-        .as_array()
-        .expect("blocks")
-        .iter()
-        .filter_map(|block| block["type"].as_str())
-        .collect();
-    assert_eq!(kinds, ["thinking", "text"]);
+    assert_eq!(kinds(&reply["content"]), ["thinking", "text"]);
     let events = parsed(
         &events(
             &router,

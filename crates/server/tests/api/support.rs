@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode, header};
 use edgethink_engine::{Engine, EngineOptions};
 use edgethink_model::{Adapter, Folder, HeadFile, Model};
@@ -14,6 +14,9 @@ use edgethink_server::{ApiKeys, Limits, Options, Server};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+/// A question that is thought about.
+pub(crate) const HARD: &str = "Leo has 3 shells. Mia has 11 more shells than Leo. Olga has 5 fewer shells than Mia. How many shells does Olga own?";
 
 /// The shipped model.
 pub(crate) fn pocket() -> PathBuf {
@@ -108,16 +111,17 @@ pub(crate) async fn send(
     router.clone().oneshot(request).await.expect("a reply")
 }
 
+/// The whole body of a reply.
+pub(crate) async fn bytes(reply: axum::http::Response<Body>) -> Bytes {
+    let body = reply.into_body().collect().await;
+    body.expect("a body").to_bytes()
+}
+
 /// A JSON reply.
 pub(crate) async fn post(router: &Router, path: &str, body: &Value) -> (StatusCode, Value) {
     let reply = send(router, path, body.to_string()).await;
     let status = reply.status();
-    let bytes = reply
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let bytes = bytes(reply).await;
     let value = serde_json::from_slice(&bytes)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
     (status, value)
@@ -135,12 +139,7 @@ pub(crate) async fn get(router: &Router, path: &str) -> (StatusCode, String) {
     let request = Request::get(path).body(Body::empty()).expect("a request");
     let reply = router.clone().oneshot(request).await.expect("a reply");
     let status = reply.status();
-    let bytes = reply
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let bytes = bytes(reply).await;
     (status, String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -148,12 +147,7 @@ pub(crate) async fn get(router: &Router, path: &str) -> (StatusCode, String) {
 pub(crate) async fn events(router: &Router, path: &str, body: &Value) -> Vec<(String, String)> {
     let reply = send(router, path, body.to_string()).await;
     assert_eq!(reply.status(), StatusCode::OK);
-    let bytes = reply
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let bytes = bytes(reply).await;
     let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
     let mut events = Vec::new();
     for block in text.split("\n\n").filter(|block| !block.is_empty()) {
@@ -173,6 +167,16 @@ pub(crate) async fn chunks(router: &Router, path: &str, body: &Value) -> Vec<Val
     assert_eq!(last, "[DONE]");
     let parse = |(_, data): &(String, String)| serde_json::from_str(data).expect("JSON");
     events.iter().map(parse).collect()
+}
+
+/// The entries of the lists at `pointer`, over all chunks.
+pub(crate) fn listed(chunks: &[Value], pointer: &str) -> Vec<Value> {
+    let lists = chunks.iter().filter_map(|chunk| chunk.pointer(pointer));
+    lists
+        .filter_map(Value::as_array)
+        .flatten()
+        .cloned()
+        .collect()
 }
 
 /// A metric's value.

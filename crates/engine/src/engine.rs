@@ -178,7 +178,7 @@ impl Engine {
     }
 
     fn check(&self, request: &Request) -> Result<Option<OwnerSpan>, RequestError> {
-        let (config, prompt) = (&self.model.config, request.prompt.len());
+        let prompt = request.prompt.len();
         if prompt == 0 {
             return Err(RequestError::EmptyPrompt);
         }
@@ -192,21 +192,23 @@ impl Engine {
                 most: MAX_STREAMS,
             });
         }
-        let vocab_size = config.vocab_size;
-        let foreign = request
-            .prompt
-            .iter()
-            .enumerate()
-            .find(|&(_, &token)| token as usize >= vocab_size);
-        if let Some((index, &token)) = foreign {
-            return Err(RequestError::Token {
+        self.known(&request.prompt)?;
+        request.sampling.validate(self.model.config.vocab_size)?;
+        self.owner_span(request.adapter)
+    }
+
+    /// Refuses tokens that the model does not have.
+    fn known(&self, tokens: &[u32]) -> Result<(), RequestError> {
+        let vocab_size = self.model.config.vocab_size;
+        let mut tokens = tokens.iter().enumerate();
+        match tokens.find(|&(_, &token)| token as usize >= vocab_size) {
+            Some((index, &token)) => Err(RequestError::Token {
                 index,
                 token,
                 vocab_size,
-            });
+            }),
+            None => Ok(()),
         }
-        request.sampling.validate(vocab_size)?;
-        self.owner_span(request.adapter)
     }
 
     pub(crate) fn owner_span(
@@ -262,18 +264,7 @@ impl Engine {
         stream: usize,
         tokens: &[u32],
     ) -> Result<(), RequestError> {
-        let vocab_size = self.model.config.vocab_size;
-        let foreign = tokens
-            .iter()
-            .enumerate()
-            .find(|&(_, &token)| token as usize >= vocab_size);
-        if let Some((index, &token)) = foreign {
-            return Err(RequestError::Token {
-                index,
-                token,
-                vocab_size,
-            });
-        }
+        self.known(tokens)?;
         self.running_stream(id, stream)?.forced.extend(tokens);
         Ok(())
     }

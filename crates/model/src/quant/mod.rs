@@ -7,7 +7,7 @@
 //! Codes are given per group of 32 values: value = scale * code + offset, with codes 0..16 (Q4_0, Q4_1, Q4_K) or 0..256. In the
 //! formats without stored offset ([`has_offsets`] is false) offset = -8 * scale or -128 * scale.
 
-mod k_scales;
+mod k_blocks;
 pub mod q4_0;
 pub mod q4_1;
 pub mod q4_k;

@@ -189,9 +189,7 @@ fn sum_question<R: Rng>(rng: &mut R, a: u32, b: u32) -> String {
             "How much is {a} + {b}?",
         ],
     );
-    template
-        .replace("{a}", &a.to_string())
-        .replace("{b}", &b.to_string())
+    filled(template, a, b)
 }
 
 fn difference_question<R: Rng>(rng: &mut R, a: u32, b: u32) -> String {
@@ -204,6 +202,11 @@ fn difference_question<R: Rng>(rng: &mut R, a: u32, b: u32) -> String {
             "How much is {a} - {b}?",
         ],
     );
+    filled(template, a, b)
+}
+
+/// A template with its two numbers.
+fn filled(template: &str, a: u32, b: u32) -> String {
     template
         .replace("{a}", &a.to_string())
         .replace("{b}", &b.to_string())

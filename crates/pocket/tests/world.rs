@@ -203,9 +203,9 @@ fn budgets_stand_in_the_last_line() {
     }
 }
 
-#[test]
-fn the_same_spec_writes_the_same_bytes() {
-    let spec = DatasetSpec {
+/// A small data set whose base text is of this mix.
+fn small(mix: BaseMix) -> DatasetSpec {
+    DatasetSpec {
         seed: 4,
         vocab_size: 600,
         tokenizer_documents: 300,
@@ -215,15 +215,23 @@ fn the_same_spec_writes_the_same_bytes() {
         eval_questions: 20,
         base: vec![BaseStage {
             documents: 100,
-            mix: base_mix(),
+            mix,
         }],
+        midtrain: Vec::new(),
+        sft: sft_mix(),
+        rl: HardSpec::even(),
+        model: None,
+    }
+}
+
+#[test]
+fn the_same_spec_writes_the_same_bytes() {
+    let spec = DatasetSpec {
         midtrain: vec![BaseStage {
             documents: 40,
             mix: base_mix(),
         }],
-        sft: sft_mix(),
-        rl: HardSpec::even(),
-        model: None,
+        ..small(base_mix())
     };
     let dirs = [
         tempfile::tempdir().expect("a folder"),
@@ -256,24 +264,12 @@ fn a_spec_that_describes_nothing_is_refused_with_all_its_faults() {
     mix.worked = -1.0;
     mix.hard.steps = vec![];
     let spec = DatasetSpec {
-        seed: 4,
         vocab_size: 100,
-        tokenizer_documents: 300,
-        sft_examples: 50,
-        rl_questions: 20,
-        rl_easy_questions: 20,
-        eval_questions: 20,
-        base: vec![BaseStage {
-            documents: 100,
-            mix,
-        }],
-        midtrain: Vec::new(),
         sft: SftMix {
             easy: 2.0,
             ..sft_mix()
         },
-        rl: HardSpec::even(),
-        model: None,
+        ..small(mix)
     };
     let dir = tempfile::tempdir().expect("a folder");
     let text = write_dataset(dir.path(), &spec)

@@ -7,7 +7,7 @@ use half::bf16;
 
 use crate::{
     base_model,
-    data::{Encoder, Encoding, cache_of},
+    data::{Encoder, Encoding},
     error::TrainError,
     params::Param,
     process_group::ProcessGroup,
@@ -68,12 +68,7 @@ pub fn base_in(
             eos: &start.text.eos,
             encoding: Encoding::new(&recipe.data, LossOn::All, None),
         };
-        let cache = cache_of(&recipe.data, &recipe.output_dir);
-        let train = encoder.load(&recipe.data.train, cache.as_deref(), progress)?;
-        let valid = match recipe.data.valid.as_slice() {
-            [] => None,
-            files => Some(encoder.load(files, None, progress)?),
-        };
+        let (train, valid) = encoder.load_sets(&recipe.data, &recipe.output_dir, progress)?;
         let outcome = run::run(
             Job {
                 output_dir: &recipe.output_dir,

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::{
     base::{Saved, Summary, finish, with_threads},
     base_model::{self, Text},
-    data::{Encoder, Encoding, cache_of},
+    data::{Encoder, Encoding},
     error::TrainError,
     net::{LINEARS, Spec},
     params::{Param, generator},
@@ -42,12 +42,7 @@ pub fn sft_in(
             eos: &start.text.eos,
             encoding: Encoding::new(&recipe.data, LossOn::Completion, invocation.clone()),
         };
-        let cache = cache_of(&recipe.data, &recipe.output_dir);
-        let train = encoder.load(&recipe.data.train, cache.as_deref(), progress)?;
-        let valid = match recipe.data.valid.as_slice() {
-            [] => None,
-            files => Some(encoder.load(files, None, progress)?),
-        };
+        let (train, valid) = encoder.load_sets(&recipe.data, &recipe.output_dir, progress)?;
         let adapter = init(&start.spec, &recipe.lora, recipe.seed);
         let outcome = run::run(
             Job {

@@ -61,7 +61,7 @@ const LARGE: u64 = 512 << 20;
 
 /// Where the tokens of a recipe's training files go: the recipe's directory, or `tokens` in the output for files that may not fit in
 /// memory. `None` is memory.
-pub(crate) fn cache_of(data: &DataRecipe, output_dir: &Path) -> Option<PathBuf> {
+fn cache_of(data: &DataRecipe, output_dir: &Path) -> Option<PathBuf> {
     if data.cache.is_some() {
         return data.cache.clone();
     }
@@ -142,13 +142,32 @@ impl Encoded {
 }
 
 impl Encoder<'_> {
+    /// The training set of a recipe, and the validation set if it has one. Only the first may lie on the disk.
+    ///
+    /// # Errors
+    /// Those of [`Encoder::load`].
+    pub(crate) fn load_sets(
+        &self,
+        data: &DataRecipe,
+        output_dir: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(Dataset, Option<Dataset>), TrainError> {
+        let cache = cache_of(data, output_dir);
+        let train = self.load(&data.train, cache.as_deref(), progress)?;
+        let valid = match data.valid.as_slice() {
+            [] => None,
+            files => Some(self.load(files, None, progress)?),
+        };
+        Ok((train, valid))
+    }
+
     /// Reads and encodes files, in order; of the texts, only a few megabytes are held at a time. With `cache`, the tokens are on the disk
     /// in that directory, and found there the next time.
     ///
     /// # Errors
     /// Those of [`rows::each`], [`TrainError::DataRow`] for a row that cannot be encoded, with its file and number, and
     /// [`TrainError::Write`] for a cache that cannot be written.
-    pub(crate) fn load(
+    fn load(
         &self,
         files: &[impl AsRef<Path>],
         cache: Option<&Path>,

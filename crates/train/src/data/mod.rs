@@ -10,7 +10,7 @@ mod parquet;
 mod rows;
 mod schema;
 
-pub(crate) use encode::{Encoder, Encoding, cache_of};
+pub(crate) use encode::{Encoder, Encoding};
 pub use lengths::{Lengths, Spread, bin, histogram, lengths};
 pub(crate) use order::Order;
 pub use overlap::{Benchmark, BenchmarkOverlap, FEWEST_WORDS, Overlap, Shared, decontaminate};

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::{
     base::{Summary, finish, with_threads},
     base_model,
-    data::{Encoder, Encoding, cache_of},
+    data::{Encoder, Encoding},
     error::TrainError,
     process_group::ProcessGroup,
     recipe::{self, DataRecipe, LossOn, ModelRecipe, OptimizerRecipe, RunRecipe},
@@ -100,12 +100,7 @@ pub fn quantize(
             eos: &start.text.eos,
             encoding: Encoding::new(&recipe.data, LossOn::All, None),
         };
-        let cache = cache_of(&recipe.data, &recipe.output_dir);
-        let train = encoder.load(&recipe.data.train, cache.as_deref(), progress)?;
-        let valid = match recipe.data.valid.as_slice() {
-            [] => None,
-            files => Some(encoder.load(files, None, progress)?),
-        };
+        let (train, valid) = encoder.load_sets(&recipe.data, &recipe.output_dir, progress)?;
         let teacher = Teacher::new(start.spec, start.params);
         let outcome = run::run(
             Job {

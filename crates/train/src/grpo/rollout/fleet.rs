@@ -20,8 +20,9 @@ use edgethink_model::Model;
 
 use super::{
     Completion, Draws, RolloutBackend, ServerCount, ServersRecipe,
+    completions::Limits,
     recipe::address,
-    server::{Failure, Kind, Limits, Pushed, Server},
+    server::{Failure, Kind, Pushed, Server},
 };
 use crate::{
     error::TrainError,

@@ -3,6 +3,7 @@
 //! Both draw a step's groups with one version of the policy and tell each token's log-probability under the distribution that it was drawn
 //! from. The trainer computes them again, measures the difference and corrects for it, so a backend is trusted in nothing but its tokens.
 
+mod completions;
 mod engine;
 mod fleet;
 mod recipe;

@@ -3,6 +3,7 @@
 //! One program for all of them: each would link the whole workspace again.
 
 mod grpo;
+mod mock_server;
 mod options;
 mod plan;
 mod process_group;

@@ -2,145 +2,16 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use crate::mock_server::{Act, Mock};
 use crate::support::*;
 use edgethink_train::{
     BackendRecipe, Event, GrpoRecipe, Progress, ServersRecipe, Silent, TrainError, grpo, sft,
 };
-use serde_json::{Value, json};
-
-/// What a server does with a request.
-enum Act {
-    /// What it should.
-    Well,
-    Status(u16, &'static str),
-    /// A reply that says yes and nothing else.
-    Garbage,
-    /// No reply for so long.
-    Hang(Duration),
-    /// The connection ends.
-    Close,
-}
-
-/// The path and the body of each request, in order.
-type Log = Arc<Mutex<Vec<(String, Value)>>>;
-/// Decides by the number of the request and its path.
-type Play = dyn Fn(usize, &str) -> Act + Send + Sync;
-
-struct Mock {
-    url: String,
-    log: Log,
-}
-
-impl Mock {
-    fn start(
-        owner: &'static str,
-        play: impl Fn(usize, &str) -> Act + Send + Sync + 'static,
-    ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let log = Log::default();
-        let (kept, play): (Log, Arc<Play>) = (Arc::clone(&log), Arc::new(play));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (log, play) = (Arc::clone(&kept), Arc::clone(&play));
-                std::thread::spawn(move || serve(stream, owner, &log, play.as_ref()));
-            }
-        });
-        Self { url, log }
-    }
-
-    fn well() -> Self {
-        Self::start("mock", |_, _| Act::Well)
-    }
-
-    fn log(&self) -> Vec<(String, Value)> {
-        self.log.lock().unwrap().clone()
-    }
-
-    fn asked(&self, path: &str) -> Vec<Value> {
-        let log = self.log();
-        let of = log.into_iter().filter(|(asked, _)| asked == path);
-        of.map(|(_, body)| body).collect()
-    }
-}
-
-/// One request of one connection.
-fn serve(mut stream: TcpStream, owner: &str, log: &Log, play: &Play) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut path, mut length) = (String::new(), 0);
-    for line in reader.by_ref().lines() {
-        let line = line.unwrap_or_default();
-        if path.is_empty() {
-            path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    if reader.read_exact(&mut body).is_err() {
-        return;
-    }
-    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let number = {
-        let mut log = log.lock().unwrap();
-        log.push((path.clone(), body.clone()));
-        log.len() - 1
-    };
-    let (status, text) = match play(number, &path) {
-        Act::Well => (200, reply(owner, &path, &body)),
-        Act::Status(status, text) => (status, text.to_owned()),
-        Act::Garbage => (200, "yes".to_owned()),
-        Act::Hang(time) => {
-            std::thread::sleep(time);
-            return;
-        }
-        Act::Close => return,
-    };
-    let head = format!(
-        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        text.len()
-    );
-    // The client may have gone.
-    let _ = stream.write_all((head + &text).as_bytes());
-}
-
-/// As a server that works: every second choice has the right sum, the others end at once.
-fn reply(owner: &str, path: &str, body: &Value) -> String {
-    if path != "/v1/completions" {
-        return json!({"data": [{"id": "base", "owned_by": owner}]}).to_string();
-    }
-    let prompt: Vec<u64> = body["prompt"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(Value::as_u64)
-        .collect();
-    // "add a b": numbers begin at token 7.
-    let add = prompt.iter().position(|&id| id == 5).unwrap();
-    let sum = prompt[add + 1] - 7 + prompt[add + 2] - 7;
-    let choice = |index: u64| {
-        let ids = if index.is_multiple_of(2) {
-            vec![6, 7 + sum, 2]
-        } else {
-            vec![6, 2]
-        };
-        json!({"index": index, "text": "", "finish_reason": "stop", "token_ids": ids,
-            "logprobs": {"token_logprobs": vec![-1.0; ids.len()]}})
-    };
-    let choices: Vec<Value> = (0..body["n"].as_u64().unwrap()).map(choice).collect();
-    json!({"choices": choices}).to_string()
-}
+use serde_json::Value;
 
 fn by_servers(dir: &Path, out: &str, servers: &[&Mock]) -> GrpoRecipe {
     let mut recipe = recipe(dir, out);
@@ -207,10 +78,7 @@ fn every_step_is_drawn_by_its_version_whatever_servers_do() {
         (5, _) if number < 7 => Act::Hang(Duration::from_secs(3)),
         _ => Act::Well,
     });
-    let nobody = Mock {
-        url: "http://127.0.0.1:9".to_owned(),
-        log: Log::default(),
-    };
+    let nobody = Mock::nobody();
     let dies = Mock::start(
         "mock",
         |number, _| if number < 5 { Act::Well } else { Act::Close },
@@ -331,10 +199,7 @@ fn a_run_without_servers_says_what_each_of_them_said() {
         "{said}"
     );
 
-    let nobody = Mock {
-        url: "http://127.0.0.1:9".to_owned(),
-        log: Log::default(),
-    };
+    let nobody = Mock::nobody();
     let said = grpo(&by_servers(d, "nobody", &[&nobody]), &mut Silent)
         .unwrap_err()
         .to_string();

@@ -1,0 +1,280 @@
+//! What no golden file can show: packing, micro-batches, checkpointing, the mask, slopes, dropout, long documents, bf16.
+
+use edgethink_model::{GenerationConfig, Model, Source, Weights, reference};
+
+use super::*;
+
+/// The logits `[T, V]` of the reference pass with these weights.
+fn reference_logits(config: Config, params: &[Param], tokens: &[u32]) -> Vec<f32> {
+    let tensor = |p: &Param| Tensor::from_f32(p.shape.clone(), &p.values).unwrap();
+    let named = params.iter().map(|p| (p.name.clone(), tensor(p)));
+    let weights = Weights::from_named(&config, named.collect()).unwrap();
+    let model = Model::from_parts(
+        config,
+        weights,
+        None,
+        None,
+        GenerationConfig::default(),
+        Source::Memory,
+    )
+    .unwrap();
+    reference::forward(&model, tokens, None).unwrap().logits
+}
+
+#[test]
+fn packing_splitting_and_checkpointing_change_nothing() {
+    for family in ["qwen2", "qwen3"] {
+        let g = golden(family);
+        let leaves = Leaves::base(&g.params, false);
+        let (loss, whole) = run(&g.pass(None, false), &leaves, &g.params, &g.all, 1000);
+        for (limit, checkpointing) in [(1, false), (20, false), (1000, true), (1, true)] {
+            let pass = g.pass(None, checkpointing);
+            let (other, grads) = run(&pass, &leaves, &g.params, &g.all, limit);
+            assert!((loss - other).abs() <= 1e-4);
+            for ((p, a), b) in g.params.iter().zip(&whole).zip(&grads) {
+                assert_close(&p.name, b, a, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn prompt_tokens_are_untouched_by_a_masked_adapter() {
+    let g = golden("qwen2");
+    let (adapter, layout) = g.adapter();
+    let base = Leaves::base(&g.params, false);
+    let both = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
+    let batch = Batcher::new(&g.spec, 64).batch(&g.masked, &[0, 1, 2]);
+    let plain = gradient::logits(&g.pass(None, false), &base, &batch);
+    let masked = gradient::logits(&g.pass(Some(&layout), false), &both, &batch);
+    let mut row = 0;
+    for e in &g.masked.examples {
+        for i in 0..e.len {
+            let at = row * g.spec.vocab..(row + 1) * g.spec.vocab;
+            let same = plain[at.clone()] == masked[at];
+            assert_eq!(
+                same,
+                i < e.adapter_from,
+                "token {i} of a document that starts its adapter at {}",
+                e.adapter_from
+            );
+            row += 1;
+        }
+    }
+}
+
+#[test]
+fn gradients_are_the_slopes_of_the_loss() {
+    let g = golden("qwen3");
+    let pass = g.pass(None, false);
+    let (_, grads) = run(
+        &pass,
+        &Leaves::base(&g.params, false),
+        &g.params,
+        &g.all,
+        1000,
+    );
+    // The direction of each tensor's own gradient, where the slope is largest against rounding.
+    for (i, grad) in grads.iter().enumerate() {
+        let norm = grad
+            .iter()
+            .map(|x| f64::from(*x).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let step = 2e-3;
+        let loss = |sign: f64| {
+            let mut params = g.params.clone();
+            for (v, d) in params[i].values.iter_mut().zip(grad) {
+                *v += (sign * step * f64::from(*d) / norm) as f32;
+            }
+            run(&pass, &Leaves::base(&params, false), &params, &g.all, 1000).0
+        };
+        let slope = (loss(1.0) - loss(-1.0)) / (2.0 * step);
+        assert!(
+            (slope - norm).abs() <= 0.01 * norm + 5e-3,
+            "{}: slope {slope}, gradient {norm}",
+            g.params[i].name
+        );
+    }
+}
+
+#[test]
+fn logits_are_those_of_the_reference_pass() {
+    let scaled = r#"{"rope_type":"llama3","factor":4.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
+        "original_max_position_embeddings":16}"#;
+    for (model_type, architecture, extra) in [
+        (
+            "llama",
+            "LlamaForCausalLM",
+            format!(r#","rope_scaling":{scaled}"#),
+        ),
+        (
+            "mistral",
+            "MistralForCausalLM",
+            r#","sliding_window":5"#.to_owned(),
+        ),
+        ("qwen2", "Qwen2ForCausalLM", String::new()),
+        ("qwen3", "Qwen3ForCausalLM", r#","head_dim":8"#.to_owned()),
+    ] {
+        let config = Config::from_json(&format!(
+            r#"{{"model_type":"{model_type}","architectures":["{architecture}"],"vocab_size":40,"hidden_size":16,
+            "intermediate_size":24,"num_hidden_layers":2,"num_attention_heads":4,"num_key_value_heads":2,
+            "max_position_embeddings":64,"rms_norm_eps":1e-6,"rope_theta":10000.0,"hidden_act":"silu",
+            "tie_word_embeddings":false{extra}}}"#
+        ))
+        .unwrap();
+        let spec = base_model::spec(&config);
+        let params = crate::params::init(&spec, 0.3, 5);
+        let tokens: Vec<u32> = (0..25).map(|i| (i * 7 + 3) % 40).collect();
+        let want = reference_logits(config, &params, &tokens);
+        let mut set = Dataset::default();
+        set.push(&tokens, vec![1.0; tokens.len()], 0);
+        let slots = spec.numbered_slots();
+        let pass = Pass {
+            spec: &spec,
+            slots: &slots,
+            checkpointing: false,
+            adapter: None,
+        };
+        let batch = Batcher::new(&spec, 64).batch(&set, &[0]);
+        let got = gradient::logits(&pass, &Leaves::base(&params, false), &batch);
+        assert_close(model_type, &got, &want, 1e-4);
+    }
+}
+
+#[test]
+fn long_documents_run_in_blocks_and_give_the_same() {
+    // 250 tokens are three blocks of query rows; the reference pass knows no blocks.
+    let g = golden("qwen2");
+    let mut config = g.config.clone();
+    config.max_position_embeddings = 512;
+    let tokens: Vec<u32> = (0..250u32).map(|i| (i * i + 3 * i) % 40).collect();
+    let want = reference_logits(config, &g.params, &tokens);
+    let mut set = Dataset::default();
+    set.push(&tokens, vec![1.0; tokens.len()], 0);
+    let batch = Batcher::new(&g.spec, 256).batch(&set, &[0]);
+    let leaves = Leaves::base(&g.params, false);
+    let pass = g.pass(None, false);
+    assert_close(
+        "long",
+        &gradient::logits(&pass, &leaves, &batch),
+        &want,
+        1e-4,
+    );
+}
+
+#[test]
+fn dropout_is_the_same_in_every_split_and_off_without_its_seed() {
+    let g = golden("qwen2");
+    let (adapter, layout) = g.adapter();
+    let leaves = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
+    let pass = |dropout, checkpointing| {
+        let mut pass = g.pass(Some(&layout), checkpointing);
+        if let Some(side) = &mut pass.adapter {
+            side.dropout = dropout;
+        }
+        pass
+    };
+    let at = |dropout, checkpointing, limit| {
+        run(
+            &pass(dropout, checkpointing),
+            &leaves,
+            &adapter,
+            &g.masked,
+            limit,
+        )
+    };
+    let (loss, whole) = at(Some((0.3, 5)), false, 1000);
+    for (limit, checkpointing) in [(1, false), (20, true), (1000, true)] {
+        let (other, grads) = at(Some((0.3, 5)), checkpointing, limit);
+        assert!(
+            (loss - other).abs() <= 1e-4,
+            "{limit}: {other} is not {loss}"
+        );
+        for ((p, a), b) in adapter.iter().zip(&whole).zip(&grads) {
+            assert_close(&p.name, b, a, 1e-5);
+        }
+    }
+    let plain = g.number("lora_masked_loss");
+    assert!((at(None, false, 1000).0 - plain).abs() <= 1e-4);
+    for seed in [5, 6] {
+        let dropped = at(Some((0.3, seed)), false, 1000).0;
+        assert!((dropped - plain).abs() > 0.01, "seed {seed} drops nothing");
+        assert!(
+            seed == 5 || (dropped - loss).abs() > 0.01,
+            "the seed is not used"
+        );
+    }
+}
+
+#[test]
+fn dropout_leaves_the_slope_of_its_own_loss() {
+    let g = golden("qwen2");
+    let (adapter, layout) = g.adapter();
+    let mut pass = g.pass(Some(&layout), false);
+    if let Some(side) = &mut pass.adapter {
+        side.dropout = Some((0.3, 5));
+    }
+    let frozen = || Leaves::frozen(g.params.clone(), false);
+    let leaves = frozen().with_adapter(&adapter, false);
+    let (_, grads) = run(&pass, &leaves, &adapter, &g.masked, 1000);
+    for (i, grad) in grads.iter().enumerate() {
+        let squares = grad.iter().map(|x| f64::from(*x).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
+        let step = 2e-3;
+        let loss = |sign: f64| {
+            let mut adapter = adapter.clone();
+            for (v, d) in adapter[i].values.iter_mut().zip(grad) {
+                *v += (sign * step * f64::from(*d) / norm) as f32;
+            }
+            let leaves = frozen().with_adapter(&adapter, false);
+            run(&pass, &leaves, &adapter, &g.masked, 1000).0
+        };
+        let slope = (loss(1.0) - loss(-1.0)) / (2.0 * step);
+        assert!(
+            (slope - norm).abs() <= 0.01 * norm + 5e-3,
+            "{}: slope {slope}, gradient {norm}",
+            adapter[i].name
+        );
+    }
+}
+
+#[test]
+fn bf16_rounds_the_weights_of_the_pass_and_nothing_else() {
+    let g = golden("qwen2");
+    let rounded: Vec<Param> = g
+        .params
+        .iter()
+        .map(|p| Param {
+            values: p
+                .values
+                .iter()
+                .map(|&v| half::bf16::from_f32(v).to_f32())
+                .collect(),
+            ..p.clone()
+        })
+        .collect();
+    assert!(rounded != g.params, "the golden weights are bf16 already");
+    let pass = g.pass(None, false);
+    let (loss, grads) = run(
+        &pass,
+        &Leaves::base(&g.params, true),
+        &g.params,
+        &g.all,
+        1000,
+    );
+    let (same, same_grads) = run(
+        &pass,
+        &Leaves::base(&rounded, false),
+        &g.params,
+        &g.all,
+        1000,
+    );
+    assert!(loss == same && grads == same_grads, "{loss} is not {same}");
+    // Weights are off by 2^-9 at most, so the loss of this net is off by less than a hundredth.
+    let want = g.number("loss_all");
+    assert!(
+        loss != want && (loss - want).abs() <= 0.01 * want,
+        "{loss}, f32 {want}"
+    );
+}

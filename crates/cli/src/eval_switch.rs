@@ -8,9 +8,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use edgethink_eval::chart::{self, Line, Panel};
+use edgethink_eval::chart;
+use edgethink_eval::routed::panels;
 use edgethink_reason::switcher::routing::{
-    Asked, Cut, Outcome, Routed, auroc, by_lot, curve, route,
+    Asked, Cut, Outcome, Routed, auroc, by_lot, curve, ends, route,
 };
 use serde_json::{Value, json};
 
@@ -120,26 +121,23 @@ fn reports(sets: &[Set], mixes: &[Mix], threshold: f32) -> Result<Vec<Report>> {
 }
 
 impl Report {
-    fn ends(&self) -> Option<(Routed, Routed)> {
-        Some((self.curve.first()?.result?, self.curve.last()?.result?))
-    }
-
     /// Accuracy and tokens at the head's threshold, as shares of always thinking.
     fn of_always(&self) -> Option<(f64, f64)> {
-        let (own, (_, always)) = (self.own.result?, self.ends()?);
+        let (own, (_, always)) = (self.own.result?, ends(&self.curve)?);
         Some((own.accuracy / always.accuracy, own.tokens / always.tokens))
     }
 
     fn json(&self) -> Value {
         let of_always = self.of_always();
+        let ends = ends(&self.curve);
         let lot = by_lot(&self.curve, self.own.share);
         let routed = |r: Option<Routed>| json!({"accuracy": r.map(|r| r.accuracy), "tokens": r.map(|r| r.tokens)});
         json!({
             "set": self.set,
             "mix": self.mix.to_string(),
             "auroc": self.auroc,
-            "never": routed(self.ends().map(|ends| ends.0)),
-            "always": routed(self.ends().map(|ends| ends.1)),
+            "never": routed(ends.map(|ends| ends.0)),
+            "always": routed(ends.map(|ends| ends.1)),
             "own": point(&self.own),
             "own_accuracy_of_always": of_always.map(|o| o.0),
             "own_tokens_of_always": of_always.map(|o| o.1),
@@ -175,43 +173,12 @@ fn write_files(out: &Path, whole: &Value, reports: &[Report], sets: &[Set]) -> R
     Ok(())
 }
 
-/// The paper's Fig. 3: accuracy and mean length along the share of queries that think.
 fn draw(path: &Path, report: &Report) -> Result<()> {
-    let line = |label, value: fn(Routed) -> f64| {
-        let points = report.curve.iter();
-        let points = points.filter_map(|cut| Some((100.0 * cut.share, value(cut.result?))));
-        Line::new(label, points.collect())
-    };
-    let lot = |value: fn(Routed) -> f64| {
-        let ends = report.ends().into_iter();
-        let points = ends.flat_map(|(never, always)| [(0.0, value(never)), (100.0, value(always))]);
-        Line::new("by lot", points.collect())
-    };
-    let own = |value: fn(Routed) -> f64| {
-        let point = report
-            .own
-            .result
-            .map(|r| (100.0 * report.own.share, value(r)));
-        Line::new("its threshold", point.into_iter().collect())
-    };
-    let accuracy = |r: Routed| 100.0 * r.accuracy;
-    let tokens = |r: Routed| r.tokens;
-    let x = "share of queries that think, %";
-    let svg = chart::file(&[
-        Panel {
-            title: format!(
-                "{}, easy to hard {}: right answers, %",
-                report.set, report.mix
-            ),
-            x: x.to_owned(),
-            lines: vec![line("switcher", accuracy), lot(accuracy), own(accuracy)],
-        },
-        Panel {
-            title: "tokens per answer".to_owned(),
-            x: x.to_owned(),
-            lines: vec![line("switcher", tokens), lot(tokens), own(tokens)],
-        },
-    ])?;
+    let title = format!(
+        "{}, easy to hard {}: right answers, %",
+        report.set, report.mix
+    );
+    let svg = chart::file(&panels(title, &report.curve, Some(report.own)))?;
     std::fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
 }
 
@@ -250,7 +217,7 @@ fn text(reports: &[Report], sets: &[Set], threshold: f32) -> String {
     let rows: Vec<Vec<String>> = reports
         .iter()
         .filter_map(|report| {
-            let (own, (never, always)) = (report.own.result?, report.ends()?);
+            let (own, (never, always)) = (report.own.result?, ends(&report.curve)?);
             let (kept, cost) = report.of_always()?;
             let lot = by_lot(&report.curve, report.own.share)?;
             Some(vec![

@@ -6,7 +6,7 @@
 //! - [`code`]: programs under test, in a sandbox
 //! - [`stats`], [`votes`], [`summary`]: figures from records
 //! - [`resources`]: wall time, memory, energy
-//! - [`mod@chart`], [`report`]: pictures, and the page that shows everything beside the paper's own numbers
+//! - [`mod@chart`], [`routed`], [`report`]: pictures, and the page that shows everything beside the paper's own numbers
 //!
 //! Nothing here prints or reads flags.
 
@@ -21,6 +21,7 @@ pub mod question;
 pub mod record;
 pub mod report;
 pub mod resources;
+pub mod routed;
 pub mod rows;
 pub mod run;
 pub mod stats;

@@ -1,6 +1,6 @@
 //! Each kind of table and figure, counted from records.
 
-use edgethink_reason::switcher::routing::{Asked, Cut, Outcome, Routed, by_lot, curve, route};
+mod switcher;
 
 use crate::chart::{self, Line, Panel};
 use crate::error::EvalError;
@@ -45,7 +45,7 @@ pub(super) fn page(recipe: &Recipe, cells: &[Cell]) -> Result<Page, EvalError> {
                 scores,
             } => {
                 blocks.push(Block::Heading(title.clone()));
-                blocks.extend(book.switcher([base, think, scores])?);
+                blocks.extend(switcher::blocks(&book, [base, think, scores])?);
                 blocks.push(Block::Text(paper::SWITCHER.to_owned()));
             }
             Table::Lengths { title, task, cells } => {
@@ -166,79 +166,6 @@ impl Book<'_> {
             header,
             rows: names.iter().map(row).collect(),
         }
-    }
-
-    fn switcher(&self, names: [&String; 3]) -> Result<Vec<Block>, EvalError> {
-        let [Some(base), Some(think), Some(scores)] = names.map(|name| self.cell(name)) else {
-            return Ok(vec![Block::Text(NOT_MEASURED.to_owned())]);
-        };
-        let asked = asked(base, think, scores);
-        let cuts = curve(&asked);
-        let threshold = own_threshold(scores);
-        let own = threshold.and_then(|threshold| route(&asked, threshold));
-        let ends = cuts
-            .first()
-            .and_then(|cut| cut.result)
-            .zip(cuts.last().and_then(|cut| cut.result));
-        let line = |label: &str, value: fn(Routed) -> f64| {
-            let points = cuts
-                .iter()
-                .filter_map(|cut| Some((100.0 * cut.share, value(cut.result?))));
-            Line::new(label, points.collect())
-        };
-        let lot = |value: fn(Routed) -> f64| {
-            let ends = ends.into_iter();
-            let points =
-                ends.flat_map(|(never, always)| [(0.0, value(never)), (100.0, value(always))]);
-            Line::new("by lot", points.collect())
-        };
-        let dot = |value: fn(Routed) -> f64| {
-            let point = own.and_then(|own| Some((100.0 * own.share, value(own.result?))));
-            Line::new("its threshold", point.into_iter().collect())
-        };
-        let accuracy = |r: Routed| 100.0 * r.accuracy;
-        let tokens = |r: Routed| r.tokens;
-        let panel = |title: &str, lines| Panel {
-            title: title.to_owned(),
-            x: "share of queries that think, %".to_owned(),
-            lines,
-        };
-        let panels = [
-            panel(
-                "right answers, %",
-                vec![line("switcher", accuracy), lot(accuracy), dot(accuracy)],
-            ),
-            panel(
-                "tokens per answer",
-                vec![line("switcher", tokens), lot(tokens), dot(tokens)],
-            ),
-        ];
-        let mut blocks = vec![figure(
-            "switcher.svg",
-            "Accuracy and length along the share of queries that think",
-            &panels,
-        )?];
-        let row = |name: &str, cut: Option<Routed>, share: f64| {
-            let cut = cut.map(|cut| (percent(cut.accuracy), format!("{:.1}", cut.tokens)));
-            let (right, tokens) = cut.unwrap_or_else(|| (NOT_MEASURED.to_owned(), String::new()));
-            vec![name.to_owned(), percent(share), right, tokens]
-        };
-        let share = own.map_or(0.0, |own: Cut| own.share);
-        blocks.push(Block::Table {
-            caption: format!("{} queries, half of them easy", asked.len()),
-            header: strings(&["", "think", "right", "tokens"]),
-            rows: vec![
-                row("never", ends.map(|ends| ends.0), 0.0),
-                row(
-                    "the switcher at its threshold",
-                    own.and_then(|own| own.result),
-                    share,
-                ),
-                row("by lot, the same share", by_lot(&cuts, share), share),
-                row("always", ends.map(|ends| ends.1), 1.0),
-            ],
-        });
-        Ok(blocks)
     }
 
     fn lengths(&self, task: &str, names: &[String]) -> Result<Vec<Block>, EvalError> {
@@ -449,39 +376,6 @@ impl Book<'_> {
             rows: self.recipe.cells.iter().map(row).collect(),
         }
     }
-}
-
-/// The questions that all three cells have.
-fn asked(base: &Cell, think: &Cell, scores: &Cell) -> Vec<Asked> {
-    let outcome = |query: QueryRecords<'_>| Outcome {
-        correct: query.accuracy() > 0.5,
-        tokens: query.any().query_tokens,
-    };
-    let find = |cell: &Cell, like: QueryRecords<'_>| {
-        let like = like.any();
-        cell.queries()
-            .find(|query| query.any().task == like.task && query.any().query() == like.query())
-            .map(outcome)
-    };
-    let one = |query: QueryRecords<'_>| {
-        Some(Asked {
-            score: query.any().switch_score?,
-            weight: 1.0,
-            base: find(base, query)?,
-            think: find(think, query)?,
-        })
-    };
-    scores.queries().filter_map(one).collect()
-}
-
-/// The least score that got a thought: the head's threshold, as far as the records tell.
-fn own_threshold(scores: &Cell) -> Option<f32> {
-    let thought = scores
-        .queries()
-        .filter(|query| query.any().thinks == Some(true));
-    thought
-        .filter_map(|query| query.any().switch_score)
-        .min_by(f32::total_cmp)
 }
 
 fn figure(name: &str, caption: &str, panels: &[Panel]) -> Result<Block, EvalError> {

@@ -222,9 +222,14 @@ pub fn route(asked: &[Asked], threshold: f32) -> Option<Cut> {
     })
 }
 
-/// Routing by lot at this share: the straight line between never and always, the ends of `curve`.
+/// Never and always thinking: the ends of `curve`.
+pub fn ends(curve: &[Cut]) -> Option<(Routed, Routed)> {
+    Some((curve.first()?.result?, curve.last()?.result?))
+}
+
+/// Routing by lot at this share: the straight line between the [`ends`] of `curve`.
 pub fn by_lot(curve: &[Cut], share: f64) -> Option<Routed> {
-    let (never, always) = (curve.first()?.result?, curve.last()?.result?);
+    let (never, always) = ends(curve)?;
     let mix = |a: f64, b: f64| a + share * (b - a);
     Some(Routed {
         accuracy: mix(never.accuracy, always.accuracy),

@@ -6,7 +6,6 @@ mod args;
 mod ask;
 mod asked;
 mod bench;
-mod bench_profile;
 mod bundle;
 mod calibrate;
 mod chat;

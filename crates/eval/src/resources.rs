@@ -51,7 +51,7 @@ impl Meter {
 }
 
 /// The most resident memory of this process so far (Linux: VmHWM).
-fn peak_memory_bytes() -> Option<u64> {
+pub fn peak_memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()

@@ -2,6 +2,7 @@
 //!
 //! One program for all of them: each would link the whole workspace again.
 
+mod bench;
 mod budget;
 mod data;
 mod eval;

@@ -6,7 +6,10 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::quantize::PplArgs;
-use super::{AskedArgs, EvalArgs, EvalSwitchArgs, VoteArgs, VotesArgs, positive};
+use super::{
+    EngineArgs, EvalSwitchArgs, ModelArgs, SamplingArgs, ThinkingArgs, VoteArgs, VotesArgs,
+    positive,
+};
 
 #[derive(Debug, Args)]
 #[command(
@@ -81,6 +84,57 @@ pub(crate) struct TasksArgs {
     pub(crate) vote: VoteArgs,
     #[command(flatten)]
     pub(crate) asked: AskedArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A row is {\"prompt\": text, \"answer\": text}; other keys are copied to --out. \"prompt\" may also be a list of messages.
+An answer counts if it equals the row's after the thought; an unfinished thought is wrong.
+Prompts that name their budget themselves need --budget-line none, or it is named twice.
+
+Examples:
+  edgethink eval jsonl hard.jsonl --think on
+  edgethink eval jsonl hard.jsonl --think on --budget 64 --stop-loops
+  edgethink eval jsonl hard.jsonl --think on --n 4 --temperature 0.8 --out samples.jsonl --json"
+)]
+pub(crate) struct EvalArgs {
+    /// The data set
+    pub(crate) file: PathBuf,
+    /// Only the first rows
+    #[arg(long, value_name = "ROWS", value_parser = positive)]
+    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) vote: VoteArgs,
+    /// Accuracy and length by the values of this key of the rows, for example steps
+    #[arg(long, value_name = "KEY")]
+    pub(crate) by: Option<String>,
+    /// Write one line per sample to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The summary as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) asked: AskedArgs,
+}
+
+/// Questions of a data set, many at once.
+#[derive(Debug, Args)]
+pub(crate) struct AskedArgs {
+    /// Questions that run at the same time
+    #[arg(long, value_name = "ROWS", default_value_t = 32, value_parser = positive)]
+    pub(crate) batch: usize,
+    /// Instructions in front of every prompt
+    #[arg(long, value_name = "TEXT", env = "EDGETHINK_SYSTEM")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) thinking: ThinkingArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 /// A server under test instead of a model.

@@ -40,18 +40,17 @@ pub(crate) fn run(args: &AskArgs) -> Result<ExitCode> {
             &args.vote,
         )
     };
-    let answer = if args.json {
-        let running = Running::start();
-        let answer = reasoner.answer(&query, |_| {}, interrupt::pressed)?;
-        drop(running);
-        let code = exit_code(&answer);
-        let text = serde_json::to_string(&AnswerJson::new(&name, answer))?;
-        writeln!(std::io::stdout(), "{text}")?;
-        return Ok(code);
-    } else {
-        stream(&mut reasoner, &query, &args.display)?
-    };
-    Ok(exit_code(&answer))
+    if !args.json {
+        let answer = stream(&mut reasoner, &query, &args.display)?;
+        return Ok(exit_code(&answer));
+    }
+    let running = Running::start();
+    let answer = reasoner.answer(&query, |_| {}, interrupt::pressed)?;
+    drop(running);
+    let code = exit_code(&answer);
+    let text = serde_json::to_string(&AnswerJson::new(&name, answer))?;
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(code)
 }
 
 fn read_schema(path: &Path) -> Result<Grammar> {

@@ -10,7 +10,7 @@ use edgethink_model::bundle::{self, Bundle, Manifest, PackOptions, PackSources};
 
 use crate::args::BundleCommand;
 use crate::args::bundle::{AdapterDtype, HeadDtype, PackArgs};
-use crate::export::{bytes_bar, name_of};
+use crate::export::{bytes_bar, moved, name_of};
 
 /// Runs the command.
 pub(crate) fn run(command: &BundleCommand) -> Result<ExitCode> {
@@ -18,20 +18,14 @@ pub(crate) fn run(command: &BundleCommand) -> Result<ExitCode> {
         BundleCommand::Pack(args) => pack(args)?,
         BundleCommand::Unpack { file, output } => {
             let bar = bytes_bar();
-            open(file)?.unpack(output, &mut |now, all| {
-                bar.set_length(all);
-                bar.set_position(now);
-            })?;
+            open(file)?.unpack(output, &mut moved(&bar))?;
             bar.finish_and_clear();
             eprintln!("{} is written", output.display());
         }
         BundleCommand::Verify { file } => {
             let bar = bytes_bar();
             let bundle = open(file)?;
-            bundle.verify(&mut |now, all| {
-                bar.set_length(all);
-                bar.set_position(now);
-            })?;
+            bundle.verify(&mut moved(&bar))?;
             bar.finish_and_clear();
             let parts = bundle.manifest().parts.len();
             eprintln!("{}: {parts} parts, all as they were packed", file.display());
@@ -77,11 +71,8 @@ fn pack(args: &PackArgs) -> Result<()> {
         },
     };
     let bar = bytes_bar();
-    bundle::pack(&sources, &args.output, &options, &mut |now, all| {
-        bar.set_length(all);
-        bar.set_position(now);
-    })
-    .with_context(|| format!("cannot pack {}", args.model))?;
+    bundle::pack(&sources, &args.output, &options, &mut moved(&bar))
+        .with_context(|| format!("cannot pack {}", args.model))?;
     bar.finish_and_clear();
     let size = std::fs::metadata(&args.output)?.len();
     eprintln!("{} is written, {size} bytes", args.output.display());

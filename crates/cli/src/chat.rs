@@ -51,7 +51,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<ExitCode> {
     let mut input = Lines::open()?;
     let screen = Screen::stderr();
     if input.interactive() {
-        let think = match chat.mode(&reasoner) {
+        let think = match open::think(&reasoner, chat.think) {
             Think::On => "on",
             Think::Off => "off",
             Think::Auto => "auto",
@@ -106,15 +106,6 @@ struct Chat<'a> {
 }
 
 impl Chat<'_> {
-    fn mode(&self, reasoner: &Reasoner) -> Think {
-        match self.think {
-            Some(ThinkArg::On) => Think::On,
-            Some(ThinkArg::Off) => Think::Off,
-            Some(ThinkArg::Auto) => Think::Auto,
-            None => reasoner.default_think(),
-        }
-    }
-
     /// The budget in words.
     fn limit(&self, reasoner: &Reasoner) -> String {
         let soft = self.args.thinking.soft_budget.or(self.budget);
@@ -150,7 +141,7 @@ impl Chat<'_> {
             &self.args.sampling,
         );
         if self.args.thinking.reasoning_effort.is_none() {
-            query.think = self.mode(reasoner);
+            query.think = open::think(reasoner, self.think);
             query.budget = self.budget;
             query.named_budget = self.args.thinking.soft_budget.or(self.budget);
         }

@@ -83,7 +83,6 @@ fn stats_json(found: &Lengths, longer: Option<(usize, usize)>) -> Value {
 }
 
 fn stats_text(found: &Lengths, longer: Option<(usize, usize)>) -> String {
-    let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
     let rows: Vec<Vec<String>> = found
         .parts()
         .iter()
@@ -91,7 +90,7 @@ fn stats_text(found: &Lengths, longer: Option<(usize, usize)>) -> String {
             let s = Spread::of(lengths);
             vec![
                 (*name).to_owned(),
-                number(s.sum),
+                count(s.sum),
                 format!("{:.1}", s.mean),
                 s.median.to_string(),
                 s.p95.to_string(),
@@ -224,7 +223,6 @@ fn words(asked: &Value) -> String {
 }
 
 fn overlap_text(found: &Overlap) -> String {
-    let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
     let rows: Vec<Vec<String>> = found
         .benchmarks
         .iter()
@@ -233,7 +231,7 @@ fn overlap_text(found: &Overlap) -> String {
                 b.name.clone(),
                 count(b.rows),
                 count(b.found.len()),
-                number(b.contaminated),
+                count(b.contaminated),
                 count(b.too_short),
             ]
         })
@@ -241,8 +239,8 @@ fn overlap_text(found: &Overlap) -> String {
     let share = 100.0 * found.contaminated as f64 / found.rows.max(1) as f64;
     let mut text = format!(
         "{} of {} rows ({share:.3} %) share {} words in a row with a benchmark\n\n",
-        number(found.contaminated),
-        number(found.rows),
+        count(found.contaminated),
+        count(found.rows),
         found.ngram
     );
     let header = [

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &TasksArgs) -> Result<ExitCode> {
     }
     let sandbox = args.run_code.then(Sandbox::new).transpose()?;
     let mut under_test = UnderTest::open(args, &loaded)?;
-    let mut settings = under_test.settings()?;
+    let mut settings = under_test.settings();
     settings.insert("system".to_owned(), json!(args.asked.system));
     for one in &loaded {
         let (asked, repeats) = (under_test.describe(args, &one.task)?, one.repeats(args));
@@ -215,11 +215,11 @@ impl UnderTest {
         })
     }
 
-    fn settings(&self) -> Result<Map<String, Value>> {
-        Ok(match self {
+    fn settings(&self) -> Map<String, Value> {
+        match self {
             Self::Local { settings, .. } => settings.clone(),
             Self::Endpoint => Map::new(),
-        })
+        }
     }
 
     /// What makes a task's answers, beside the model and the questions.
@@ -248,7 +248,7 @@ impl UnderTest {
 
 /// What a model, its adapter and its heads are: hashes of their content.
 fn identity(opened: &Opened, args: &TasksArgs) -> Result<Map<String, Value>> {
-    let settings = json!({
+    Ok(settings::object(json!({
         "model": opened.model.hash()?.to_string(),
         "adapter": opened.adapter.as_ref().map(|adapter| adapter.hash.to_string()),
         "format": settings::of_format(&opened.format),
@@ -257,11 +257,7 @@ fn identity(opened: &Opened, args: &TasksArgs) -> Result<Map<String, Value>> {
         "engine": settings::of_engine(&args.asked.engine.format),
         "answer_phrase": args.asked.thinking.answer_phrase,
         "budget_line": args.asked.thinking.budget_line,
-    });
-    match settings {
-        Value::Object(map) => Ok(map),
-        _ => bail!("settings are no object"),
-    }
+    })))
 }
 
 /// The flags, completed by what the task's protocol says.

@@ -36,11 +36,8 @@ fn gguf(args: &GgufArgs) -> Result<()> {
         dtype: args.dtype.dtype(),
     };
     let bar = bytes_bar();
-    save_model(model, path, &options, &mut |now, all| {
-        bar.set_length(all);
-        bar.set_position(now);
-    })
-    .with_context(|| format!("cannot export {}", opened.name))?;
+    save_model(model, path, &options, &mut moved(&bar))
+        .with_context(|| format!("cannot export {}", opened.name))?;
     bar.finish_and_clear();
     let config = &model.config;
     let as_llama = matches!(config.family, Family::Llama | Family::Mistral);
@@ -124,6 +121,14 @@ pub(crate) fn bytes_bar() -> ProgressBar {
         "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta}",
     ));
     bar
+}
+
+/// Moves a bar to where a work stands: the bytes done, and all of them.
+pub(crate) fn moved(bar: &ProgressBar) -> impl FnMut(u64, u64) {
+    |now, all| {
+        bar.set_length(all);
+        bar.set_position(now);
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -317,8 +317,8 @@ fn stored_bytes(tensor: &Tensor) -> u64 {
 }
 
 /// 1234567 as `1,234,567`.
-pub(crate) fn count(value: usize) -> String {
-    let digits = value.to_string();
+pub(crate) fn count(value: impl TryInto<u64>) -> String {
+    let digits = value.try_into().unwrap_or(u64::MAX).to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
         if i > 0 && (digits.len() - i).is_multiple_of(3) {
@@ -353,9 +353,9 @@ mod tests {
 
     #[test]
     fn numbers_are_easy_to_read() {
-        assert_eq!(count(0), "0");
-        assert_eq!(count(999), "999");
-        assert_eq!(count(1_234_567), "1,234,567");
+        assert_eq!(count(0_usize), "0");
+        assert_eq!(count(999_usize), "999");
+        assert_eq!(count(1_234_567_u64), "1,234,567");
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(5 << 30), "5.0 GiB");

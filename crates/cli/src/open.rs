@@ -251,6 +251,16 @@ pub(crate) fn reasoner(
     Ok(reasoner)
 }
 
+/// What the flag says, or else the reasoner.
+pub(crate) fn think(reasoner: &Reasoner, flag: Option<ThinkArg>) -> Think {
+    match flag {
+        Some(ThinkArg::On) => Think::On,
+        Some(ThinkArg::Off) => Think::Off,
+        Some(ThinkArg::Auto) => Think::Auto,
+        None => reasoner.default_think(),
+    }
+}
+
 /// A query by the flags; what they leave open comes from the model's generation_config.json.
 pub(crate) fn query(
     reasoner: &Reasoner,
@@ -258,12 +268,6 @@ pub(crate) fn query(
     thinking: &ThinkingArgs,
     sampling: &SamplingArgs,
 ) -> Query {
-    let think = match thinking.think {
-        Some(ThinkArg::On) => Think::On,
-        Some(ThinkArg::Off) => Think::Off,
-        Some(ThinkArg::Auto) => Think::Auto,
-        None => reasoner.default_think(),
-    };
     let query = Query {
         sampling: merge(&reasoner.model().generation, sampling),
         seed: sampling.seed,
@@ -276,7 +280,7 @@ pub(crate) fn query(
             ..MinThink::new(tokens)
         }),
         stop_loops: thinking.stop_loops,
-        ..Query::greedy(input, think)
+        ..Query::greedy(input, think(reasoner, thinking.think))
     };
     let effort = thinking.reasoning_effort.map(|effort| match effort {
         EffortArg::None => Effort::None,

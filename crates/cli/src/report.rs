@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, bail};
 use edgethink_eval::report::cell::note_files;
 use edgethink_eval::report::recipe::{CellRecipe, Recipe, Step};
 use edgethink_eval::report::write;
@@ -40,7 +40,6 @@ fn page(recipe: &Recipe) -> Result<ExitCode> {
 
 /// Steps, then cells. Returns false if Ctrl-C ended it.
 fn measure(recipe: &Recipe) -> Result<bool> {
-    let wrong = |problem: String| anyhow!(problem);
     let filled: Vec<Step> = recipe
         .steps
         .iter()
@@ -51,7 +50,7 @@ fn measure(recipe: &Recipe) -> Result<bool> {
         .collect();
     let state = Path::new("runs").join("steps").join(&recipe.output_dir);
     if !steps::all(&filled, &state, |step| {
-        recipe.words(&step.run).map_err(wrong)
+        recipe.words(&step.run).map_err(Error::msg)
     })? {
         return Ok(false);
     }
@@ -80,9 +79,7 @@ fn measure(recipe: &Recipe) -> Result<bool> {
 
 /// The whole command of a cell.
 fn words(recipe: &Recipe, cell: &CellRecipe) -> Result<Vec<String>> {
-    let given = recipe
-        .words(&cell.eval)
-        .map_err(|problem| anyhow!(problem))?;
+    let given = recipe.words(&cell.eval).map_err(Error::msg)?;
     let dir = recipe.cell_dir(&cell.name).display().to_string();
     let fixed = ["--compact", "--json", "--out", &dir].map(str::to_owned);
     Ok(std::iter::once("eval".to_owned())

@@ -24,7 +24,7 @@ const PASS: Duration = Duration::from_millis(30);
 
 /// What was measured.
 #[derive(Debug, Serialize)]
-pub(crate) struct Roofline {
+struct Roofline {
     isa: String,
     reads: Vec<Read>,
     multiplies: Vec<Multiply>,

@@ -175,7 +175,8 @@ fn other_than(mut map: Map<String, Value>, plain: &Map<String, Value>) -> Map<St
     map
 }
 
-fn object(value: Value) -> Map<String, Value> {
+/// The map of a `json!({...})`.
+pub(crate) fn object(value: Value) -> Map<String, Value> {
     match value {
         Value::Object(map) => map,
         _ => Map::new(),

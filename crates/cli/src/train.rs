@@ -179,12 +179,10 @@ impl Progress for View {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Encoded { rows, tokens } => {
-                let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
-                self.encoding(&format!("{} rows encoded, {} tokens", number(*rows), number(*tokens)));
+                self.encoding(&format!("{} rows encoded, {} tokens", count(*rows), count(*tokens)));
             }
             Event::Compared { rows, contaminated } => {
-                let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
-                self.encoding(&format!("{} rows compared, {} to leave out", number(*rows), number(*contaminated)));
+                self.encoding(&format!("{} rows compared, {} to leave out", count(*rows), count(*contaminated)));
             }
             Event::Started {
                 trainable,
@@ -201,7 +199,7 @@ impl Progress for View {
                     count(*trainable),
                     count(*parameters),
                     count(*examples),
-                    count(usize::try_from(*tokens).unwrap_or(usize::MAX))
+                    count(*tokens)
                 ));
                 if *dropped > 0 {
                     self.line(&format!(

@@ -125,12 +125,11 @@ fn grouped(layers: &[LayerCost]) -> Vec<(String, usize, &LayerCost)> {
 }
 
 fn as_text(plan: &Plan, speed: Option<&Speed>) -> String {
-    let number = |n: u64| count(usize::try_from(n).unwrap_or(usize::MAX));
     let cell = |n: u64| if n == 0 { "-".to_owned() } else { bytes(n) };
     let row = |name: &str, l: &LayerCost| {
         vec![
             name.to_owned(),
-            number(l.parameters),
+            count(l.parameters),
             cell(l.weights),
             cell(l.adapter),
             cell(l.gradients),
@@ -169,8 +168,8 @@ fn as_text(plan: &Plan, speed: Option<&Speed>) -> String {
     let mut text = format!(
         "train {}: {} values are trained, {share:.2} % of the network's {}\n\n",
         plan.kind,
-        number(plan.trainable()),
-        number(plan.parameters())
+        count(plan.trainable()),
+        count(plan.parameters())
     );
     text.push_str(&table(&header, &rows));
     text.push('\n');

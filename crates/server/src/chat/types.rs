@@ -1,4 +1,7 @@
-//! The wire types of `/v1/chat/completions`.
+//! The wire types of `/v1/chat/completions`: here the request, in `tool` functions and their calls, in `reply` what is sent back.
+
+mod reply;
+mod tool;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +13,11 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::extension::Extension;
-use crate::wire::{DecisionWire, LlamaTimings, Summary, Usage};
+pub(crate) use reply::{
+    ChatChoice, ChatChunk, ChatResponse, ChunkChoice, ChunkNote, Delta, Logprobs, Reply, Scored,
+    ThoughtEnded, TokenLogprob, TopLogprob,
+};
+pub(crate) use tool::{CalledFunction, Function, Tool, ToolCall, ToolChoice, ToolKind, ToolMode};
 
 /// A request. Fields that are not listed are refused by name.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -158,18 +165,6 @@ impl ChatMessage {
         Self {
             tool_call_id: Some(call),
             ..Self::text(Role::Tool, content)
-        }
-    }
-}
-
-impl ToolCall {
-    /// A call that a client sends back.
-    pub(crate) fn earlier(id: String, name: String, arguments: String) -> Self {
-        Self {
-            index: None,
-            id,
-            kind: ToolKind::Function,
-            function: CalledFunction { name, arguments },
         }
     }
 }
@@ -362,220 +357,4 @@ pub(crate) struct JsonSchema {
     /// Accepted; the schema always binds.
     #[expect(dead_code, reason = "accepted and not used")]
     pub(crate) strict: Option<bool>,
-}
-
-/// A function that the model may call.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Tool {
-    #[serde(rename = "type")]
-    pub(crate) kind: ToolKind,
-    pub(crate) function: Function,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ToolKind {
-    Function,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Function {
-    pub(crate) name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) description: Option<String>,
-    /// A JSON schema.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
-    pub(crate) parameters: Option<Map<String, Value>>,
-    #[serde(skip_serializing)]
-    #[expect(dead_code, reason = "accepted and not used")]
-    pub(crate) strict: Option<bool>,
-}
-
-/// `auto`, `none`, `required`, or one function.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(
-    untagged,
-    expecting = "expected \"auto\", \"none\", \"required\" or a function"
-)]
-pub(crate) enum ToolChoice {
-    Mode(ToolMode),
-    One(NamedTool),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum ToolMode {
-    Auto,
-    None,
-    Required,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NamedTool {
-    #[serde(rename = "type")]
-    pub(crate) kind: ToolKind,
-    pub(crate) function: FunctionName,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct FunctionName {
-    pub(crate) name: String,
-}
-
-/// A call that the model made.
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ToolCall {
-    /// Place among the choice's calls; in streams only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) index: Option<usize>,
-    pub(crate) id: String,
-    #[serde(rename = "type")]
-    pub(crate) kind: ToolKind,
-    pub(crate) function: CalledFunction,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CalledFunction {
-    pub(crate) name: String,
-    /// JSON text.
-    pub(crate) arguments: String,
-}
-
-/// A whole reply.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ChatResponse {
-    pub(crate) id: String,
-    pub(crate) object: &'static str,
-    pub(crate) created: u64,
-    pub(crate) model: String,
-    pub(crate) choices: Vec<ChatChoice>,
-    pub(crate) usage: Usage,
-    pub(crate) timings: LlamaTimings,
-    pub(crate) edgethink: Summary,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ChatChoice {
-    pub(crate) index: usize,
-    pub(crate) message: Reply,
-    pub(crate) logprobs: Option<Logprobs>,
-    /// `stop`, `length` or `tool_calls`.
-    pub(crate) finish_reason: &'static str,
-}
-
-/// The assistant's message.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Reply {
-    pub(crate) role: &'static str,
-    /// `null` if there are only calls.
-    pub(crate) content: Option<String>,
-    /// The thought.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reasoning_content: Option<String>,
-    /// The same under its other name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reasoning: Option<String>,
-    /// Never set.
-    pub(crate) refusal: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tool_calls: Option<Vec<ToolCall>>,
-}
-
-/// Log-probabilities in nats, before temperature and filters.
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub(crate) struct Logprobs {
-    /// Those of the answer's tokens.
-    pub(crate) content: Vec<TokenLogprob>,
-    /// Those of the thought's tokens, its tags included.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) reasoning_content: Vec<TokenLogprob>,
-}
-
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct TokenLogprob {
-    /// Bytes that are no UTF-8 on their own are shown as U+FFFD.
-    pub(crate) token: String,
-    pub(crate) logprob: f64,
-    /// Those of the token: a character may be spread over several.
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) top_logprobs: Vec<TopLogprob>,
-}
-
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct TopLogprob {
-    pub(crate) token: String,
-    pub(crate) logprob: f64,
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// One piece of a streamed reply.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ChatChunk {
-    pub(crate) id: String,
-    pub(crate) object: &'static str,
-    pub(crate) created: u64,
-    pub(crate) model: String,
-    pub(crate) choices: Vec<ChunkChoice>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) usage: Option<Usage>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) timings: Option<LlamaTimings>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) edgethink: Option<ChunkNote>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ChunkChoice {
-    pub(crate) index: usize,
-    pub(crate) delta: Delta,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) logprobs: Option<Logprobs>,
-    pub(crate) finish_reason: Option<&'static str>,
-}
-
-#[derive(Debug, Default, Serialize, ToSchema)]
-pub(crate) struct Delta {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) content: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reasoning_content: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reasoning: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tool_calls: Option<Vec<ToolCall>>,
-}
-
-/// What happened besides text.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum ChunkNote {
-    Decision { decision: DecisionWire },
-    ThoughtEnded { thought_ended: ThoughtEnded },
-    Scored { scored: Scored },
-    Summary(Box<Summary>),
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ThoughtEnded {
-    pub(crate) index: usize,
-    /// Tokens of the thought.
-    pub(crate) tokens: usize,
-    /// Why: `model`, `budget`, `loop`, `turn` or `caller`.
-    pub(crate) end: &'static str,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Scored {
-    pub(crate) index: usize,
-    /// From 0 to 1.
-    pub(crate) score: f32,
 }

@@ -357,15 +357,14 @@ fn voted(query: Query, extension: &Extension) -> Result<Query, ApiError> {
         Some(rule) => rule.rule()?,
         None => None,
     };
-    let query = Query {
+    Ok(Query {
         scale_n: extension.scale_n.unwrap_or(query.scale_n),
         scoring: extension.scoring.map_or(query.scoring, Into::into),
         vote: extension.vote.map_or(query.vote, |vote| vote.aggregate()),
         early_stop: early_stop.or(query.early_stop),
         waves: extension.waves.unwrap_or(query.waves),
         ..query
-    };
-    Ok(query)
+    })
 }
 
 /// A whole number in its range.

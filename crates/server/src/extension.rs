@@ -35,6 +35,17 @@ pub(crate) struct Extension {
     pub(crate) adapter: Option<String>,
 }
 
+impl Extension {
+    /// Refuses what needs several answers, for an API that has one.
+    pub(crate) fn of_one_answer(&self) -> Result<(), ApiError> {
+        if self.vote.is_some() {
+            let message = "this API has one answer, so nothing can be voted on";
+            return Err(ApiError::unsupported("edgethink.vote", message));
+        }
+        Ok(())
+    }
+}
+
 /// `auto`, `on` or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

@@ -7,7 +7,8 @@
 //! - `chat`, `completions`, `responses`, `messages`: one API each: its types, conversions and streams
 //! - `tools`: tool calls in what the model writes
 //! - `wire`, `extension`, `sse`, `extract`, `error`: what the APIs have in common
-//! - `manage`: health, metrics, props, models, tokenizer
+//! - `app`: what every handler shares
+//! - `manage`: health, metrics, props, models, adapters, tokenizer
 //! - `guard`, `page`, `openapi`: who may ask, the page, the document
 //!
 //! Nothing here prints, reads flags, or handles signals: the caller says when to stop.

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use edgethink_reason::Event;
 
 use super::convert::{finish_word, tool_call};
-use super::types::{
-    ChatChunk, ChunkChoice, ChunkNote, Delta, Logprobs, Scored, ThoughtEnded, ToolCall,
-};
+use super::types::{ChatChunk, ChunkChoice, ChunkNote, Delta, Logprobs, Scored, ThoughtEnded};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::sse::{Chunks, Frame};
@@ -102,7 +100,7 @@ impl ChatStream {
                 },
                 Piece::Call(call) => {
                     let state = self.choice(index, out);
-                    let call: ToolCall = tool_call(call, Some(state.calls));
+                    let call = tool_call(call, Some(state.calls));
                     state.calls += 1;
                     Delta {
                         tool_calls: Some(vec![call]),

@@ -1,4 +1,4 @@
-//! What is not an answer: whether the server lives, what it is, its counters, its models, its tokenizer.
+//! What is not an answer: whether the server lives, what it is, its counters, its models, its adapters, its tokenizer.
 
 pub(crate) mod adapters;
 pub(crate) mod models;

@@ -78,9 +78,8 @@ impl MessagesRequest {
             let most = self.max_tokens.saturating_sub(1).max(0);
             within("thinking.budget_tokens", budget.max(0), 0..=most)?;
         }
-        if self.edgethink.as_ref().is_some_and(|it| it.vote.is_some()) {
-            let message = "this API has one answer, so nothing can be voted on";
-            return Err(ApiError::unsupported("edgethink.vote", message));
+        if let Some(extension) = &self.edgethink {
+            extension.of_one_answer()?;
         }
         let think = thinking.map(|thinking| match thinking.kind {
             ThinkingKind::Enabled => Think::On,

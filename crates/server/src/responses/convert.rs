@@ -40,9 +40,8 @@ impl ResponsesRequest {
             return Err(ApiError::bad("input", "input is empty; give a question"));
         }
         let (messages, template) = conversation(messages, &told, app)?;
-        if self.edgethink.as_ref().is_some_and(|it| it.vote.is_some()) {
-            let message = "this API has one answer, so nothing can be voted on";
-            return Err(ApiError::unsupported("edgethink.vote", message));
+        if let Some(extension) = &self.edgethink {
+            extension.of_one_answer()?;
         }
         let asks = self.include.as_ref();
         let asks = asks.is_some_and(|list| list.contains(&Include::Logprobs));

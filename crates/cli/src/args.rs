@@ -21,6 +21,8 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use edgethink_reason::query::DEFAULT_CONTINUATION;
+#[cfg(feature = "train")]
+use edgethink_train::DeviceChoice;
 
 pub(crate) use bundle::BundleCommand;
 pub(crate) use eval::{EvalCommand, EvalForm};
@@ -445,8 +447,9 @@ pub(crate) struct AskedArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
     /// Train all weights, from scratch or on from a model
-    #[command(after_help = "Example:
-  edgethink train base --config recipes/pocket/base.toml")]
+    #[command(after_help = "Examples:
+  edgethink train base --config recipes/pocket/base.toml
+  edgethink train base --config recipes/pocket/base.toml --device vulkan")]
     Base(GroupRecipeArgs),
     /// Train a LoRA adapter on prompts and completions
     #[command(after_help = "Example:
@@ -460,7 +463,7 @@ pub(crate) enum TrainCommand {
     /// Make an adapter's thoughts short by reinforcement learning (GRPO with budgets)
     #[command(after_help = "Example:
   edgethink train grpo --config recipes/pocket/grpo.toml")]
-    Grpo(RecipeArgs),
+    Grpo(DeviceRecipeArgs),
     /// Train a verifier: the head that says how likely a response is right
     #[command(
         after_help = "Draws responses, grades them, and fits the head; a stopped run goes on where it was.
@@ -540,16 +543,29 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
 }
 
+/// A training of the network itself, which a GPU can do.
+#[cfg(feature = "train")]
+#[derive(Debug, Args)]
+pub(crate) struct DeviceRecipeArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Where the network learns: cpu, vulkan, or vulkan:N for one of several GPUs; instead of [run] device
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceChoice>,
+}
+
 /// A training that several processes can share.
+#[cfg(feature = "train")]
 #[derive(Debug, Args)]
 pub(crate) struct GroupRecipeArgs {
     #[command(flatten)]
-    pub(crate) recipe: RecipeArgs,
+    pub(crate) recipe: DeviceRecipeArgs,
     #[command(flatten)]
     pub(crate) group: GroupArgs,
 }
 
 /// This process among those that train together, as torchrun says it.
+#[cfg(feature = "train")]
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Several processes")]
 pub(crate) struct GroupArgs {

@@ -17,8 +17,10 @@ use burn_backend::{
 use super::{floats, indices, matmul_nt, matmul_tn, read, reshape};
 use crate::ops::{Score, Targets};
 
-/// Logits held at a time (128 MiB of f32): products with fewer rows leave a GPU idle.
-const CHUNK_LOGITS: usize = 32 << 20;
+/// Logits held at a time (128 MiB of f32): products with fewer rows leave a GPU idle. In tests so few that there are several chunks.
+const CHUNK_LOGITS: usize = if cfg!(test) { 1 } else { 32 << 20 };
+/// Rows of the shortest chunk.
+const SHORTEST: usize = 16;
 
 /// The loss and, where wanted, its gradients.
 pub(super) struct Output<B: Backend> {
@@ -79,7 +81,7 @@ impl<B: Backend> Chunk<B> {
         let active: Vec<usize> = (0..targets.weights.len())
             .filter(|&row| targets.weights[row] != 0.0)
             .collect();
-        let chunks = active.chunks((CHUNK_LOGITS / vocab).max(16));
+        let chunks = active.chunks((CHUNK_LOGITS / vocab).max(SHORTEST));
         let chunks: Vec<Vec<usize>> = chunks.map(<[usize]>::to_vec).collect();
         chunks
             .into_iter()

@@ -6,6 +6,8 @@
 mod adapter;
 mod attention;
 mod cross_entropy;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 

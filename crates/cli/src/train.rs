@@ -12,7 +12,7 @@ use edgethink_train::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{GroupArgs, GroupRecipeArgs, RecipeArgs, TrainCommand};
+use crate::args::{DeviceRecipeArgs, GroupArgs, GroupRecipeArgs, RecipeArgs, TrainCommand};
 use crate::info::count;
 use crate::interrupt::{self, Running};
 use crate::show::rate;
@@ -22,10 +22,16 @@ use crate::train_plan;
 pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
     match command {
         TrainCommand::Plan(args) => train_plan::run(args),
-        TrainCommand::Base(GroupRecipeArgs { recipe: args, .. })
-        | TrainCommand::Sft(GroupRecipeArgs { recipe: args, .. })
+        TrainCommand::Base(GroupRecipeArgs {
+            recipe: DeviceRecipeArgs { recipe: args, .. },
+            ..
+        })
+        | TrainCommand::Sft(GroupRecipeArgs {
+            recipe: DeviceRecipeArgs { recipe: args, .. },
+            ..
+        })
+        | TrainCommand::Grpo(DeviceRecipeArgs { recipe: args, .. })
         | TrainCommand::Quantize(args)
-        | TrainCommand::Grpo(args)
         | TrainCommand::Verifier(args)
             if args.dry_run =>
         {
@@ -36,14 +42,16 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             dry_run: true,
         } => train_plan::dry_run(config),
         TrainCommand::Base(args) => {
-            let mut recipe = BaseRecipe::load(&args.recipe.config)?;
-            resume(&args.recipe, &mut recipe.run.resume);
+            let mut recipe = BaseRecipe::load(&args.recipe.recipe.config)?;
+            resume(&args.recipe.recipe, &mut recipe.run.resume);
+            recipe.run.device = args.recipe.device.unwrap_or(recipe.run.device);
             let mut group = join(&args.group)?;
             train(|view| edgethink_train::base_in(&recipe, &mut group, view).map(drop))
         }
         TrainCommand::Sft(args) => {
-            let mut recipe = SftRecipe::load(&args.recipe.config)?;
-            resume(&args.recipe, &mut recipe.run.resume);
+            let mut recipe = SftRecipe::load(&args.recipe.recipe.config)?;
+            resume(&args.recipe.recipe, &mut recipe.run.resume);
+            recipe.run.device = args.recipe.device.unwrap_or(recipe.run.device);
             let mut group = join(&args.group)?;
             train(|view| edgethink_train::sft_in(&recipe, &mut group, view).map(drop))
         }
@@ -53,8 +61,9 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             train(|view| edgethink_train::quantize(&recipe, view).map(drop))
         }
         TrainCommand::Grpo(args) => {
-            let mut recipe = GrpoRecipe::load(&args.config)?;
-            resume(args, &mut recipe.run.resume);
+            let mut recipe = GrpoRecipe::load(&args.recipe.config)?;
+            resume(&args.recipe, &mut recipe.run.resume);
+            recipe.run.device = args.device.unwrap_or(recipe.run.device);
             train(|view| edgethink_train::grpo(&recipe, view).map(drop))
         }
         TrainCommand::Verifier(args) => {
@@ -184,6 +193,7 @@ impl Progress for View {
             Event::Compared { rows, contaminated } => {
                 self.encoding(&format!("{} rows compared, {} to leave out", count(*rows), count(*contaminated)));
             }
+            Event::Device { name } => self.line(&format!("on {name}")),
             Event::Started {
                 trainable,
                 parameters,

@@ -8,6 +8,7 @@ use half::bf16;
 use crate::{
     base_model,
     data::{Encoder, Encoding},
+    device::Device,
     error::TrainError,
     params::Param,
     process_group::ProcessGroup,
@@ -54,6 +55,7 @@ pub fn base_in(
     progress: &mut dyn Progress,
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
+        let device = Device::open(&recipe.run.device)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
         if !start.text.dir.is_dir() {
             return Err(TrainError::Unfit {
@@ -84,6 +86,7 @@ pub fn base_in(
                 adapter: None,
                 train,
                 valid,
+                device: &device,
                 group,
             },
             progress,

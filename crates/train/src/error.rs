@@ -204,6 +204,14 @@ pub enum TrainError {
     /// The run was stopped by its user, and is too short to be gone on with.
     #[error("stopped; nothing is written, the same command begins again")]
     Cancelled,
+    /// A device that this build or this machine has not, or that failed.
+    #[error("cannot train on {device}: {problem}")]
+    Device {
+        /// As the recipe or the driver names it.
+        device: String,
+        /// Why, and the remedy; or what there is instead.
+        problem: String,
+    },
     /// The thread pool has another size already.
     #[error(
         "[run] threads is {asked}, but this process already works with {found} threads; set it to 0"

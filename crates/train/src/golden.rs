@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::{
     base_model,
     data::Dataset,
+    device::Device,
     gradient::{self, AdapterSide, Leaves, Pass},
     net::{Slots, Spec},
     optimizer::{self, AdamW},
@@ -138,6 +139,7 @@ fn run(
                 &batcher.batch(set, &examples[micro]),
                 &mut sums,
             )
+            .expect("the device works")
         })
         .sum();
     (loss, sums)
@@ -157,9 +159,15 @@ fn assert_close(name: &str, got: &[f32], want: &[f32], share: f32) {
 
 #[test]
 fn logits_losses_and_gradients_are_torchs() {
+    Device::tested()
+        .iter()
+        .for_each(logits_losses_and_gradients_are_torchs_on);
+}
+
+fn logits_losses_and_gradients_are_torchs_on(device: &Device) {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
-        let leaves = Leaves::base(&g.params, false);
+        let leaves = Leaves::base(device, &g.params, false);
         let pass = g.pass(None, false);
         let first = Batcher::new(&g.spec, 64).batch(&g.all, &[0]);
         let logits = gradient::logits(&pass, &leaves, &first);
@@ -181,10 +189,16 @@ fn logits_losses_and_gradients_are_torchs() {
 
 #[test]
 fn adapter_losses_and_gradients_are_pefts() {
+    Device::tested()
+        .iter()
+        .for_each(adapter_losses_and_gradients_are_pefts_on);
+}
+
+fn adapter_losses_and_gradients_are_pefts_on(device: &Device) {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
         let (adapter, layout) = g.adapter();
-        let leaves = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
+        let leaves = Leaves::frozen(device, g.params.clone(), false).with_adapter(&adapter, false);
         for (kind, set) in [("plain", &g.completion), ("masked", &g.masked)] {
             for checkpointing in [false, true] {
                 let pass = g.pass(Some(&layout), checkpointing);
@@ -205,6 +219,12 @@ fn adapter_losses_and_gradients_are_pefts() {
 
 #[test]
 fn ten_steps_of_adamw_are_torchs() {
+    Device::tested()
+        .iter()
+        .for_each(ten_steps_of_adamw_are_torchs_on);
+}
+
+fn ten_steps_of_adamw_are_torchs_on(device: &Device) {
     let g = golden("qwen2");
     let mut params = g.params.clone();
     let mut adamw = AdamW::new(&params);
@@ -221,7 +241,7 @@ fn ten_steps_of_adamw_are_torchs() {
     };
     let tokens: usize = g.all.examples.iter().map(|e| g.all.targets_of(e)).sum();
     for step in 0..10 {
-        let leaves = Leaves::base(&params, false);
+        let leaves = Leaves::base(device, &params, false);
         let (loss, grads) = run(&g.pass(None, false), &leaves, &params, &g.all, 1000);
         let norm = optimizer::global_norm(&grads) / tokens as f64;
         let want = g.values["adamw_losses"][step].as_f64().unwrap();

@@ -10,6 +10,7 @@
 mod base;
 mod base_model;
 mod data;
+mod device;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -33,6 +34,7 @@ pub use data::{
     Benchmark, BenchmarkOverlap, FEWEST_WORDS, Lengths, Overlap, Schema, Shared, Spread, bin,
     decontaminate, histogram, lengths,
 };
+pub use device::DeviceChoice;
 pub use error::TrainError;
 pub use grpo::{
     BackendRecipe, BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome,

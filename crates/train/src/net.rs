@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use burn_backend::{Shape, TensorMetadata, tensor::FloatTensor};
+use burn_backend::{Shape, TensorMetadata, ops::FloatTensorOps};
 
 use crate::ops::{
-    AdapterRows, AttentionPlan, FusedOps, Targets,
+    AdapterRows, AttentionPlan, NetOps, Targets, Tensor,
     lora::{Frozen, LoraPlan},
 };
 
@@ -168,8 +168,8 @@ pub(crate) struct MicroBatch {
 
 /// The adapter of a forward pass: for each layer and linear, the indices of A and B in its list of tensors.
 #[derive(Debug)]
-pub(crate) struct AdapterPass<'a, B: FusedOps> {
-    pub tensors: &'a [FloatTensor<B>],
+pub(crate) struct AdapterPass<'a, O: NetOps> {
+    pub tensors: &'a [Tensor<O>],
     pub slots: &'a [[Option<(usize, usize)>; 7]],
     pub scale: f32,
     /// Dropout share, and the seed of this step.
@@ -177,38 +177,38 @@ pub(crate) struct AdapterPass<'a, B: FusedOps> {
 }
 
 /// Final hidden states `[T, E]`, after the last norm.
-pub(crate) fn hidden<B: FusedOps>(
+pub(crate) fn hidden<O: NetOps>(
     spec: &Spec,
     slots: &Slots,
-    base: &[FloatTensor<B>],
-    adapter: Option<&AdapterPass<'_, B>>,
+    base: &[Tensor<O>],
+    adapter: Option<&AdapterPass<'_, O>>,
     batch: &MicroBatch,
-) -> FloatTensor<B> {
-    let mut x = B::embed(base[slots.embed].clone(), &batch.ids);
+) -> Tensor<O> {
+    let mut x = O::embed(base[slots.embed].clone(), &batch.ids);
     for layer in 0..spec.layers {
         x = block(spec, slots, layer, base, adapter, batch, x);
     }
-    B::rms_norm(x, base[slots.norm].clone(), spec.eps)
+    O::rms_norm(x, base[slots.norm].clone(), spec.eps)
 }
 
 /// One layer: attention and feed-forward, each with its residual.
-pub(crate) fn block<B: FusedOps>(
+pub(crate) fn block<O: NetOps>(
     spec: &Spec,
     slots: &Slots,
     layer: usize,
-    base: &[FloatTensor<B>],
-    adapter: Option<&AdapterPass<'_, B>>,
+    base: &[Tensor<O>],
+    adapter: Option<&AdapterPass<'_, O>>,
     batch: &MicroBatch,
-    x: FloatTensor<B>,
-) -> FloatTensor<B> {
+    x: Tensor<O>,
+) -> Tensor<O> {
     let s = &slots.layers[layer];
-    let linear = |i: usize, x: FloatTensor<B>| -> FloatTensor<B> {
+    let linear = |i: usize, x: Tensor<O>| -> Tensor<O> {
         let weight = &base[s.linears[i]];
         let bias = s.biases[i].map(|b| &base[b]);
         let pair = adapter.and_then(|a| a.slots[layer][i].map(|pair| (a, pair)));
         match pair {
-            None => B::project(x, weight.clone(), bias.cloned()),
-            Some((pass, (a, b))) => B::project_with_adapter(
+            None => O::project(x, weight.clone(), bias.cloned()),
+            Some((pass, (a, b))) => O::project_with_adapter(
                 x,
                 Frozen { weight, bias },
                 pass.tensors[a].clone(),
@@ -226,41 +226,41 @@ pub(crate) fn block<B: FusedOps>(
             ),
         }
     };
-    let normed = B::rms_norm(x.clone(), base[s.input_norm].clone(), spec.eps);
-    let q = head_norm::<B>(spec, linear(0, normed.clone()), s.q_norm.map(|n| &base[n]));
-    let k = head_norm::<B>(spec, linear(1, normed.clone()), s.k_norm.map(|n| &base[n]));
+    let normed = O::rms_norm(x.clone(), base[s.input_norm].clone(), spec.eps);
+    let q = head_norm::<O>(spec, linear(0, normed.clone()), s.q_norm.map(|n| &base[n]));
+    let k = head_norm::<O>(spec, linear(1, normed.clone()), s.k_norm.map(|n| &base[n]));
     let v = linear(2, normed);
-    let attended = B::attend(q, k, v, &batch.attention);
-    let x = B::float_add(x, linear(3, attended));
-    let normed = B::rms_norm(x.clone(), base[s.post_norm].clone(), spec.eps);
+    let attended = O::attend(q, k, v, &batch.attention);
+    let x = O::Backend::float_add(x, linear(3, attended));
+    let normed = O::rms_norm(x.clone(), base[s.post_norm].clone(), spec.eps);
     let gate = linear(4, normed.clone());
     let up = linear(5, normed);
-    B::float_add(x, linear(6, B::swiglu(gate, up)))
+    O::Backend::float_add(x, linear(6, O::swiglu(gate, up)))
 }
 
 /// The norm of each head (Qwen3); nothing for the other families.
-fn head_norm<B: FusedOps>(
-    spec: &Spec,
-    x: FloatTensor<B>,
-    weight: Option<&FloatTensor<B>>,
-) -> FloatTensor<B> {
+fn head_norm<O: NetOps>(spec: &Spec, x: Tensor<O>, weight: Option<&Tensor<O>>) -> Tensor<O> {
     let Some(weight) = weight else { return x };
     let shape = x.shape();
     let (rows, cols) = (shape[0], shape[1]);
     let heads = Shape::from(vec![rows * cols / spec.head_dim, spec.head_dim]);
-    let normed = B::rms_norm(B::float_reshape(x, heads), weight.clone(), spec.eps);
-    B::float_reshape(normed, Shape::from(vec![rows, cols]))
+    let normed = O::rms_norm(
+        O::Backend::float_reshape(x, heads),
+        weight.clone(),
+        spec.eps,
+    );
+    O::Backend::float_reshape(normed, Shape::from(vec![rows, cols]))
 }
 
 /// Weighted sum of the negative log-likelihoods of a micro-batch, `[1]`.
-pub(crate) fn loss<B: FusedOps>(
+pub(crate) fn loss<O: NetOps>(
     spec: &Spec,
     slots: &Slots,
-    base: &[FloatTensor<B>],
-    adapter: Option<&AdapterPass<'_, B>>,
+    base: &[Tensor<O>],
+    adapter: Option<&AdapterPass<'_, O>>,
     batch: &MicroBatch,
-) -> FloatTensor<B> {
+) -> Tensor<O> {
     let h = hidden(spec, slots, base, adapter, batch);
     let head = base[slots.head.unwrap_or(slots.embed)].clone();
-    B::cross_entropy(h, head, &batch.targets)
+    O::cross_entropy(h, head, &batch.targets)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Schema, error::TrainError};
+use crate::{data::Schema, device::DeviceChoice, error::TrainError};
 
 /// A full training: every parameter of a network, from scratch or from an existing model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -218,6 +218,9 @@ pub struct RunRecipe {
     /// Steps in a row with a non-finite gradient before the run stops.
     #[serde(default = "default_skipped")]
     pub max_skipped: u64,
+    /// Where the network runs: `cpu`, `vulkan`, or `vulkan:N` for one of several GPUs.
+    #[serde(default, skip_serializing_if = "DeviceChoice::is_cpu")]
+    pub device: DeviceChoice,
     /// Threads; 0 for all cores.
     #[serde(default)]
     pub threads: usize,

@@ -8,6 +8,7 @@ use crate::{
     base::{Saved, Summary, finish, with_threads},
     base_model::{self, Text},
     data::{Encoder, Encoding},
+    device::Device,
     error::TrainError,
     net::{LINEARS, Spec},
     params::{Param, generator},
@@ -34,6 +35,7 @@ pub fn sft_in(
     progress: &mut dyn Progress,
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
+        let device = Device::open(&recipe.run.device)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
         let invocation = invocation(&recipe.lora, &start.text)?;
         let encoder = Encoder {
@@ -59,6 +61,7 @@ pub fn sft_in(
                 adapter: Some(adapter),
                 train,
                 valid,
+                device: &device,
                 group,
             },
             progress,

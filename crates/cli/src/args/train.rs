@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use edgethink_train::DeviceChoice;
 
 use super::positive;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrainCommand {
     /// Train all weights, from scratch or on from a model
-    #[command(after_help = "Example:
-  edgethink train base --config recipes/pocket/base.toml")]
+    #[command(after_help = "Examples:
+  edgethink train base --config recipes/pocket/base.toml
+  edgethink train base --config recipes/pocket/base.toml --device vulkan")]
     Base(GroupRecipeArgs),
     /// Train a LoRA adapter on prompts and completions
     #[command(after_help = "Example:
@@ -24,7 +26,7 @@ pub(crate) enum TrainCommand {
     /// Make an adapter's thoughts short by reinforcement learning (GRPO with budgets)
     #[command(after_help = "Example:
   edgethink train grpo --config recipes/pocket/grpo.toml")]
-    Grpo(RecipeArgs),
+    Grpo(DeviceRecipeArgs),
     /// Train a verifier: the head that says how likely a response is right
     #[command(
         after_help = "Draws responses, grades them, and fits the head; a stopped run goes on where it was.
@@ -102,11 +104,21 @@ pub(crate) struct PlanArgs {
     pub(crate) json: bool,
 }
 
+/// A training of the network itself, which a GPU can do.
+#[derive(Debug, Args)]
+pub(crate) struct DeviceRecipeArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Where the network learns: cpu, vulkan, or vulkan:N for one of several GPUs; instead of [run] device
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceChoice>,
+}
+
 /// A training that several processes can share.
 #[derive(Debug, Args)]
 pub(crate) struct GroupRecipeArgs {
     #[command(flatten)]
-    pub(crate) recipe: RecipeArgs,
+    pub(crate) recipe: DeviceRecipeArgs,
     #[command(flatten)]
     pub(crate) group: GroupArgs,
 }

@@ -10,6 +10,7 @@ use edgethink_testkit::{Tol, assert_close, tiny_config, tiny_model_of};
 use super::*;
 use crate::{
     data::Dataset,
+    device::Device,
     gradient::{self, Leaves, Pass},
     run::Batcher,
 };
@@ -44,7 +45,11 @@ fn train_logits(spec: &Spec, params: &[Param]) -> Vec<f32> {
         adapter: None,
     };
     let batch = Batcher::new(spec, TOKENS.len()).batch(&set, &[0]);
-    gradient::logits(&pass, &Leaves::frozen(params.to_vec(), false), &batch)
+    gradient::logits(
+        &pass,
+        &Leaves::frozen(&Device::CPU, params.to_vec(), false),
+        &batch,
+    )
 }
 
 #[test]

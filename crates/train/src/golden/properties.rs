@@ -23,9 +23,15 @@ fn reference_logits(config: Config, params: &[Param], tokens: &[u32]) -> Vec<f32
 
 #[test]
 fn packing_splitting_and_checkpointing_change_nothing() {
+    Device::tested()
+        .iter()
+        .for_each(packing_splitting_and_checkpointing_change_nothing_on);
+}
+
+fn packing_splitting_and_checkpointing_change_nothing_on(device: &Device) {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
-        let leaves = Leaves::base(&g.params, false);
+        let leaves = Leaves::base(device, &g.params, false);
         let (loss, whole) = run(&g.pass(None, false), &leaves, &g.params, &g.all, 1000);
         for (limit, checkpointing) in [(1, false), (20, false), (1000, true), (1, true)] {
             let pass = g.pass(None, checkpointing);
@@ -40,10 +46,16 @@ fn packing_splitting_and_checkpointing_change_nothing() {
 
 #[test]
 fn prompt_tokens_are_untouched_by_a_masked_adapter() {
+    Device::tested()
+        .iter()
+        .for_each(prompt_tokens_are_untouched_by_a_masked_adapter_on);
+}
+
+fn prompt_tokens_are_untouched_by_a_masked_adapter_on(device: &Device) {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
-    let base = Leaves::base(&g.params, false);
-    let both = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
+    let base = Leaves::base(device, &g.params, false);
+    let both = Leaves::frozen(device, g.params.clone(), false).with_adapter(&adapter, false);
     let batch = Batcher::new(&g.spec, 64).batch(&g.masked, &[0, 1, 2]);
     let plain = gradient::logits(&g.pass(None, false), &base, &batch);
     let masked = gradient::logits(&g.pass(Some(&layout), false), &both, &batch);
@@ -65,11 +77,17 @@ fn prompt_tokens_are_untouched_by_a_masked_adapter() {
 
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
+    Device::tested()
+        .iter()
+        .for_each(gradients_are_the_slopes_of_the_loss_on);
+}
+
+fn gradients_are_the_slopes_of_the_loss_on(device: &Device) {
     let g = golden("qwen3");
     let pass = g.pass(None, false);
     let (_, grads) = run(
         &pass,
-        &Leaves::base(&g.params, false),
+        &Leaves::base(device, &g.params, false),
         &g.params,
         &g.all,
         1000,
@@ -87,7 +105,14 @@ fn gradients_are_the_slopes_of_the_loss() {
             for (v, d) in params[i].values.iter_mut().zip(grad) {
                 *v += (sign * step * f64::from(*d) / norm) as f32;
             }
-            run(&pass, &Leaves::base(&params, false), &params, &g.all, 1000).0
+            run(
+                &pass,
+                &Leaves::base(device, &params, false),
+                &params,
+                &g.all,
+                1000,
+            )
+            .0
         };
         let slope = (loss(1.0) - loss(-1.0)) / (2.0 * step);
         assert!(
@@ -100,6 +125,12 @@ fn gradients_are_the_slopes_of_the_loss() {
 
 #[test]
 fn logits_are_those_of_the_reference_pass() {
+    Device::tested()
+        .iter()
+        .for_each(logits_are_those_of_the_reference_pass_on);
+}
+
+fn logits_are_those_of_the_reference_pass_on(device: &Device) {
     let scaled = r#"{"rope_type":"llama3","factor":4.0,"low_freq_factor":1.0,"high_freq_factor":4.0,
         "original_max_position_embeddings":16}"#;
     for (model_type, architecture, extra) in [
@@ -137,13 +168,19 @@ fn logits_are_those_of_the_reference_pass() {
             adapter: None,
         };
         let batch = Batcher::new(&spec, 64).batch(&set, &[0]);
-        let got = gradient::logits(&pass, &Leaves::base(&params, false), &batch);
+        let got = gradient::logits(&pass, &Leaves::base(device, &params, false), &batch);
         assert_close(model_type, &got, &want, 1e-4);
     }
 }
 
 #[test]
 fn long_documents_run_in_blocks_and_give_the_same() {
+    Device::tested()
+        .iter()
+        .for_each(long_documents_run_in_blocks_and_give_the_same_on);
+}
+
+fn long_documents_run_in_blocks_and_give_the_same_on(device: &Device) {
     // 250 tokens are three blocks of query rows; the reference pass knows no blocks.
     let g = golden("qwen2");
     let mut config = g.config.clone();
@@ -153,7 +190,7 @@ fn long_documents_run_in_blocks_and_give_the_same() {
     let mut set = Dataset::default();
     set.push(&tokens, vec![1.0; tokens.len()], 0);
     let batch = Batcher::new(&g.spec, 256).batch(&set, &[0]);
-    let leaves = Leaves::base(&g.params, false);
+    let leaves = Leaves::base(device, &g.params, false);
     let pass = g.pass(None, false);
     assert_close(
         "long",
@@ -165,9 +202,15 @@ fn long_documents_run_in_blocks_and_give_the_same() {
 
 #[test]
 fn dropout_is_the_same_in_every_split_and_off_without_its_seed() {
+    Device::tested()
+        .iter()
+        .for_each(dropout_is_the_same_in_every_split_and_off_without_its_seed_on);
+}
+
+fn dropout_is_the_same_in_every_split_and_off_without_its_seed_on(device: &Device) {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
-    let leaves = Leaves::frozen(g.params.clone(), false).with_adapter(&adapter, false);
+    let leaves = Leaves::frozen(device, g.params.clone(), false).with_adapter(&adapter, false);
     let pass = |dropout, checkpointing| {
         let mut pass = g.pass(Some(&layout), checkpointing);
         if let Some(side) = &mut pass.adapter {
@@ -209,13 +252,19 @@ fn dropout_is_the_same_in_every_split_and_off_without_its_seed() {
 
 #[test]
 fn dropout_leaves_the_slope_of_its_own_loss() {
+    Device::tested()
+        .iter()
+        .for_each(dropout_leaves_the_slope_of_its_own_loss_on);
+}
+
+fn dropout_leaves_the_slope_of_its_own_loss_on(device: &Device) {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
     let mut pass = g.pass(Some(&layout), false);
     if let Some(side) = &mut pass.adapter {
         side.dropout = Some((0.3, 5));
     }
-    let frozen = || Leaves::frozen(g.params.clone(), false);
+    let frozen = || Leaves::frozen(device, g.params.clone(), false);
     let leaves = frozen().with_adapter(&adapter, false);
     let (_, grads) = run(&pass, &leaves, &adapter, &g.masked, 1000);
     for (i, grad) in grads.iter().enumerate() {
@@ -241,6 +290,12 @@ fn dropout_leaves_the_slope_of_its_own_loss() {
 
 #[test]
 fn bf16_rounds_the_weights_of_the_pass_and_nothing_else() {
+    Device::tested()
+        .iter()
+        .for_each(bf16_rounds_the_weights_of_the_pass_and_nothing_else_on);
+}
+
+fn bf16_rounds_the_weights_of_the_pass_and_nothing_else_on(device: &Device) {
     let g = golden("qwen2");
     let rounded: Vec<Param> = g
         .params
@@ -258,14 +313,14 @@ fn bf16_rounds_the_weights_of_the_pass_and_nothing_else() {
     let pass = g.pass(None, false);
     let (loss, grads) = run(
         &pass,
-        &Leaves::base(&g.params, true),
+        &Leaves::base(device, &g.params, true),
         &g.params,
         &g.all,
         1000,
     );
     let (same, same_grads) = run(
         &pass,
-        &Leaves::base(&rounded, false),
+        &Leaves::base(device, &rounded, false),
         &g.params,
         &g.all,
         1000,

@@ -8,6 +8,7 @@ use super::{
     recipe::{ObjectiveRecipe, PolicyLoss},
 };
 use crate::{
+    device::Device,
     golden::golden,
     gradient::{self, Leaves},
     ops::Score,
@@ -29,6 +30,12 @@ fn close(got: f64, want: f64) -> bool {
 
 #[test]
 fn losses_and_gradients_are_torchs() {
+    Device::tested()
+        .iter()
+        .for_each(losses_and_gradients_are_torchs_on);
+}
+
+fn losses_and_gradients_are_torchs_on(device: &Device) {
     let dir = edgethink_testkit::golden_dir().join("train");
     let text = std::fs::read_to_string(dir.join("grpo.json")).unwrap();
     let want: Value = serde_json::from_str(&text).unwrap();
@@ -57,9 +64,9 @@ fn losses_and_gradients_are_torchs() {
         .collect()
     };
     let batcher = Batcher::at_temperature(&golden.spec, 64, number("temperature"));
-    let leaves = Leaves::frozen(golden.params.clone(), false).with_adapter(&adapter, false);
+    let leaves = Leaves::frozen(device, golden.params.clone(), false).with_adapter(&adapter, false);
     let all = batch.examples();
-    let now = gradient::score(&pass, &leaves, &batcher.batch(&batch.set, &all));
+    let now = gradient::score(&pass, &leaves, &batcher.batch(&batch.set, &all)).unwrap();
     for (score, (logprob, entropy)) in now.iter().zip(
         numbers(&want["logprobs"])
             .into_iter()
@@ -97,9 +104,11 @@ fn losses_and_gradients_are_torchs() {
         let expected = want["loss"][name].as_f64().unwrap();
         assert!(close(value, expected), "{name}: {value} {expected}");
         for limit in [1, 20, 1000] {
-            let mut lanes = Lanes::new(&adapter).unwrap();
+            let mut lanes = Lanes::new(device, &adapter).unwrap();
             let micros = set.learnt_batches(&all, limit);
-            let (_, sums) = lanes.accumulate(&pass, &leaves, &batcher, &set, &micros);
+            let (_, sums) = lanes
+                .accumulate(&pass, &leaves, &batcher, &set, &micros)
+                .unwrap();
             for (param, sum) in adapter.iter().zip(sums) {
                 let grad = grads[&format!("{name}.{}", param.name)].to_f32();
                 let largest = grad.iter().fold(0.0f32, |a, b| a.max(b.abs()));

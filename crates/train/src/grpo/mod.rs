@@ -39,10 +39,13 @@ use serde_json::{Value, json};
 use crate::{
     base::with_threads,
     base_model,
+    device::Device,
     error::TrainError,
     optimizer::{AdamW, learning_rate},
     params::Param,
-    run::{Checkpoints, Event, Position, Progress, record::Records, write_provenance},
+    run::{
+        Checkpoints, Event, Position, Progress, add_provenance, record::Records, write_provenance,
+    },
 };
 use ahead::{Drawer, Sources, Version};
 use evaluate::Evaluation;
@@ -76,12 +79,14 @@ pub fn grpo(recipe: &GrpoRecipe, progress: &mut dyn Progress) -> Result<PolicySu
 struct Run<'a> {
     recipe: &'a GrpoRecipe,
     resolved: Value,
+    device: Device,
     model: Arc<Model>,
     policy: Policy,
 }
 
 impl<'a> Run<'a> {
     fn new(recipe: &'a GrpoRecipe) -> Result<Self, TrainError> {
+        let device = Device::open(&recipe.run.device)?;
         let model = Model::load(&recipe.model.base.to_string_lossy())?;
         if let Some(tokenizer) = &model.tokenizer {
             base_model::check_vocab(&model.config, tokenizer, &recipe.model.base)?;
@@ -90,6 +95,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             recipe,
             resolved: json!(recipe),
+            device,
             model: Arc::new(model),
             policy,
         })
@@ -131,6 +137,11 @@ impl<'a> Run<'a> {
         }
         let over = Arc::new(AtomicBool::new(false));
         let backend = self.backend(at.step, &params, &over)?;
+        if !self.device.is_cpu() {
+            progress.event(&Event::Device {
+                name: self.device.name().to_owned(),
+            });
+        }
         progress.event(&Event::PolicyStarted {
             trainable: params.iter().map(|p| p.values.len()).sum(),
             questions: train.list.len(),
@@ -140,6 +151,7 @@ impl<'a> Run<'a> {
             rollouts: backend.told(),
         });
         write_provenance(&recipe.output_dir, &self.resolved, recipe.seed)?;
+        add_provenance(&recipe.output_dir, "device", json!(self.device.name()))?;
         let evaluation = Evaluation::new(recipe, tokenizer, valid.as_ref())?;
         let sources = Sources {
             recipe,
@@ -212,7 +224,7 @@ impl<'a> Run<'a> {
         let (spec, base) = base_model::network(&self.model);
         let slots = spec.numbered_slots();
         let mut records = Records::open(&recipe.output_dir, state.at.step)?;
-        let mut learner = Learner::new(recipe, &self.policy, &spec, &slots, base)?;
+        let mut learner = Learner::new(recipe, &self.device, &self.policy, &spec, &slots, base)?;
         let mut window = record::Window::default();
         if state.at.step == 0 {
             evaluation.run(state.version(), &mut drawer, &mut records, progress)?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{reward::Reward, rollout::BackendRecipe};
 use crate::{
     data::Schema,
+    device::DeviceChoice,
     error::TrainError,
     recipe::{
         FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped, load,
@@ -269,6 +270,9 @@ pub struct GrpoRunRecipe {
     /// Steps between two tables of completions; 0 for none.
     #[serde(default)]
     pub completions_every: u64,
+    /// Where the network learns: `cpu`, `vulkan`, or `vulkan:N` for one of several GPUs. Our engine draws on the CPU.
+    #[serde(default, skip_serializing_if = "DeviceChoice::is_cpu")]
+    pub device: DeviceChoice,
     /// Threads; 0 for all cores.
     #[serde(default)]
     pub threads: usize,

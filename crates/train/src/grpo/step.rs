@@ -13,6 +13,7 @@ use super::{
     rollout::{Completion, Draws, RolloutBackend, ServerCount},
 };
 use crate::{
+    device::Device,
     error::TrainError,
     gradient,
     net::{Slots, Spec},
@@ -292,6 +293,7 @@ pub(crate) struct Learner<'a> {
 impl<'a> Learner<'a> {
     pub(crate) fn new(
         recipe: &'a GrpoRecipe,
+        device: &'a Device,
         policy: &'a Policy,
         spec: &'a Spec,
         slots: &'a Slots,
@@ -302,19 +304,20 @@ impl<'a> Learner<'a> {
             recipe,
             reference: policy.params.clone(),
             side: Side::frozen(
+                device,
                 spec,
                 slots,
                 &policy.layout,
                 base,
                 recipe.run.gradient_checkpointing,
             ),
-            lanes: Lanes::new(&policy.params)?,
+            lanes: Lanes::new(device, &policy.params)?,
             batcher: Batcher::at_temperature(spec, longest, recipe.rollout.temperature),
         })
     }
 
     /// Log-probabilities of all completion tokens under an adapter.
-    fn score(&mut self, params: &[Param], batch: &Batch) -> Vec<Score> {
+    fn score(&mut self, params: &[Param], batch: &Batch) -> Result<Vec<Score>, TrainError> {
         let leaves = self.side.leaves(params);
         let pass = self.side.pass(0, 0, false);
         let all = batch.examples();
@@ -326,7 +329,8 @@ impl<'a> Learner<'a> {
             gradient::score(&pass, &leaves, &micro)
         });
         self.side.keep(leaves);
-        scores.concat()
+        let scores = scores.into_iter().collect::<Result<Vec<_>, _>>()?;
+        Ok(scores.concat())
     }
 
     /// Learns from a step's completions: one optimizer step, or as many as `iterations` says.
@@ -348,7 +352,7 @@ impl<'a> Learner<'a> {
         if batch.advantages.is_empty() {
             return Ok(learnt);
         }
-        let old = self.score(params, &batch);
+        let old = self.score(params, &batch)?;
         if let Some(most) = self.recipe.max_mismatch() {
             mismatch(&old, &batch.sampled, most)?;
         }
@@ -356,7 +360,7 @@ impl<'a> Learner<'a> {
             let reference = std::mem::take(&mut self.reference);
             let scores = self.score(&reference, &batch);
             self.reference = reference;
-            scores
+            scores?
         } else {
             old.clone()
         };
@@ -364,7 +368,7 @@ impl<'a> Learner<'a> {
             let now = if iteration == 0 {
                 old.clone()
             } else {
-                self.score(params, &batch)
+                self.score(params, &batch)?
             };
             let (set, terms, loss) =
                 batch.weigh(&now, &old, &reference, &self.recipe.objective, drawn.cap);
@@ -374,7 +378,7 @@ impl<'a> Learner<'a> {
             let micros = set.learnt_batches(&examples, self.recipe.run.micro_batch_tokens);
             let (_, sums) = self
                 .lanes
-                .accumulate(&pass, &leaves, &self.batcher, &set, &micros);
+                .accumulate(&pass, &leaves, &self.batcher, &set, &micros)?;
             self.side.keep(leaves);
             let norm = optimizer::global_norm(sums);
             learnt.note(loss, norm, &now, &terms);

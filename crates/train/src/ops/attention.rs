@@ -51,7 +51,7 @@ pub(crate) struct Saved {
 }
 
 impl AttentionPlan {
-    fn tokens(&self) -> usize {
+    pub(super) fn tokens(&self) -> usize {
         self.bounds.last().copied().unwrap_or(0)
     }
 
@@ -70,9 +70,9 @@ impl AttentionPlan {
         parts
     }
 
-    /// Ranges of query rows of a document of `len` rows, as even as can be.
-    fn blocks(len: usize) -> impl Iterator<Item = (usize, usize)> {
-        let count = len.div_ceil(BLOCK_ROWS).max(1);
+    /// Ranges of at most `rows` query rows of a document of `len` rows, as even as can be.
+    pub(super) fn blocks(len: usize, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+        let count = len.div_ceil(rows).max(1);
         let size = len.div_ceil(count).max(1);
         (0..len)
             .step_by(size)
@@ -80,7 +80,7 @@ impl AttentionPlan {
     }
 
     /// First key that row `row` of a document sees.
-    fn first_key(&self, row: usize) -> usize {
+    pub(super) fn first_key(&self, row: usize) -> usize {
         self.window.map_or(0, |w| (row + 1).saturating_sub(w))
     }
 
@@ -138,7 +138,7 @@ pub(crate) fn forward(q: FlexTensor, k: FlexTensor, v: FlexTensor, plan: &Attent
         .enumerate()
         .for_each(|(doc, (out, lse))| {
             let start = plan.bounds[doc];
-            for (from, to) in AttentionPlan::blocks(plan.bounds[doc + 1] - start) {
+            for (from, to) in AttentionPlan::blocks(plan.bounds[doc + 1] - start, BLOCK_ROWS) {
                 let first = plan.first_key(from);
                 for head in 0..heads {
                     let kv = head * plan.kv_heads / heads;
@@ -206,7 +206,7 @@ fn backward(saved: &Saved, d_out: &FlexTensor, plan: &AttentionPlan) -> [FlexTen
         .enumerate()
         .for_each(|(doc, ((dq, dk), dv))| {
             let start = plan.bounds[doc];
-            for (from, to) in AttentionPlan::blocks(plan.bounds[doc + 1] - start) {
+            for (from, to) in AttentionPlan::blocks(plan.bounds[doc + 1] - start, BLOCK_ROWS) {
                 let first = plan.first_key(from);
                 for head in 0..heads {
                     let kv = head * plan.kv_heads / heads;

@@ -38,7 +38,7 @@ impl AdapterRows {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
     }
 
-    fn all(&self) -> bool {
+    pub(super) fn all(&self) -> bool {
         self.len() == self.total
     }
 
@@ -119,6 +119,14 @@ fn drop_out(t: &mut FlexTensor, share: f32, seed: u64, keys: &[u64]) {
             };
         }
     }
+}
+
+/// What [`drop_out`] multiplies the values of `keys.len()` rows of `cols` columns by.
+#[cfg(any(test, feature = "vulkan"))]
+pub(super) fn dropout_mask(share: f32, seed: u64, keys: &[u64], cols: usize) -> Vec<f32> {
+    let mut ones = tensor(vec![1.0; keys.len() * cols], &[keys.len(), cols]);
+    drop_out(&mut ones, share, seed, keys);
+    values(&ones).to_vec()
 }
 
 /// The step of SplitMix64 (Steele, Lea, Flood 2014): 2^64 over the golden ratio.
@@ -242,18 +250,11 @@ pub(crate) fn taped(
 mod tests {
     use super::*;
 
-    /// The mask of `rows x cols` ones.
-    fn mask(share: f32, seed: u64, keys: &[u64], cols: usize) -> Vec<f32> {
-        let mut t = tensor(vec![1.0; keys.len() * cols], &[keys.len(), cols]);
-        drop_out(&mut t, share, seed, keys);
-        values(&t).to_vec()
-    }
-
     #[test]
     fn dropout_keeps_its_share_and_the_mean() {
         let keys: Vec<u64> = (0..200).collect();
         for share in [0.0f32, 0.1, 0.5, 0.9] {
-            let values = mask(share, 7, &keys, 500);
+            let values = dropout_mask(share, 7, &keys, 500);
             let n = values.len() as f64;
             let factor = 1.0 / (1.0 - share);
             assert!(values.iter().all(|&v| v == 0.0 || v == factor), "{share}");
@@ -277,11 +278,11 @@ mod tests {
 
     #[test]
     fn dropout_is_a_function_of_seed_and_key() {
-        let first = mask(0.5, 7, &[3, 4], 64);
-        assert_eq!(first, mask(0.5, 7, &[3, 4], 64));
-        assert_ne!(first, mask(0.5, 8, &[3, 4], 64));
+        let first = dropout_mask(0.5, 7, &[3, 4], 64);
+        assert_eq!(first, dropout_mask(0.5, 7, &[3, 4], 64));
+        assert_ne!(first, dropout_mask(0.5, 8, &[3, 4], 64));
         assert_ne!(first[..64], first[64..]);
         // Row 4 has its mask wherever it stands.
-        assert_eq!(first[64..], mask(0.5, 7, &[4, 9], 64)[..64]);
+        assert_eq!(first[64..], dropout_mask(0.5, 7, &[4, 9], 64)[..64]);
     }
 }

@@ -8,6 +8,8 @@
 //! padding. Letters: T tokens, E hidden, H query heads, K kv heads, D head dim, F ffn, V vocab, R rank.
 
 pub(crate) mod attention;
+#[cfg(any(test, feature = "vulkan"))]
+pub(crate) mod composed;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod linear;
@@ -23,50 +25,55 @@ use burn_backend::{Backend, Shape, TensorData, TensorMetadata, tensor::FloatTens
 use burn_flex::{Flex, FlexTensor};
 
 pub(crate) use attention::AttentionPlan;
+#[cfg(any(test, feature = "vulkan"))]
+pub(crate) use composed::Composed;
 pub(crate) use cross_entropy::{Lesson, Score, Targets};
 pub(crate) use lora::AdapterRows;
 
 /// The backend that records a tape.
 pub(crate) type Taped = Autodiff<Flex>;
 
-/// What the network needs of a backend beyond `float_add` and `float_reshape`.
+/// What the network needs of a tensor library, beyond `float_add` and `float_reshape`.
 ///
-/// `Flex` computes only; `Autodiff<Flex>` also records the gradient.
-pub(crate) trait FusedOps: Backend {
+/// Operations on `Autodiff<_>` also record the gradient. `Flex` and [`Taped`] have fused ones for the CPU; [`Composed`] writes them with the
+/// operations of any backend.
+pub(crate) trait NetOps: std::fmt::Debug + 'static {
+    /// Whose tensors they work on.
+    type Backend: Backend;
+
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each row of `weight.len()` values.
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f32) -> FloatTensor<Self>;
+    fn rms_norm(x: Tensor<Self>, weight: Tensor<Self>, eps: f32) -> Tensor<Self>;
     /// `y [T, out] = x [T, in] W^T + bias`, `W [out, in]`.
-    fn project(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
-    ) -> FloatTensor<Self>;
+    fn project(x: Tensor<Self>, weight: Tensor<Self>, bias: Option<Tensor<Self>>) -> Tensor<Self>;
     /// As `project`, with frozen `weight` and `bias`, plus `scale * B A x` on the rows where the adapter is on.
     fn project_with_adapter(
-        x: FloatTensor<Self>,
-        frozen: lora::Frozen<'_, Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        x: Tensor<Self>,
+        frozen: lora::Frozen<'_, Self::Backend>,
+        a: Tensor<Self>,
+        b: Tensor<Self>,
         plan: lora::LoraPlan,
-    ) -> FloatTensor<Self>;
+    ) -> Tensor<Self>;
     /// Rotary positions and causal attention inside each document: q `[T, H D]`, k and v `[T, K D]` -> `[T, H D]`.
     fn attend(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
+        q: Tensor<Self>,
+        k: Tensor<Self>,
+        v: Tensor<Self>,
         plan: &Arc<AttentionPlan>,
-    ) -> FloatTensor<Self>;
+    ) -> Tensor<Self>;
     /// `silu(gate) * up`.
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn swiglu(gate: Tensor<Self>, up: Tensor<Self>) -> Tensor<Self>;
     /// Rows `ids` of `table [V, E]`.
-    fn embed(table: FloatTensor<Self>, ids: &Arc<[u32]>) -> FloatTensor<Self>;
+    fn embed(table: Tensor<Self>, ids: &Arc<[u32]>) -> Tensor<Self>;
     /// Weighted sum of the negative log-likelihoods (nats) of `targets` under `softmax(hidden head^T)`: `[1]`.
     fn cross_entropy(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        hidden: Tensor<Self>,
+        head: Tensor<Self>,
         targets: &Arc<Targets>,
-    ) -> FloatTensor<Self>;
+    ) -> Tensor<Self>;
 }
+
+/// A tensor that some operations work on.
+pub(crate) type Tensor<O> = FloatTensor<<O as NetOps>::Backend>;
 
 /// A tensor from a vector, without a copy.
 pub(crate) fn tensor(data: Vec<f32>, shape: &[usize]) -> FlexTensor {
@@ -104,7 +111,9 @@ pub(crate) fn rows_cols(t: &FlexTensor) -> (usize, usize) {
     (shape[0], shape[1])
 }
 
-impl FusedOps for Flex {
+impl NetOps for Flex {
+    type Backend = Self;
+
     fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f32) -> FlexTensor {
         rms_norm::forward(&dense(x), &dense(weight), eps).0
     }
@@ -139,45 +148,43 @@ impl FusedOps for Flex {
     }
 }
 
-impl FusedOps for Taped {
-    fn rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, eps: f32) -> FloatTensor<Self> {
+impl NetOps for Taped {
+    type Backend = Self;
+
+    fn rms_norm(x: Tensor<Self>, weight: Tensor<Self>, eps: f32) -> Tensor<Self> {
         rms_norm::taped(x, weight, eps)
     }
-    fn project(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
-    ) -> FloatTensor<Self> {
+    fn project(x: Tensor<Self>, weight: Tensor<Self>, bias: Option<Tensor<Self>>) -> Tensor<Self> {
         linear::taped(x, weight, bias)
     }
     fn project_with_adapter(
-        x: FloatTensor<Self>,
+        x: Tensor<Self>,
         frozen: lora::Frozen<'_, Self>,
-        a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        a: Tensor<Self>,
+        b: Tensor<Self>,
         plan: lora::LoraPlan,
-    ) -> FloatTensor<Self> {
+    ) -> Tensor<Self> {
         lora::taped(x, &frozen, a, b, plan)
     }
     fn attend(
-        q: FloatTensor<Self>,
-        k: FloatTensor<Self>,
-        v: FloatTensor<Self>,
+        q: Tensor<Self>,
+        k: Tensor<Self>,
+        v: Tensor<Self>,
         plan: &Arc<AttentionPlan>,
-    ) -> FloatTensor<Self> {
+    ) -> Tensor<Self> {
         attention::taped(q, k, v, plan)
     }
-    fn swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn swiglu(gate: Tensor<Self>, up: Tensor<Self>) -> Tensor<Self> {
         swiglu::taped(gate, up)
     }
-    fn embed(table: FloatTensor<Self>, ids: &Arc<[u32]>) -> FloatTensor<Self> {
+    fn embed(table: Tensor<Self>, ids: &Arc<[u32]>) -> Tensor<Self> {
         embedding::taped(table, ids)
     }
     fn cross_entropy(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
+        hidden: Tensor<Self>,
+        head: Tensor<Self>,
         targets: &Arc<Targets>,
-    ) -> FloatTensor<Self> {
+    ) -> Tensor<Self> {
         cross_entropy::taped(hidden, head, targets)
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     base::{Summary, finish, with_threads},
     base_model,
     data::{Encoder, Encoding},
+    device::Device,
     error::TrainError,
     process_group::ProcessGroup,
     recipe::{self, DataRecipe, LossOn, ModelRecipe, OptimizerRecipe, RunRecipe},
@@ -61,6 +62,9 @@ impl QuantizeRecipe {
                 || m.init_std.is_some()
             {
                 problems.push("[model] of a quantization takes base, and nothing else".to_owned());
+            }
+            if !recipe.run.device.is_cpu() {
+                problems.push("[run] device: a quantization is trained on the CPU".to_owned());
             }
             recipe::shared(&recipe.data, &recipe.optimizer, &recipe.run, &mut problems);
             problems
@@ -117,6 +121,7 @@ pub fn quantize(
                 adapter: None,
                 train,
                 valid,
+                device: &Device::CPU,
                 group: &mut ProcessGroup::alone(),
             },
             progress,

@@ -291,11 +291,12 @@ fn load<G: DeserializeOwned>(
 }
 
 /// Keys of `[run]` that may change between a run and its resumption.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "log_every",
     "eval_every",
     "save_every",
     "save_total_limit",
+    "device",
     "threads",
     "resume",
     "micro_batch_tokens",

@@ -15,6 +15,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use super::trainer::Batcher;
 use crate::{
     data::Dataset,
+    device::Device,
     error::TrainError,
     gradient::{self, Leaves, Pass},
     ops::simd,
@@ -39,10 +40,10 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
-    /// Lanes for gradients of the size of `params`.
-    pub(crate) fn new(params: &[Param]) -> Result<Self, TrainError> {
+    /// Lanes for gradients of the size of `params`. A GPU has one: it fills itself with one micro-batch.
+    pub(crate) fn new(device: &Device, params: &[Param]) -> Result<Self, TrainError> {
         let values: usize = params.iter().map(|p| p.values.len()).sum();
-        let lanes = lanes_of(values);
+        let lanes = if device.is_cpu() { lanes_of(values) } else { 1 };
         let threads = rayon::current_num_threads();
         let workers = threads.min(lanes);
         let pools = (0..workers)
@@ -97,13 +98,13 @@ impl Lanes {
         batcher: &Batcher<'_>,
         set: &Dataset,
         micros: &[&[usize]],
-    ) -> (f64, &mut [Vec<f32>]) {
+    ) -> Result<(f64, &mut [Vec<f32>]), TrainError> {
         let count = self.sums.len();
         let lanes: Vec<_> = self
             .sums
             .iter_mut()
             .enumerate()
-            .map(|(lane, sums)| Mutex::new((lane, sums, 0.0f64)))
+            .map(|(lane, sums)| Mutex::new((lane, sums, Ok(0.0f64))))
             .collect();
         let next = AtomicUsize::new(0);
         let work = || {
@@ -114,10 +115,9 @@ impl Lanes {
                 let mine = micros.iter().skip(*index).step_by(count);
                 // A tape of its own: tapes that share a leaf wait for each other.
                 let leaves = leaves.fork();
-                for examples in mine {
-                    *loss +=
-                        gradient::accumulate(pass, &leaves, &batcher.batch(set, examples), sums);
-                }
+                *loss = mine
+                    .map(|e| gradient::accumulate(pass, &leaves, &batcher.batch(set, e), sums))
+                    .sum();
             }
         };
         std::thread::scope(|scope| {
@@ -125,16 +125,16 @@ impl Lanes {
                 scope.spawn(|| pool.install(work));
             }
         });
-        let losses: Vec<f64> = lanes
+        let losses = lanes
             .into_iter()
             .map(|lane| lane.into_inner().unwrap_or_else(PoisonError::into_inner).2)
-            .collect();
+            .collect::<Result<Vec<f64>, TrainError>>()?;
         let (total, rest) = self.sums.split_at_mut(1);
         for lane in rest {
             for (sum, part) in total[0].iter_mut().zip(lane) {
                 simd::vectorized(|| simd::add_assign(sum, part));
             }
         }
-        (losses.iter().sum(), &mut total[0])
+        Ok((losses.iter().sum(), &mut total[0]))
     }
 }

@@ -34,6 +34,11 @@ pub enum Event {
         /// Those of them that share something with a benchmark.
         contaminated: u64,
     },
+    /// The device that trains is ready; not told of the CPU.
+    Device {
+        /// Its name.
+        name: String,
+    },
     /// The run begins, or goes on.
     Started {
         /// Values that are trained.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     data::{Dataset, Order},
+    device::Device,
     error::TrainError,
     gradient::{self, AdapterSide, Leaves, Pass},
     net::{MicroBatch, Slots, Spec},
@@ -53,6 +54,8 @@ pub(crate) struct Job<'a> {
     pub adapter: Option<(Vec<Param>, LoraLayout)>,
     pub train: Dataset,
     pub valid: Option<Dataset>,
+    /// Where the network runs.
+    pub device: &'a Device,
     /// The processes that share the work.
     pub group: &'a mut ProcessGroup,
 }
@@ -126,6 +129,11 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         at = *place;
     }
     let count = |list: &[Param]| list.iter().map(|p| p.values.len()).sum::<usize>();
+    if !job.device.is_cpu() {
+        progress.event(&Event::Device {
+            name: job.device.name().to_owned(),
+        });
+    }
     progress.event(&Event::Started {
         trainable: count(&params),
         parameters: count(&params) + count(&frozen),
@@ -147,6 +155,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
     let mut records = None;
     if leads {
         record::write_provenance(job.output_dir, &job.resolved, job.seed)?;
+        record::add_provenance(job.output_dir, "device", json!(job.device.name()))?;
         records = Some(record::Records::open(job.output_dir, at.step)?);
     }
 
@@ -154,15 +163,16 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
     let tokens_before = at.tokens;
     let bf16 = recipe.dtype == FloatType::Bf16;
     let mut side = Side {
+        device: job.device,
         spec: job.spec,
         slots: &slots,
         layout: layout.as_ref(),
         checkpointing: recipe.gradient_checkpointing,
         bf16,
-        frozen: (!frozen.is_empty()).then(|| Leaves::frozen(frozen, bf16)),
+        frozen: (!frozen.is_empty()).then(|| Leaves::frozen(job.device, frozen, bf16)),
     };
     let weights = |params: &[Param]| job.rounded.map(|rounded| rounded.weights(params));
-    let mut lanes = Lanes::new(weights(&params).as_deref().unwrap_or(&params))?;
+    let mut lanes = Lanes::new(job.device, weights(&params).as_deref().unwrap_or(&params))?;
     let mut window = Window::default();
     // One process alone ends at once; several agree on it at the end of a step.
     let mut ends = false;
@@ -183,7 +193,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
             .sum();
         let micros = held.learnt_batches(&examples, recipe.micro_batch_tokens);
         let (mut loss, sums) =
-            lanes.accumulate(&pass, &leaves, &batcher, &held, &job.group.share(micros));
+            lanes.accumulate(&pass, &leaves, &batcher, &held, &job.group.share(micros))?;
         ends = job.group.sum(&mut loss, sums, stop)?;
         side.keep(leaves);
         let pulled = job.rounded.map(|rounded| rounded.pull_back(&params, sums));
@@ -258,7 +268,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
                 &batcher,
                 valid,
                 recipe.micro_batch_tokens,
-            );
+            )?;
             side.keep(leaves);
             records.note(at.step, &[("eval_loss", loss)])?;
             records.draw()?;
@@ -310,6 +320,7 @@ impl Window {
 /// What stays the same in all passes; it keeps the frozen base's tensors between steps.
 #[derive(Debug)]
 pub(crate) struct Side<'a> {
+    device: &'a Device,
     spec: &'a Spec,
     slots: &'a Slots,
     layout: Option<&'a LoraLayout>,
@@ -321,6 +332,7 @@ pub(crate) struct Side<'a> {
 impl<'a> Side<'a> {
     /// An adapter on a frozen base.
     pub(crate) fn frozen(
+        device: &'a Device,
         spec: &'a Spec,
         slots: &'a Slots,
         layout: &'a LoraLayout,
@@ -328,12 +340,13 @@ impl<'a> Side<'a> {
         checkpointing: bool,
     ) -> Self {
         Self {
+            device,
             spec,
             slots,
             layout: Some(layout),
             checkpointing,
             bf16: false,
-            frozen: Some(Leaves::frozen(base, false)),
+            frozen: Some(Leaves::frozen(device, base, false)),
         }
     }
 
@@ -341,7 +354,7 @@ impl<'a> Side<'a> {
     pub(crate) fn leaves(&mut self, params: &[Param]) -> Leaves {
         match self.frozen.take() {
             Some(leaves) => leaves.with_adapter(params, self.bf16),
-            None => Leaves::base(params, self.bf16),
+            None => Leaves::base(self.device, params, self.bf16),
         }
     }
 
@@ -469,7 +482,7 @@ fn evaluate(
     batcher: &Batcher<'_>,
     set: &Dataset,
     micro_batch_tokens: usize,
-) -> f64 {
+) -> Result<f64, TrainError> {
     let all: Vec<usize> = (0..set.examples.len()).collect();
     let learnt = |range: &Range<usize>| -> usize {
         let examples = range.clone().map(|e| &set.examples[e]);
@@ -484,5 +497,6 @@ fn evaluate(
         gradient::evaluate(pass, leaves, &batcher.batch(set, &all[range.clone()]))
     });
     let targets: usize = micros.iter().map(learnt).sum();
-    losses.iter().sum::<f64>() / targets.max(1) as f64
+    let losses = losses.into_iter().collect::<Result<Vec<f64>, _>>()?;
+    Ok(losses.iter().sum::<f64>() / targets.max(1) as f64)
 }

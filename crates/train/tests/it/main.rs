@@ -2,6 +2,7 @@
 //!
 //! One program for all of them: each would link the whole workspace again.
 
+mod device;
 mod grpo;
 mod mock_server;
 mod options;

@@ -1,0 +1,151 @@
+//! Training on another device than the CPU: what a recipe says, and what a run there gives.
+
+use std::fs;
+
+use crate::support::*;
+use edgethink_train::{BaseRecipe, DeviceChoice};
+
+#[test]
+fn a_recipe_names_a_device_and_the_cpu_needs_no_name() {
+    let dir = workspace();
+    let recipe = base_recipe(dir.path(), "out");
+    assert_eq!(recipe.run.device, DeviceChoice::Cpu);
+    assert!(!serde_json::to_string(&recipe).unwrap().contains("device"));
+
+    let path = dir.path().join("out.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let load = |device: &str| {
+        fs::write(&path, format!("{text}device = {device:?}\n")).unwrap();
+        BaseRecipe::load(&path)
+    };
+    assert_eq!(
+        load("vulkan:1").unwrap().run.device,
+        DeviceChoice::Vulkan(Some(1))
+    );
+    let error = load("cuda").unwrap_err().to_string();
+    assert!(error.contains("vulkan"), "{error}");
+}
+
+#[cfg(not(feature = "vulkan"))]
+#[test]
+fn a_build_without_gpus_says_how_to_make_one_with_them() {
+    use edgethink_train::{Silent, TrainError, base};
+
+    let dir = workspace();
+    let mut recipe = base_recipe(dir.path(), "out");
+    recipe.run.device = DeviceChoice::Vulkan(None);
+    let error = base(&recipe, &mut Silent).unwrap_err();
+    assert!(matches!(error, TrainError::Device { .. }), "{error}");
+    assert!(error.to_string().contains("--features vulkan"), "{error}");
+}
+
+/// Needs a Vulkan driver: `tests/vulkan/run.sh` installs one in software.
+#[cfg(feature = "vulkan")]
+mod vulkan {
+    use std::path::Path;
+
+    use edgethink_model::hf::safetensors;
+    use edgethink_train::{Event, Progress, Silent, TrainError, base, sft};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Losses of a run, and the device that it told of.
+    #[derive(Default)]
+    struct Heard {
+        losses: Vec<f64>,
+        device: Option<String>,
+    }
+
+    impl Progress for Heard {
+        fn event(&mut self, event: &Event) {
+            match event {
+                Event::Step { loss, .. } => self.losses.push(*loss),
+                Event::Device { name } => self.device = Some(name.clone()),
+                _ => {}
+            }
+        }
+        fn stop(&mut self) -> bool {
+            false
+        }
+    }
+
+    /// Step by step the same loss to 1e-4 of it, and the same trained values to 2e-3 of the largest of each tensor. AdamW divides a gradient by
+    /// its size, so that rounding alone moves a value that has hardly any gradient.
+    fn assert_same(cpu: &Heard, gpu: &Heard, [one, other]: [&Path; 2]) {
+        assert_eq!(cpu.device, None);
+        assert_eq!(cpu.losses.len(), gpu.losses.len());
+        assert!(cpu.losses.len() >= 5, "{:?}", cpu.losses);
+        for (step, (a, b)) in cpu.losses.iter().zip(&gpu.losses).enumerate() {
+            assert!((a - b).abs() <= 1e-4 * a, "step {step}: {b} is not {a}");
+        }
+        let (one, other) = (
+            safetensors::open(one).unwrap(),
+            safetensors::open(other).unwrap(),
+        );
+        assert_eq!(one.len(), other.len());
+        for (name, tensor) in &one {
+            let (a, b) = (tensor.to_f32(), other[name].to_f32());
+            let largest = a.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            for (a, b) in a.iter().zip(&b) {
+                assert!((a - b).abs() <= 2e-3 * largest, "{name}: {b} is not {a}");
+            }
+        }
+    }
+
+    fn record(dir: &Path) -> Value {
+        serde_json::from_slice(&bytes(&dir.join("run.json"))).unwrap()
+    }
+
+    #[test]
+    fn a_base_trains_as_on_the_cpu() {
+        let dir = workspace();
+        let run = |out: &str, device, checkpointing| {
+            let mut recipe = base_recipe(dir.path(), out);
+            recipe.run.device = device;
+            recipe.run.epochs = Some(0.75);
+            recipe.run.gradient_checkpointing = checkpointing;
+            let mut heard = Heard::default();
+            base(&recipe, &mut heard).unwrap();
+            heard
+        };
+        let cpu = run("cpu", DeviceChoice::Cpu, false);
+        let gpu = run("gpu", DeviceChoice::Vulkan(None), true);
+        let at = |out: &str| dir.path().join(out);
+        let model = |out: &str| at(out).join("model.safetensors");
+        assert_same(&cpu, &gpu, [&model("cpu"), &model("gpu")]);
+        let name = gpu.device.unwrap();
+        println!("Vulkan: {name}");
+        assert_eq!(record(&at("gpu"))["device"], name);
+        assert_eq!(record(&at("cpu"))["device"], "cpu");
+    }
+
+    #[test]
+    fn a_masked_adapter_with_dropout_trains_as_on_the_cpu() {
+        let dir = workspace();
+        let mut start = base_recipe(dir.path(), "base");
+        start.run.epochs = Some(1.0);
+        base(&start, &mut Silent).unwrap();
+        let run = |out: &str, device| {
+            let mut recipe = sft_recipe(dir.path(), "base", out, true, 0.75);
+            recipe.run.device = device;
+            let mut heard = Heard::default();
+            sft(&recipe, &mut heard).unwrap();
+            heard
+        };
+        let cpu = run("cpu", DeviceChoice::Cpu);
+        let gpu = run("gpu", DeviceChoice::Vulkan(None));
+        let adapter = |out: &str| dir.path().join(out).join("adapter_model.safetensors");
+        assert_same(&cpu, &gpu, [&adapter("cpu"), &adapter("gpu")]);
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_told_with_those_that_are() {
+        let dir = workspace();
+        let mut recipe = base_recipe(dir.path(), "out");
+        recipe.run.device = DeviceChoice::Vulkan(Some(99));
+        let error = base(&recipe, &mut Silent).unwrap_err();
+        assert!(matches!(error, TrainError::Device { .. }), "{error}");
+        assert!(error.to_string().contains("\n  0: "), "{error}");
+    }
+}

@@ -355,13 +355,13 @@ fn by_the_adapter_alone(query: Query) -> Query {
 fn voted(query: Query, extension: &Extension) -> Result<Query, ApiError> {
     let early_stop = match &extension.early_stop {
         Some(rule) => rule.rule()?,
-        None => None,
+        None => query.early_stop,
     };
     Ok(Query {
         scale_n: extension.scale_n.unwrap_or(query.scale_n),
         scoring: extension.scoring.map_or(query.scoring, Into::into),
         vote: extension.vote.map_or(query.vote, |vote| vote.aggregate()),
-        early_stop: early_stop.or(query.early_stop),
+        early_stop,
         waves: extension.waves.unwrap_or(query.waves),
         ..query
     })

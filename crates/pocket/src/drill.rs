@@ -10,7 +10,7 @@ use crate::seed::{pick, weighted};
 const MAX_VALUE: u32 = 999;
 
 /// "Numbers: 28 + 7. 90 / 2." with the results, or a chain "Tom = 14. Anna = Tom + 5." solved as thoughts do it. `shorthand` is the share of
-/// chains "Tom =14 Anna +5", solved as a thought in shorthand.
+/// chains "Tom =14 Anna Tom +5", solved as a thought in shorthand.
 pub(crate) fn draw<R: Rng>(rng: &mut R, shorthand: f64) -> (String, String) {
     // No draw where there is no choice: texts without shorthand stay what they were.
     if shorthand > 0.0 && rng.random_bool(shorthand) {
@@ -58,28 +58,49 @@ fn chain<R: Rng>(rng: &mut R) -> (String, String) {
     (asked + "\n", solved)
 }
 
-/// "Short: Tom =14 Anna +5 Ben - Kim 3." and "Tom =14 Anna +5 =19 Ben - Kim 3 =16".
+/// "Short: Tom =14 Anna Tom +5 Ben Anna - Kim 3." and "Tom =14 Anna Tom +5 =19 Ben Anna - Kim 3 =16".
 fn short_chain<R: Rng>(rng: &mut R) -> (String, String) {
     let mut names = NAMES.to_vec();
     names.shuffle(rng);
     let mut names = names.into_iter();
     let mut name = || names.next().unwrap_or("it");
-    let mut value = rng.random_range(2..=60);
-    let start = format!("{} ={value}", name());
+    let mut value = match weighted(rng, &[0.6, 0.4]) {
+        0 => rng.random_range(2..=60),
+        _ => rng.random_range(60..=300),
+    };
+    let mut from = name();
+    let start = format!("{from} ={value}");
     let (mut asked, mut solved) = (format!("Short: {start}"), start);
     for _ in 0..rng.random_range(4..=9) {
-        let (sign, b, next) = operation(rng, value);
-        // A second quantity with its name, as sums and differences of two have it.
-        let read = if matches!(sign, "+" | "-") && rng.random_bool(0.2) {
-            format!("{} {sign} {} {b}", name(), name())
+        let (sign, b, next) = if value >= 6 && rng.random_bool(0.4) {
+            difference(rng, value)
         } else {
-            format!("{} {sign}{b}", name())
+            operation(rng, value)
+        };
+        let label = name();
+        // A second quantity with its name, as sums and differences of two have it.
+        let read = if matches!(sign, "+" | "-") && rng.random_bool(0.4) {
+            format!("{label} {from} {sign} {} {b}", name())
+        } else {
+            format!("{label} {from} {sign}{b}")
         };
         asked.push_str(&format!(" {read}"));
         solved.push_str(&format!(" {read} ={next}"));
         value = next;
+        from = label;
     }
     (asked + ".\n", solved)
+}
+
+/// What is taken from `a` is of any size and often near it, as in "How many more does Ben have than Tom?".
+fn difference<R: Rng>(rng: &mut R, a: u32) -> (&'static str, u32, u32) {
+    let most = if rng.random_bool(0.4) {
+        (a - 2).min(12)
+    } else {
+        a - 2
+    };
+    let value = rng.random_range(2..=most);
+    ("-", a - value, value)
 }
 
 /// Sign, right operand and result of a calculation with `a` that word problems could ask for.

@@ -202,14 +202,15 @@ const SURE: &[&str] = &[
     "Yes, I am sure.",
 ];
 
-/// The plan and the calculations in few tokens: "Plan: Ben Anna Tom.\nNow Tom =14 Anna +5 =19 Ben *2 =38". A number stands right behind its
-/// sign, which saves the token of the space (every digit is a token of its own), and the left operand is the result just before. An adapter
-/// can learn this form only if its base has read it (EXPERIMENTS.md, "A shorthand").
+/// The plan and the calculations in few tokens: "Plan: Ben Anna Tom.\nNow Tom =14 Anna Tom +5 =19 Ben Anna *2 =38". A number stands right
+/// behind its sign, which saves the token of the space (every digit is a token of its own), and the left operand is the result just before.
+/// An adapter can learn this form only if its base has read it (EXPERIMENTS.md, "A shorthand").
 fn shorthand(problem: &Problem) -> String {
     let (start, value, _) = &problem.start;
     let mut text = format!("{}\nNow {start} ={value}", short_plan(problem));
     for Step {
         label,
+        from,
         sign,
         second,
         operands: (_, right),
@@ -221,7 +222,7 @@ fn shorthand(problem: &Problem) -> String {
             Some((word, other, _)) => format!("{sign} {word} {other}"),
             None => format!("{sign}{right}"),
         };
-        text.push_str(&format!(" {label} {read} ={value}"));
+        text.push_str(&format!(" {label} {from} {read} ={value}"));
     }
     text
 }

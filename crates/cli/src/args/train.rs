@@ -109,7 +109,7 @@ pub(crate) struct PlanArgs {
 pub(crate) struct DeviceRecipeArgs {
     #[command(flatten)]
     pub(crate) recipe: RecipeArgs,
-    /// Where the network learns: cpu, vulkan, or vulkan:N for one of several GPUs; instead of [run] device
+    /// Where the network learns: cpu, vulkan, or vulkan:N for one of several GPUs; instead of the recipe's device
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
 }

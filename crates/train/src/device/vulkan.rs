@@ -4,9 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use burn_backend::{BackendTypes, read_sync};
 use burn_wgpu::{
-    RuntimeOptions, Wgpu, WgpuBackend, WgpuDevice, WgpuDeviceKind, graphics::Vulkan,
-    try_init_setup, wgpu,
+    RuntimeOptions, Wgpu, WgpuBackend, WgpuDevice, graphics::Vulkan, try_init_setup, wgpu,
 };
+use cubecl::device::WgpuDeviceKind;
 
 use super::OnBackend;
 use crate::error::TrainError;

@@ -151,6 +151,10 @@ pub(crate) fn floats<B: Backend>(
 pub(crate) fn read<B: Backend>(
     tensors: Vec<FloatTensor<B>>,
 ) -> Result<Vec<Vec<f32>>, ExecutionError> {
+    // A backend need not take a transaction of nothing.
+    if tensors.is_empty() {
+        return Ok(Vec::new());
+    }
     let all = TransactionPrimitive::new(tensors, Vec::new(), Vec::new(), Vec::new());
     let data = read_sync(B::tr_execute(all))?;
     let floats = data.read_floats.into_iter();

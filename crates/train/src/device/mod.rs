@@ -13,7 +13,10 @@ pub(crate) use compute::{Compute, Cpu};
 #[cfg(any(test, feature = "vulkan"))]
 use on_backend::OnBackend;
 
-use crate::error::TrainError;
+use crate::{
+    error::TrainError,
+    run::{Event, Progress},
+};
 
 /// A device that is ready.
 #[derive(Debug, Clone)]
@@ -57,6 +60,15 @@ impl Device {
             Self::Composed(at) => at.name(),
             #[cfg(feature = "vulkan")]
             Self::Vulkan(at) => at.name(),
+        }
+    }
+
+    /// Says on which device a run is; of the CPU nothing.
+    pub(crate) fn tell(&self, progress: &mut dyn Progress) {
+        if !self.is_cpu() {
+            progress.event(&Event::Device {
+                name: self.name().to_owned(),
+            });
         }
     }
 

@@ -137,11 +137,7 @@ impl<'a> Run<'a> {
         }
         let over = Arc::new(AtomicBool::new(false));
         let backend = self.backend(at.step, &params, &over)?;
-        if !self.device.is_cpu() {
-            progress.event(&Event::Device {
-                name: self.device.name().to_owned(),
-            });
-        }
+        self.device.tell(progress);
         progress.event(&Event::PolicyStarted {
             trainable: params.iter().map(|p| p.values.len()).sum(),
             questions: train.list.len(),

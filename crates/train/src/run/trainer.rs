@@ -129,11 +129,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         at = *place;
     }
     let count = |list: &[Param]| list.iter().map(|p| p.values.len()).sum::<usize>();
-    if !job.device.is_cpu() {
-        progress.event(&Event::Device {
-            name: job.device.name().to_owned(),
-        });
-    }
+    job.device.tell(progress);
     progress.event(&Event::Started {
         trainable: count(&params),
         parameters: count(&params) + count(&frozen),

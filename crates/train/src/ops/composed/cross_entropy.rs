@@ -34,6 +34,8 @@ pub(super) struct Output<B: Backend> {
 struct Chunk<B: Backend> {
     /// Rows of the micro-batch.
     rows: Vec<usize>,
+    /// The same on the device, `[n]`.
+    at: IntTensor<B>,
     hidden: FloatTensor<B>, // [n, E]
     /// Targets `[n, 1]`.
     ids: IntTensor<B>,
@@ -46,14 +48,14 @@ struct Chunk<B: Backend> {
 
 impl<B: Backend> Chunk<B> {
     fn new(
-        rows: &[usize],
+        rows: Vec<usize>,
         hidden: &FloatTensor<B>,
         head: &FloatTensor<B>,
         targets: &Targets,
     ) -> Self {
         let device = hidden.device();
-        let of_rows = indices::<B>(rows.iter().copied(), &device);
-        let hidden = B::float_select(hidden.clone(), 0, of_rows);
+        let at = indices::<B>(rows.iter().copied(), &device);
+        let hidden = B::float_select(hidden.clone(), 0, at.clone());
         let ids = indices::<B>(rows.iter().map(|&row| targets.ids[row] as usize), &device);
         let ids = B::int_reshape(ids, Shape::from(vec![rows.len(), 1]));
         let logits = matmul_nt::<B>(hidden.clone(), head.clone());
@@ -61,7 +63,8 @@ impl<B: Backend> Chunk<B> {
         let x = B::float_sub(x.clone(), B::float_max_dim(x, 1));
         let exp = B::float_exp(x.clone());
         Self {
-            rows: rows.to_vec(),
+            rows,
+            at,
             hidden,
             sum: B::float_sum_dim(exp.clone(), 1),
             target: B::float_gather(1, x.clone(), ids.clone()),
@@ -85,7 +88,7 @@ impl<B: Backend> Chunk<B> {
         let chunks: Vec<Vec<usize>> = chunks.map(<[usize]>::to_vec).collect();
         chunks
             .into_iter()
-            .map(|rows| Self::new(&rows, hidden, head, targets))
+            .map(|rows| Self::new(rows, hidden, head, targets))
     }
 
     /// The rows' weights times `factor`, `[n, 1]`.
@@ -139,12 +142,11 @@ pub(super) fn run<B: Backend>(
         if want == [false, false] {
             continue;
         }
-        let rows = indices::<B>(chunk.rows.iter().copied(), &device);
-        let inputs = chunk.hidden.clone();
+        let (at, inputs) = (chunk.at.clone(), chunk.hidden.clone());
         let gradient = chunk.gradient(targets);
         d_hidden = d_hidden.map(|sum| {
             let part = B::float_matmul(gradient.clone(), head.clone());
-            B::float_select_assign(sum, 0, rows, part, IndexingUpdateOp::Add)
+            B::float_select_assign(sum, 0, at, part, IndexingUpdateOp::Add)
         });
         d_head = d_head.map(|sum| B::float_add(sum, matmul_tn::<B>(gradient, inputs)));
     }

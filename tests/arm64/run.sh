@@ -24,8 +24,7 @@ target=aarch64-unknown-linux-gnu
 
 if [[ ! -e $tree/ready ]]; then
     # The mirror that this machine uses.
-    mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*debian* 2>/dev/null |
-        sed -n -E 's/^(URIs:|deb) +([^ ]+).*/\2/p' | head -1)
+    mirror=$(sed -n -E '/^(URIs:|deb) /{s/^[^ ]+ +([^ ]+).*/\1/p;q}' /etc/apt/sources.list.d/*debian* /etc/apt/sources.list 2>/dev/null || true)
     [[ -n $mirror ]] || skip "no Debian mirror in /etc/apt"
     rm -rf "$tree"
     debootstrap --variant=minbase sid "$tree" "$mirror"

@@ -26,8 +26,9 @@ if [[ ! -e $tree/ready ]]; then
     # The mirror that this machine uses.
     mirror=$(sed -n -E '/^(URIs:|deb) /{s/^[^ ]+ +([^ ]+).*/\1/p;q}' /etc/apt/sources.list.d/*debian* /etc/apt/sources.list 2>/dev/null || true)
     [[ -n $mirror ]] || skip "no Debian mirror in /etc/apt"
-    rm -rf "$tree"
-    debootstrap --variant=minbase sid "$tree" "$mirror"
+    # debootstrap mounts /proc: in a mount namespace of its own, nothing stays mounted behind a stopped one.
+    rm -rf --one-file-system "$tree"
+    unshare --mount debootstrap --variant=minbase sid "$tree" "$mirror"
     cp /etc/resolv.conf "$tree/etc/"
     # A mirror may lag behind.
     echo 'Acquire::Check-Valid-Until "false";' >"$tree/etc/apt/apt.conf.d/10mirror"

@@ -218,7 +218,7 @@ pub struct RunRecipe {
     /// Steps in a row with a non-finite gradient before the run stops.
     #[serde(default = "default_skipped")]
     pub max_skipped: u64,
-    /// Where the network runs: `cpu`, `vulkan`, or `vulkan:N` for one of several GPUs.
+    /// Where the network runs: `cpu`, `vulkan`, `cuda` or `metal`, and `vulkan:N` for one of several GPUs.
     #[serde(default, skip_serializing_if = "DeviceChoice::is_cpu")]
     pub device: DeviceChoice,
     /// Threads; 0 for all cores.

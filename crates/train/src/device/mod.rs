@@ -2,15 +2,17 @@
 
 mod choice;
 mod compute;
-#[cfg(any(test, feature = "vulkan"))]
-mod on_backend;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(feature = "vulkan")]
-mod vulkan;
+mod graphics;
+#[cfg(any(test, feature = "gpu"))]
+mod on_backend;
 
 pub use choice::DeviceChoice;
 pub(crate) use compute::{Compute, Cpu};
 
-#[cfg(any(test, feature = "vulkan"))]
+#[cfg(any(test, feature = "gpu"))]
 use on_backend::OnBackend;
 
 use crate::{
@@ -26,9 +28,9 @@ pub(crate) enum Device {
     /// The operations of a GPU on the CPU's tensors: what can be tested of them everywhere.
     #[cfg(test)]
     Composed(OnBackend<burn_flex::Flex>),
-    /// A GPU with a Vulkan driver.
-    #[cfg(feature = "vulkan")]
-    Vulkan(OnBackend<burn_wgpu::Wgpu>),
+    /// A GPU: the library has one type for those of all drivers.
+    #[cfg(feature = "gpu")]
+    Gpu(OnBackend<burn_cubecl::CubeBackend>),
 }
 
 impl Device {
@@ -40,15 +42,20 @@ impl Device {
     /// # Errors
     /// [`TrainError::Device`] if this build has no such device, or the machine.
     pub(crate) fn open(choice: &DeviceChoice) -> Result<Self, TrainError> {
-        match choice {
+        #[cfg(feature = "vulkan")]
+        let graphics = |api, number| graphics::open(api, number).map(Self::Gpu);
+        match *choice {
             DeviceChoice::Cpu => Ok(Self::CPU),
             #[cfg(feature = "vulkan")]
-            DeviceChoice::Vulkan(number) => vulkan::open(*number).map(Self::Vulkan),
+            DeviceChoice::Vulkan(number) => graphics(graphics::Api::Vulkan, number),
+            #[cfg(feature = "vulkan")]
+            DeviceChoice::Metal(number) => graphics(graphics::Api::Metal, number),
+            #[cfg(feature = "cuda")]
+            DeviceChoice::Cuda(number) => cuda::open(number.unwrap_or(0)).map(Self::Gpu),
             #[cfg(not(feature = "vulkan"))]
-            DeviceChoice::Vulkan(_) => Err(TrainError::Device {
-                device: choice.to_string(),
-                problem: "this build trains on the CPU only; build it with `cargo build --release --features vulkan`".to_owned(),
-            }),
+            DeviceChoice::Vulkan(_) | DeviceChoice::Metal(_) => Err(not_built(choice, "vulkan")),
+            #[cfg(not(feature = "cuda"))]
+            DeviceChoice::Cuda(_) => Err(not_built(choice, "cuda")),
         }
     }
 
@@ -58,8 +65,8 @@ impl Device {
             Self::Cpu(_) => "cpu",
             #[cfg(test)]
             Self::Composed(at) => at.name(),
-            #[cfg(feature = "vulkan")]
-            Self::Vulkan(at) => at.name(),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(at) => at.name(),
         }
     }
 
@@ -85,9 +92,19 @@ impl Device {
             Self::CPU,
             Self::Composed(composed),
             #[cfg(feature = "vulkan")]
-            Self::Vulkan(
-                vulkan::open(None).expect("a Vulkan driver, as tests/vulkan/run.sh installs"),
-            ),
+            Self::open(&DeviceChoice::Vulkan(None))
+                .expect("a Vulkan driver, as tests/vulkan/run.sh installs"),
         ]
+    }
+}
+
+/// The problem of a device that was left out of the build.
+#[cfg(not(all(feature = "vulkan", feature = "cuda")))]
+fn not_built(choice: &DeviceChoice, feature: &str) -> TrainError {
+    TrainError::Device {
+        device: choice.to_string(),
+        problem: format!(
+            "this build has no code for it; build with `cargo build --release --features {feature}`"
+        ),
     }
 }

@@ -41,8 +41,8 @@ impl Leaves {
             Device::Cpu(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
             #[cfg(test)]
             Device::Composed(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
-            #[cfg(feature = "vulkan")]
-            Device::Vulkan(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
         })
     }
 
@@ -52,8 +52,8 @@ impl Leaves {
             Device::Cpu(at) => Box::new(Tensors::frozen(at.clone(), base, bf16_weights)),
             #[cfg(test)]
             Device::Composed(at) => Box::new(Tensors::frozen(at.clone(), base, bf16_weights)),
-            #[cfg(feature = "vulkan")]
-            Device::Vulkan(at) => Box::new(Tensors::frozen(at.clone(), base, bf16_weights)),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(at) => Box::new(Tensors::frozen(at.clone(), base, bf16_weights)),
         })
     }
 

@@ -270,7 +270,7 @@ pub struct GrpoRunRecipe {
     /// Steps between two tables of completions; 0 for none.
     #[serde(default)]
     pub completions_every: u64,
-    /// Where the network learns: `cpu`, `vulkan`, or `vulkan:N` for one of several GPUs. Our engine draws on the CPU.
+    /// Where the network learns: `cpu`, `vulkan`, `cuda` or `metal`, and `vulkan:N` for one of several GPUs. Our engine draws on the CPU.
     #[serde(default, skip_serializing_if = "DeviceChoice::is_cpu")]
     pub device: DeviceChoice,
     /// Threads; 0 for all cores.

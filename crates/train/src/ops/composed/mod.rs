@@ -51,8 +51,8 @@ pub(crate) trait ByHand: Backend {
 
 impl ByHand for Flex {}
 
-#[cfg(feature = "vulkan")]
-impl ByHand for burn_wgpu::Wgpu {}
+#[cfg(feature = "gpu")]
+impl ByHand for burn_cubecl::CubeBackend {}
 
 impl<B: Backend> ByHand for Autodiff<B> {
     fn attend(

@@ -8,6 +8,7 @@
 //! padding. Letters: T tokens, E hidden, H query heads, K kv heads, D head dim, F ffn, V vocab, R rank.
 
 pub(crate) mod attention;
+pub(crate) mod blocks;
 #[cfg(any(test, feature = "gpu"))]
 pub(crate) mod composed;
 pub(crate) mod cross_entropy;

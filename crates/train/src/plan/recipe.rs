@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     base_model,
+    device::DeviceChoice,
     error::TrainError,
     grpo::{GrpoRecipe, RolloutKv, RolloutWeights},
     net::LINEARS,
@@ -113,6 +114,16 @@ impl Recipe {
             Self::Grpo(r) => r.run.threads,
             Self::Verifier(r) => r.run.threads,
             Self::Switcher(r) => r.model.threads,
+        }
+    }
+
+    /// The device that trains the network; `None` of what runs on the CPU only.
+    pub(super) fn device(&self) -> Option<DeviceChoice> {
+        match self {
+            Self::Base(r) => Some(r.run.device),
+            Self::Sft(r) => Some(r.run.device),
+            Self::Grpo(r) => Some(r.run.device),
+            Self::Quantize(_) | Self::Verifier(_) | Self::Switcher(_) => None,
         }
     }
 

@@ -15,12 +15,10 @@ use burn_backend::{
 };
 
 use super::{floats, indices, matmul_nt, matmul_tn, read, reshape};
-use crate::ops::{Score, Targets};
+use crate::ops::{Score, Targets, blocks};
 
-/// Logits held at a time (128 MiB of f32): products with fewer rows leave a GPU idle. In tests so few that there are several chunks.
-const CHUNK_LOGITS: usize = if cfg!(test) { 1 } else { 32 << 20 };
-/// Rows of the shortest chunk.
-const SHORTEST: usize = 16;
+/// Logits held at a time. In tests so few that there are several chunks.
+const CHUNK_LOGITS: usize = if cfg!(test) { 1 } else { blocks::LOGITS };
 
 /// The loss and, where wanted, its gradients.
 pub(super) struct Output<B: Backend> {
@@ -84,7 +82,7 @@ impl<B: Backend> Chunk<B> {
         let active: Vec<usize> = (0..targets.weights.len())
             .filter(|&row| targets.weights[row] != 0.0)
             .collect();
-        let chunks = active.chunks((CHUNK_LOGITS / vocab).max(SHORTEST));
+        let chunks = active.chunks((CHUNK_LOGITS / vocab).max(blocks::SHORTEST_LOGITS));
         let chunks: Vec<Vec<usize>> = chunks.map(<[usize]>::to_vec).collect();
         chunks
             .into_iter()

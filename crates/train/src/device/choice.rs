@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{error::TrainError, recipe::FloatType};
+
 /// Which device trains. A number is that of the device in the driver's list; without one it is the best, or CUDA's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -25,6 +27,17 @@ impl DeviceChoice {
         matches!(self, Self::Cpu)
     }
 
+    /// Refuses a format of the frozen base that the library knows on no such device.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`].
+    pub(crate) fn hold(&self, base: FloatType) -> Result<(), TrainError> {
+        match (self, base) {
+            (Self::Vulkan(_) | Self::Metal(_), FloatType::Bf16) => Err(no_bf16(&self.to_string())),
+            _ => Ok(()),
+        }
+    }
+
     fn parts(self) -> (&'static str, Option<usize>) {
         match self {
             Self::Cpu => ("cpu", None),
@@ -32,6 +45,16 @@ impl DeviceChoice {
             Self::Metal(number) => ("metal", number),
             Self::Cuda(number) => ("cuda", number),
         }
+    }
+}
+
+/// The problem of a device without bf16.
+pub(super) fn no_bf16(device: &str) -> TrainError {
+    TrainError::Device {
+        device: device.to_owned(),
+        problem: "it cannot hold a base in bf16, as the language of its programs (WGSL) has no such numbers; leave [run] base_dtype out, or \
+                  take cuda"
+            .to_owned(),
     }
 }
 

@@ -10,13 +10,14 @@ mod graphics;
 mod on_backend;
 
 pub use choice::DeviceChoice;
-pub(crate) use compute::{Compute, Cpu};
+pub(crate) use compute::{Compute, Cpu, rounded};
 
 #[cfg(any(test, feature = "gpu"))]
 use on_backend::OnBackend;
 
 use crate::{
     error::TrainError,
+    recipe::FloatType,
     run::{Event, Progress},
 };
 
@@ -57,6 +58,21 @@ impl Device {
             #[cfg(not(feature = "cuda"))]
             DeviceChoice::Cuda(_) => Err(not_built(choice, "cuda")),
         }
+    }
+
+    /// The same device, if it holds a frozen base in a format.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if not.
+    pub(crate) fn holding(self, base: FloatType) -> Result<Self, TrainError> {
+        #[cfg(feature = "gpu")]
+        if let (Self::Gpu(at), FloatType::Bf16) = (&self, base)
+            && !at.holds_bf16()
+        {
+            return Err(choice::no_bf16(at.name()));
+        }
+        let _ = base;
+        Ok(self)
     }
 
     /// Its name, for people and records.

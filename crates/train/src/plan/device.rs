@@ -7,14 +7,14 @@
 //!   layer; with dropout these, and the mask beside them. And its low side R for each linear layer;
 //! - a network that is trained as a whole: the norms 2E, these before their gain 2E, the product 1F.
 //!
-//! The gradient of a layer takes the place of what the layer kept, as on the CPU. Sums, moments and the values that are trained stay on the
+//! A frozen base in bf16 has two bytes for each value of its matrices; one of them at a time is made f32. The gradient of a layer takes the place of what the layer kept, as on the CPU. Sums, moments and the values that are trained stay on the
 //! host. The library's pools and the driver take more than is counted here.
 
 use super::{
     Cost, DevicePlan, LayerCost, Shape,
     memory::{F32, Step, adapter_of, parts},
 };
-use crate::{net::LINEARS, ops::blocks};
+use crate::{net::LINEARS, ops::blocks, recipe::FloatType};
 
 /// Tensors of the size of a block of scores that are held at once, going back.
 const OF_SCORES: u64 = 5;
@@ -52,7 +52,7 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
             name,
             parameters,
             trainable,
-            weights: F32 * parameters,
+            weights: F32 * parameters - saved(shape, step, at, last),
             // A new one is there before the one of the last step goes.
             adapter: 2 * F32 * adapter,
             gradients,
@@ -88,11 +88,35 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
         // The sum over the chunks, the next one's part, and the new sum; a tied head's meets the embedding's.
         rest.push(cost("gradient of the head", 3 * F32 * vocab * e));
     }
+    if step.base == FloatType::Bf16 {
+        let widest = vocab.max(f) * e;
+        rest.push(cost("a matrix in f32, for its product", F32 * widest));
+    }
     DevicePlan {
         device: shape.device,
         layers,
         rest,
     }
+}
+
+/// Bytes that 16 bits save in part `at` of `0..=last`: two for each value of a matrix.
+fn saved(shape: &Shape, step: &Step, at: usize, last: usize) -> u64 {
+    let spec = &shape.spec;
+    if step.base == FloatType::F32 {
+        return 0;
+    }
+    let matrices: usize = if at == 0 || at == last && !spec.tied {
+        spec.vocab * spec.hidden
+    } else if at == last {
+        0
+    } else {
+        let of = |linear| spec.linear_shape(linear);
+        (0..LINEARS.len())
+            .map(of)
+            .map(|(out, inner)| out * inner)
+            .sum()
+    };
+    2 * matrices as u64
 }
 
 /// Values that a layer keeps for its backward pass, per token.
@@ -117,7 +141,8 @@ fn kept(shape: &Shape, step: &Step) -> u64 {
     } else if step.masked {
         inputs
     } else {
-        let if_any = |of: std::ops::Range<usize>, width: u64| if of.into_iter().any(on) { width } else { 0 };
+        let if_any =
+            |mut of: std::ops::Range<usize>, width: u64| if of.any(on) { width } else { 0 };
         if_any(0..3, e) + if_any(4..6, e) + if_any(6..7, f)
     };
     always + low + read

@@ -14,7 +14,7 @@ use crate::{
     grpo::{RolloutKv, RolloutWeights},
     net::{LINEARS, Spec},
     ops::cross_entropy::chunk_rows,
-    recipe::RunRecipe,
+    recipe::{FloatType, RunRecipe},
     run::lanes_of,
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Step {
     pub(super) adapter: bool,
     pub(super) masked: bool,
     pub(super) dropout: bool,
+    /// How a GPU holds the matrices of a frozen base.
+    pub(super) base: FloatType,
 }
 
 /// The plan of a recipe, without its remedies.
@@ -81,6 +83,7 @@ pub(super) fn plan(recipe: &Recipe, shape: &Shape) -> Plan {
             let step = Step {
                 tokens: r.run.micro_batch_tokens as u64,
                 checkpointing: r.run.gradient_checkpointing,
+                base: r.run.base_dtype,
                 // Every completion of a step may be learnt from.
                 ..Step::lanes(shape, true, true, usize::MAX)
             };
@@ -139,6 +142,7 @@ impl Step {
         Self {
             tokens: run.micro_batch_tokens as u64,
             checkpointing: run.gradient_checkpointing,
+            base: run.base_dtype,
             ..Self::lanes(shape, adapter, masked, micros)
         }
     }
@@ -162,6 +166,7 @@ impl Step {
             adapter,
             masked,
             dropout: false,
+            base: FloatType::F32,
         }
     }
 }

@@ -155,7 +155,7 @@ pub fn plan(path: &Path, options: &PlanOptions) -> Result<Plan, TrainError> {
     let mut plan = memory::plan(&recipe, &shape);
     let peaks = [plan.peak_bytes(), plan.device_peak_bytes()];
     let mut remedies: Vec<Remedy> = recipe
-        .cheaper()
+        .cheaper(shape.device)
         .into_iter()
         .map(|(setting, recipe)| {
             let plan = memory::plan(&recipe, &shape);
@@ -201,6 +201,7 @@ impl Shape {
             }
             _ => DeviceChoice::Cpu,
         };
+        device.hold(recipe.base_dtype())?;
         if !device.is_cpu() {
             notes.push(
                 "the GPU's memory is that of the tensors: its driver and the library's pools take more; no time is estimated for it"

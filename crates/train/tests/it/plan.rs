@@ -192,6 +192,15 @@ fn the_memory_of_a_gpu_is_what_the_operations_hold() {
         r.setting.contains("checkpointing") && r.device_peak_bytes == again.device_peak_bytes()
     };
     assert!(whole.remedies.iter().any(helps));
+
+    // Half of the matrices' bytes, and the head in f32 for the loss. Norms and biases stay.
+    let vectors = 24 * (2 * 896 + 896 + 128 + 128) + 896;
+    let bf16 = whole
+        .remedies
+        .iter()
+        .find(|r| r.setting.contains("base_dtype"));
+    let want = gpu.peak_bytes() - 2 * (494_032_768 - vectors) + 4 * 151_936 * 896;
+    assert_eq!(bf16.map(|r| r.device_peak_bytes), Some(want));
 }
 
 #[test]

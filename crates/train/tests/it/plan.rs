@@ -205,8 +205,10 @@ fn the_memory_of_a_gpu_is_what_the_operations_hold() {
 
 #[test]
 fn what_runs_on_the_cpu_only_is_not_planned_for_a_gpu() {
-    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/pocket/verifier.toml");
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/qwen2.5-7b");
+    let recipe = recipes.join("verifier.toml");
     let options = PlanOptions {
+        config: Some(recipes.join("config.json")),
         device: Some(DeviceChoice::Vulkan(None)),
         ..PlanOptions::default()
     };

@@ -61,6 +61,7 @@ betas = [0.9, 0.95]
 eps = 1e-8
 weight_decay = 0.0
 schedule = "constant"
+warmup_ratio = 0.0
 max_grad_norm = 1.0
 [run]
 max_tokens = {tokens}
@@ -70,7 +71,9 @@ device = "{device}"
 dtype = "f32"
 gradient_checkpointing = false
 log_every = 1
+save_every = 0
 threads = {threads}
+resume = "none"
 """
 
 
@@ -169,7 +172,7 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--device", default="cpu", help="of edgethink: cpu, vulkan or vulkan:N")
+    p.add_argument("--device", default="cpu", help="of edgethink: cpu, vulkan, cuda or metal, and vulkan:N")
     p.add_argument("--torch-device", default="cpu", choices=["cpu", "cuda"], help="of PyTorch")
     p.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/edgethink")
     p.add_argument("--record", type=pathlib.Path, default=ROOT / "benchmarks/record/sft.json")

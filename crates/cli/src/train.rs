@@ -12,7 +12,7 @@ use edgethink_train::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{DeviceRecipeArgs, GroupArgs, GroupRecipeArgs, RecipeArgs, TrainCommand};
+use crate::args::{GroupArgs, GroupRecipeArgs, RecipeArgs, TrainCommand};
 use crate::info::count;
 use crate::interrupt::{self, Running};
 use crate::show::rate;
@@ -22,25 +22,20 @@ use crate::train_plan;
 pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
     match command {
         TrainCommand::Plan(args) => train_plan::run(args),
-        TrainCommand::Base(GroupRecipeArgs {
-            recipe: DeviceRecipeArgs { recipe: args, .. },
-            ..
-        })
-        | TrainCommand::Sft(GroupRecipeArgs {
-            recipe: DeviceRecipeArgs { recipe: args, .. },
-            ..
-        })
-        | TrainCommand::Grpo(DeviceRecipeArgs { recipe: args, .. })
-        | TrainCommand::Quantize(args)
-        | TrainCommand::Verifier(args)
-            if args.dry_run =>
+        TrainCommand::Base(GroupRecipeArgs { recipe: args, .. })
+        | TrainCommand::Sft(GroupRecipeArgs { recipe: args, .. })
+        | TrainCommand::Grpo(args)
+            if args.recipe.dry_run =>
         {
-            train_plan::dry_run(&args.config)
+            train_plan::dry_run(&args.recipe.config, args.device)
+        }
+        TrainCommand::Quantize(args) | TrainCommand::Verifier(args) if args.dry_run => {
+            train_plan::dry_run(&args.config, None)
         }
         TrainCommand::Switcher {
             config,
             dry_run: true,
-        } => train_plan::dry_run(config),
+        } => train_plan::dry_run(config, None),
         TrainCommand::Base(args) => {
             let mut recipe = BaseRecipe::load(&args.recipe.recipe.config)?;
             resume(&args.recipe.recipe, &mut recipe.run.resume);

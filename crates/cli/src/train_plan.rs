@@ -1,11 +1,11 @@
-//! `edgethink train plan`: what a recipe takes, as tables or JSON; refused if the machine has less memory.
+//! `edgethink train plan`: what a recipe takes, as tables or JSON; refused if the machine or the GPU has less memory.
 
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use edgethink_train::{LayerCost, Plan, PlanOptions, Speed, plan};
+use edgethink_train::{Cost, DeviceChoice, LayerCost, Plan, PlanOptions, Remedy, Speed, plan};
 use serde_json::json;
 
 use crate::args::PlanArgs;
@@ -21,66 +21,89 @@ pub(crate) fn run(args: &PlanArgs) -> Result<ExitCode> {
         config: args.model_config.clone(),
         rank: args.rank,
         threads: None,
+        device: args.device,
     };
     let plan = plan(&args.recipe, &options)?;
-    let memory = match args.memory {
-        Some(gib) if gib > 0.0 && gib.is_finite() => Some((gib * GIB) as u64),
-        Some(gib) => bail!("--memory {gib}: must be a positive number of GiB"),
-        None => machine_memory(),
+    let given = |flag: &str, gib: Option<f64>| match gib {
+        Some(gib) if gib > 0.0 && gib.is_finite() => Ok(Some((gib * GIB) as u64)),
+        Some(gib) => bail!("{flag} {gib}: must be a positive number of GiB"),
+        None => Ok(None),
     };
-    let speed = (!args.no_times).then(Speed::measure);
+    let memory = given("--memory", args.memory)?.or_else(machine_memory);
+    let device_memory = given("--device-memory", args.device_memory)?;
+    if device_memory.is_some() && plan.device.is_none() {
+        bail!("--device-memory: this runs on the CPU; name a GPU with --device");
+    }
+    // What this machine's CPU computes says nothing of a GPU.
+    let speed = (!args.no_times && plan.device.is_none()).then(Speed::measure);
     let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", as_json(&plan, memory, speed.as_ref()))?;
+        let json = as_json(&plan, memory, device_memory, speed.as_ref());
+        writeln!(out, "{json}")?;
     } else {
         write!(out, "{}", as_text(&plan, speed.as_ref()))?;
     }
-    fits(&plan, memory)
+    fits(&plan, memory, device_memory)
 }
 
 /// The plan of a recipe, for the flag of a training command.
-pub(crate) fn dry_run(recipe: &Path) -> Result<ExitCode> {
+pub(crate) fn dry_run(recipe: &Path, device: Option<DeviceChoice>) -> Result<ExitCode> {
     run(&PlanArgs {
         recipe: recipe.to_owned(),
         model_config: None,
         rank: None,
         memory: None,
+        device,
+        device_memory: None,
         no_times: false,
         json: false,
     })
 }
 
-/// Refuses a plan that needs more than there is.
-fn fits(plan: &Plan, memory: Option<u64>) -> Result<ExitCode> {
-    let peak = plan.peak_bytes();
-    let Some(memory) = memory else {
+/// Refuses a plan that needs more than there is, on the machine or on the GPU.
+fn fits(plan: &Plan, memory: Option<u64>, device_memory: Option<u64>) -> Result<ExitCode> {
+    if memory.is_none() {
         eprintln!("the memory of this machine is not known; --memory GIB checks against a number");
-        return Ok(ExitCode::SUCCESS);
-    };
-    if peak <= memory {
+    }
+    if plan.device.is_some() && device_memory.is_none() {
+        eprintln!("the GPU's memory is not asked for; --device-memory GIB checks against a number");
+    }
+    let host = lacking("", plan, memory, plan.peak_bytes(), |r| r.peak_bytes);
+    let peak = plan.device_peak_bytes();
+    let gpu = lacking(" of the GPU", plan, device_memory, peak, |r| {
+        r.device_peak_bytes
+    });
+    let problems: Vec<String> = host.into_iter().chain(gpu).collect();
+    if problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
+    bail!(problems.join("\n"))
+}
+
+/// What to say where `peak` bytes are more than there are, with the settings that take less.
+fn lacking(
+    whose: &str,
+    plan: &Plan,
+    memory: Option<u64>,
+    peak: u64,
+    with: fn(&Remedy) -> u64,
+) -> Option<String> {
+    let memory = memory.filter(|&memory| peak > memory)?;
     let mut text = format!(
-        "this needs {}, and there are {}",
+        "this needs {}{whose}, and there are {}",
         bytes(peak),
         bytes(memory)
     );
-    if plan.remedies.is_empty() {
+    let helps = |r: &&Remedy| with(r) < peak;
+    if !plan.remedies.iter().any(|r| helps(&r)) {
         text.push_str("; take a smaller model or a larger machine");
     }
-    for remedy in &plan.remedies {
-        let enough = if remedy.peak_bytes <= memory {
-            ", which fits"
-        } else {
-            ""
-        };
-        text.push_str(&format!(
-            "\n  {}: {}{enough}",
-            remedy.setting,
-            bytes(remedy.peak_bytes)
-        ));
+    for remedy in plan.remedies.iter().filter(helps) {
+        let takes = with(remedy);
+        let enough = if takes <= memory { ", which fits" } else { "" };
+        text.push_str(&format!("\n  {}: {}{enough}", remedy.setting, bytes(takes)));
     }
-    bail!(text)
+    Some(text)
 }
 
 /// Bytes that this process may use: the machine's memory, or less where a control group limits it (Linux).
@@ -125,6 +148,33 @@ fn grouped(layers: &[LayerCost]) -> Vec<(String, usize, &LayerCost)> {
 }
 
 fn as_text(plan: &Plan, speed: Option<&Speed>) -> String {
+    let share = 100.0 * plan.trainable() as f64 / plan.parameters().max(1) as f64;
+    let mut text = format!(
+        "train {}: {} values are trained, {share:.2} % of the network's {}\n\n",
+        plan.kind,
+        count(plan.trainable()),
+        count(plan.parameters())
+    );
+    if let Some(gpu) = &plan.device {
+        text.push_str(&format!("On the GPU ({}):\n", gpu.device));
+        text.push_str(&memory_of(&gpu.layers, &gpu.rest, gpu.peak_bytes()));
+        text.push_str("\nOn this machine:\n");
+    }
+    text.push_str(&memory_of(&plan.layers, &plan.rest, plan.peak_bytes()));
+    if let Some(speed) = speed
+        && !plan.work.is_empty()
+    {
+        text.push('\n');
+        text.push_str(&times(plan, speed));
+    }
+    for note in &plan.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    text
+}
+
+/// The parts of the network and what is there besides, as two tables.
+fn memory_of(layers: &[LayerCost], rest: &[Cost], peak: u64) -> String {
     let cell = |n: u64| if n == 0 { "-".to_owned() } else { bytes(n) };
     let row = |name: &str, l: &LayerCost| {
         vec![
@@ -138,18 +188,18 @@ fn as_text(plan: &Plan, speed: Option<&Speed>) -> String {
             cell(l.total()),
         ]
     };
-    let sum = |of: fn(&LayerCost) -> u64| plan.layers.iter().map(of).sum();
+    let sum = |of: fn(&LayerCost) -> u64| layers.iter().map(of).sum();
     let all = LayerCost {
         name: String::new(),
-        parameters: plan.parameters(),
-        trainable: plan.trainable(),
+        parameters: sum(|l| l.parameters),
+        trainable: sum(|l| l.trainable),
         weights: sum(|l| l.weights),
         adapter: sum(|l| l.adapter),
         gradients: sum(|l| l.gradients),
         optimizer: sum(|l| l.optimizer),
         activations: sum(|l| l.activations),
     };
-    let mut rows: Vec<Vec<String>> = grouped(&plan.layers)
+    let mut rows: Vec<Vec<String>> = grouped(layers)
         .iter()
         .map(|(name, _, layer)| row(name, layer))
         .collect();
@@ -164,35 +214,13 @@ fn as_text(plan: &Plan, speed: Option<&Speed>) -> String {
         "activations",
         "memory",
     ];
-    let share = 100.0 * plan.trainable() as f64 / plan.parameters().max(1) as f64;
-    let mut text = format!(
-        "train {}: {} values are trained, {share:.2} % of the network's {}\n\n",
-        plan.kind,
-        count(plan.trainable()),
-        count(plan.parameters())
-    );
-    text.push_str(&table(&header, &rows));
-    text.push('\n');
-    let mut rest: Vec<Vec<String>> = plan
-        .rest
+    let mut rest: Vec<Vec<String>> = rest
         .iter()
         .map(|cost| vec![cost.name.clone(), bytes(cost.bytes)])
         .collect();
-    rest.push(vec![
-        "peak of the whole".to_owned(),
-        bytes(plan.peak_bytes()),
-    ]);
-    text.push_str(&table(&["besides", "memory"], &rest));
-    if let Some(speed) = speed
-        && !plan.work.is_empty()
-    {
-        text.push('\n');
-        text.push_str(&times(plan, speed));
-    }
-    for note in &plan.notes {
-        text.push_str(&format!("note: {note}\n"));
-    }
-    text
+    rest.push(vec!["peak of the whole".to_owned(), bytes(peak)]);
+    let besides = table(&["besides", "memory"], &rest);
+    format!("{}\n{besides}", table(&header, &rows))
 }
 
 fn times(plan: &Plan, speed: &Speed) -> String {
@@ -225,9 +253,9 @@ fn times(plan: &Plan, speed: &Speed) -> String {
     text
 }
 
-fn as_json(plan: &Plan, memory: Option<u64>, speed: Option<&Speed>) -> serde_json::Value {
-    let layers: Vec<_> = plan
-        .layers
+/// Layers and the rest, as the keys of a plan.
+fn costs(layers: &[LayerCost], rest: &[Cost]) -> serde_json::Map<String, serde_json::Value> {
+    let layers: Vec<_> = layers
         .iter()
         .map(|l| {
             json!({
@@ -237,11 +265,24 @@ fn as_json(plan: &Plan, memory: Option<u64>, speed: Option<&Speed>) -> serde_jso
             })
         })
         .collect();
-    let rest: Vec<_> = plan
-        .rest
+    let rest: Vec<_> = rest
         .iter()
         .map(|c| json!({"name": c.name, "bytes": c.bytes}))
         .collect();
+    [
+        ("layers".to_owned(), json!(layers)),
+        ("rest".to_owned(), json!(rest)),
+    ]
+    .into_iter()
+    .collect()
+}
+
+fn as_json(
+    plan: &Plan,
+    memory: Option<u64>,
+    device_memory: Option<u64>,
+    speed: Option<&Speed>,
+) -> serde_json::Value {
     let work: Vec<_> = plan
         .work
         .iter()
@@ -252,14 +293,23 @@ fn as_json(plan: &Plan, memory: Option<u64>, speed: Option<&Speed>) -> serde_jso
     let remedies: Vec<_> = plan
         .remedies
         .iter()
-        .map(|r| json!({"setting": r.setting, "peak_bytes": r.peak_bytes}))
+        .map(|r| json!({"setting": r.setting, "peak_bytes": r.peak_bytes, "device_peak_bytes": r.device_peak_bytes}))
         .collect();
-    json!({
+    let mut whole = costs(&plan.layers, &plan.rest);
+    let about = json!({
         "kind": plan.kind, "parameters": plan.parameters(), "trainable": plan.trainable(), "peak_bytes": plan.peak_bytes(),
-        "memory_bytes": memory, "layers": layers, "rest": rest, "work": work, "steps": plan.steps, "remedies": remedies,
-        "notes": plan.notes,
+        "memory_bytes": memory, "work": work, "steps": plan.steps, "remedies": remedies, "notes": plan.notes,
         "measured_flops_per_second": speed.map(|s| s.flops), "measured_bytes_per_second": speed.map(|s| s.bytes),
-    })
+    });
+    whole.extend(about.as_object().cloned().unwrap_or_default());
+    if let Some(gpu) = &plan.device {
+        let mut part = costs(&gpu.layers, &gpu.rest);
+        part.insert("name".to_owned(), json!(gpu.device));
+        part.insert("peak_bytes".to_owned(), json!(gpu.peak_bytes()));
+        part.insert("memory_bytes".to_owned(), json!(device_memory));
+        whole.insert("device".to_owned(), part.into());
+    }
+    whole.into()
 }
 
 #[cfg(test)]
@@ -294,28 +344,43 @@ mod tests {
 
     #[test]
     fn more_than_there_is_is_refused_with_what_helps() {
+        let all = |bytes| {
+            vec![Cost {
+                name: "all".to_owned(),
+                bytes,
+            }]
+        };
         let plan = Plan {
             kind: "sft",
             layers: Vec::new(),
-            rest: vec![edgethink_train::Cost {
-                name: "all".to_owned(),
-                bytes: 5 << 30,
-            }],
+            rest: all(5 << 30),
+            device: Some(edgethink_train::DevicePlan {
+                device: DeviceChoice::Cuda(None),
+                layers: Vec::new(),
+                rest: all(9 << 30),
+            }),
             work: Vec::new(),
             steps: None,
             notes: Vec::new(),
-            remedies: vec![edgethink_train::Remedy {
+            remedies: vec![Remedy {
                 setting: "[lora] r = 8".to_owned(),
                 peak_bytes: 3 << 30,
+                device_peak_bytes: 9 << 30,
             }],
         };
-        assert!(fits(&plan, Some(5 << 30)).is_ok());
-        let error = fits(&plan, Some(4 << 30))
-            .expect_err("too much")
-            .to_string();
+        let said = |host: u64, gpu| match fits(&plan, Some(host << 30), gpu) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(said(5, None), "");
+        assert_eq!(said(5, Some(9 << 30)), "");
+        let error = said(4, None);
         assert!(
             error.contains("5.0 GiB") && error.contains("[lora] r = 8: 3.0 GiB, which fits"),
             "{error}"
         );
+        let error = said(5, Some(8 << 30));
+        assert!(error.contains("9.0 GiB of the GPU"), "{error}");
+        assert!(error.contains("smaller model"), "{error}");
     }
 }

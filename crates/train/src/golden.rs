@@ -15,7 +15,7 @@ use crate::{
     net::{Slots, Spec},
     optimizer::{self, AdamW},
     params::{Param, decays},
-    recipe::{LoraRecipe, OptimizerRecipe, Schedule},
+    recipe::{FloatType, LoraRecipe, OptimizerRecipe, Schedule},
     run::{Batcher, LoraLayout},
     sft,
 };
@@ -198,7 +198,8 @@ fn adapter_losses_and_gradients_are_pefts_on(device: &Device) {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
         let (adapter, layout) = g.adapter();
-        let leaves = Leaves::frozen(device, g.params.clone(), false).with_adapter(&adapter, false);
+        let leaves = Leaves::frozen(device, g.params.clone(), false, FloatType::F32)
+            .with_adapter(&adapter, false);
         for (kind, set) in [("plain", &g.completion), ("masked", &g.masked)] {
             for checkpointing in [false, true] {
                 let pass = g.pass(Some(&layout), checkpointing);

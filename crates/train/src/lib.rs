@@ -41,7 +41,7 @@ pub use grpo::{
     PolicyLoss, PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe,
     RolloutWeights, ServersRecipe, grpo, soft_barrier,
 };
-pub use plan::{Cost, LayerCost, Plan, PlanOptions, Recipe, Remedy, Speed, Work, plan};
+pub use plan::{Cost, DevicePlan, LayerCost, Plan, PlanOptions, Recipe, Remedy, Speed, Work, plan};
 pub use process_group::ProcessGroup;
 pub use quantize::{QuantizeRecipe, quantize};
 pub use recipe::{

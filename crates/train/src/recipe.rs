@@ -199,6 +199,9 @@ pub struct RunRecipe {
     /// `bf16` rounds the weights to bf16 for every forward pass; sums and the master weights stay f32.
     #[serde(default)]
     pub dtype: FloatType,
+    /// How the matrices of a frozen base are held: `bf16` rounds them, and takes two bytes for each value on a GPU; sums stay f32.
+    #[serde(default, skip_serializing_if = "FloatType::is_f32")]
+    pub base_dtype: FloatType,
     /// Of the written model or adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,
@@ -218,7 +221,7 @@ pub struct RunRecipe {
     /// Steps in a row with a non-finite gradient before the run stops.
     #[serde(default = "default_skipped")]
     pub max_skipped: u64,
-    /// Where the network runs: `cpu`, `vulkan`, or `vulkan:N` for one of several GPUs.
+    /// Where the network runs: `cpu`, `vulkan`, `cuda` or `metal`, and `vulkan:N` for one of several GPUs.
     #[serde(default, skip_serializing_if = "DeviceChoice::is_cpu")]
     pub device: DeviceChoice,
     /// Threads; 0 for all cores.
@@ -238,6 +241,21 @@ pub enum FloatType {
     F32,
     /// 16 bits with f32's range.
     Bf16,
+}
+
+/// Finds what has a meaning for a frozen base alone.
+pub(crate) fn none_frozen(run: &RunRecipe, problems: &mut Vec<String>) {
+    if !run.base_dtype.is_f32() {
+        problems
+            .push("[run] base_dtype is of a frozen base, and here the base is trained".to_owned());
+    }
+}
+
+impl FloatType {
+    /// Whether it is f32: what a recipe says that names none.
+    pub(crate) fn is_f32(&self) -> bool {
+        matches!(self, Self::F32)
+    }
 }
 
 fn yes() -> bool {
@@ -288,6 +306,7 @@ impl BaseRecipe {
         if m.init_std.is_some_and(|s| !(s > 0.0 && s.is_finite())) {
             problems.push("[model] init_std must be positive".to_owned());
         }
+        none_frozen(&recipe.run, &mut problems);
         shared(&recipe.data, &recipe.optimizer, &recipe.run, &mut problems);
         finish(recipe, path, problems)
     }

@@ -35,7 +35,7 @@ pub fn sft_in(
     progress: &mut dyn Progress,
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
-        let device = Device::open(&recipe.run.device)?;
+        let device = Device::open(&recipe.run.device)?.holding(recipe.run.base_dtype)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
         let invocation = invocation(&recipe.lora, &start.text)?;
         let encoder = Encoder {

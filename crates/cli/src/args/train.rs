@@ -55,6 +55,7 @@ refused, with the settings that help. Times are estimates: operations over the s
 Examples:
   edgethink train plan recipes/pocket/sft.toml
   edgethink train plan recipes/qwen2.5-7b/sft.toml --model-config recipes/qwen2.5-7b/config.json --memory 80
+  edgethink train plan recipes/pocket/sft.toml --device vulkan --device-memory 8
   edgethink train sft --config recipes/pocket/sft.toml --dry-run"
     )]
     Plan(PlanArgs),
@@ -96,6 +97,12 @@ pub(crate) struct PlanArgs {
     /// Memory that must be enough, in GiB [default: that of this machine]
     #[arg(long, value_name = "GIB")]
     pub(crate) memory: Option<f64>,
+    /// Plan for this device instead of the recipe's: cpu, vulkan, cuda or metal; it need not be there
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<DeviceChoice>,
+    /// Memory of the GPU that must be enough, in GiB
+    #[arg(long, value_name = "GIB")]
+    pub(crate) device_memory: Option<f64>,
     /// Do not measure this machine, and leave the times out
     #[arg(long)]
     pub(crate) no_times: bool,
@@ -109,7 +116,7 @@ pub(crate) struct PlanArgs {
 pub(crate) struct DeviceRecipeArgs {
     #[command(flatten)]
     pub(crate) recipe: RecipeArgs,
-    /// Where the network learns: cpu, vulkan, or vulkan:N for one of several GPUs; instead of the recipe's device
+    /// Where the network learns: cpu, vulkan, cuda or metal, and vulkan:N for one of several GPUs; instead of the recipe's device
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
 }

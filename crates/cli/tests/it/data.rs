@@ -125,15 +125,17 @@ fn every_recipe_of_the_papers_models_is_planned_from_its_config() {
 #[test]
 fn what_does_not_fit_is_refused_with_the_settings_that_help() {
     let dir = recipes().join("qwen2.5-7b");
-    let run = |memory: &str| {
+    let with = |more: &[&str]| {
         edgethink()
-            .args(["train", "plan", "--no-times", "--memory", memory])
+            .args(["train", "plan", "--no-times"])
+            .args(more)
             .arg(dir.join("sft.toml"))
             .arg("--model-config")
             .arg(dir.join("config.json"))
             .output()
             .expect("it runs")
     };
+    let run = |memory: &str| with(&["--memory", memory]);
     let output = run("1000");
     let text = stdout(&output);
     assert!(text.contains("322,961,408 values are trained"), "{text}");
@@ -145,6 +147,22 @@ fn what_does_not_fit_is_refused_with_the_settings_that_help() {
         error.contains("this needs") && error.contains("[data] max_length = 8192"),
         "{error}"
     );
+
+    // A GPU has memory of its own; the host's, which is enough here, is not held against it.
+    let gpu = ["--memory", "1000", "--device", "cuda:1", "--device-memory"];
+    let output = with(&[&gpu[..], &["1000"]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("On the GPU (cuda:1):"));
+    let refused = with(&[&gpu[..], &["8"]].concat());
+    assert_eq!(refused.status.code(), Some(1));
+    let error = stderr(&refused);
+    assert!(
+        error.contains("of the GPU, and there are 8.0 GiB") && error.contains("max_length = 8192"),
+        "{error}"
+    );
+    // What is said of a GPU needs one to be named.
+    let error = stderr(&with(&["--device-memory", "8"]));
+    assert!(error.contains("--device"), "{error}");
 }
 
 #[test]

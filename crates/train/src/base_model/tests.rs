@@ -12,6 +12,7 @@ use crate::{
     data::Dataset,
     device::Device,
     gradient::{self, Leaves, Pass},
+    recipe::FloatType,
     run::Batcher,
 };
 
@@ -47,7 +48,7 @@ fn train_logits(spec: &Spec, params: &[Param]) -> Vec<f32> {
     let batch = Batcher::new(spec, TOKENS.len()).batch(&set, &[0]);
     gradient::logits(
         &pass,
-        &Leaves::frozen(&Device::CPU, params.to_vec(), false),
+        &Leaves::frozen(&Device::CPU, params.to_vec(), false, FloatType::F32),
         &batch,
     )
 }

@@ -1,18 +1,24 @@
-//! The name of a device in a recipe and on the command line: `cpu`, `vulkan`, or `vulkan:N` for one of several GPUs.
+//! The name of a device in a recipe and on the command line: `cpu`, `vulkan`, `cuda`, `metal`, or `vulkan:N` for one of several GPUs.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Which device trains.
+use crate::{error::TrainError, recipe::FloatType};
+
+/// Which device trains. A number is that of the device in the driver's list; without one it is the best, or CUDA's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum DeviceChoice {
     /// The CPU.
     #[default]
     Cpu,
-    /// A GPU through Vulkan: the one with the number in the driver's list, or the best.
+    /// A GPU through Vulkan.
     Vulkan(Option<usize>),
+    /// A GPU of a Mac.
+    Metal(Option<usize>),
+    /// An NVIDIA GPU through CUDA.
+    Cuda(Option<usize>),
 }
 
 impl DeviceChoice {
@@ -20,14 +26,43 @@ impl DeviceChoice {
     pub fn is_cpu(&self) -> bool {
         matches!(self, Self::Cpu)
     }
+
+    /// Refuses a format of the frozen base that the library knows on no such device.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`].
+    pub(crate) fn hold(&self, base: FloatType) -> Result<(), TrainError> {
+        match (self, base) {
+            (Self::Vulkan(_) | Self::Metal(_), FloatType::Bf16) => Err(no_bf16(&self.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    fn parts(self) -> (&'static str, Option<usize>) {
+        match self {
+            Self::Cpu => ("cpu", None),
+            Self::Vulkan(number) => ("vulkan", number),
+            Self::Metal(number) => ("metal", number),
+            Self::Cuda(number) => ("cuda", number),
+        }
+    }
+}
+
+/// The problem of a device without bf16.
+pub(super) fn no_bf16(device: &str) -> TrainError {
+    TrainError::Device {
+        device: device.to_owned(),
+        problem: "it cannot hold a base in bf16, as the language of its programs (WGSL) has no such numbers; leave [run] base_dtype out, or \
+                  take cuda"
+            .to_owned(),
+    }
 }
 
 impl fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-            Self::Vulkan(None) => f.write_str("vulkan"),
-            Self::Vulkan(Some(number)) => write!(f, "vulkan:{number}"),
+        match self.parts() {
+            (name, None) => f.write_str(name),
+            (name, Some(number)) => write!(f, "{name}:{number}"),
         }
     }
 }
@@ -36,20 +71,21 @@ impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let unknown = || format!("{text:?} is no device: cpu, vulkan or vulkan:N");
-        match text.split_once(':') {
-            None if text == "cpu" => Ok(Self::Cpu),
-            None if text == "vulkan" => Ok(Self::Vulkan(None)),
-            Some(("vulkan", number)) => match number.parse() {
-                Ok(number) => Ok(Self::Vulkan(Some(number))),
-                Err(_) => Err(unknown()),
-            },
-            _ => Err(match text {
-                "cuda" | "metal" => format!(
-                    "{text} is not built: its code could be tested on no machine of this project; a GPU with a Vulkan driver trains with vulkan"
-                ),
-                _ => unknown(),
-            }),
+        let unknown = || {
+            format!(
+                "{text:?} is no device: cpu, vulkan, cuda or metal, and vulkan:N for number N of several"
+            )
+        };
+        let (name, number) = match text.split_once(':') {
+            Some((name, number)) => (name, Some(number.parse().map_err(|_| unknown())?)),
+            None => (text, None),
+        };
+        match name {
+            "cpu" if number.is_none() => Ok(Self::Cpu),
+            "vulkan" => Ok(Self::Vulkan(number)),
+            "metal" => Ok(Self::Metal(number)),
+            "cuda" => Ok(Self::Cuda(number)),
+            _ => Err(unknown()),
         }
     }
 }
@@ -78,12 +114,12 @@ mod tests {
             DeviceChoice::Cpu,
             DeviceChoice::Vulkan(None),
             DeviceChoice::Vulkan(Some(2)),
+            DeviceChoice::Metal(None),
+            DeviceChoice::Cuda(Some(1)),
         ] {
             assert_eq!(choice.to_string().parse(), Ok(choice));
         }
-        for wrong in [
-            "", "gpu", "vulkan:", "vulkan:x", "cpu:0", "cuda", "cuda:1", "metal",
-        ] {
+        for wrong in ["", "gpu", "vulkan:", "vulkan:x", "cpu:0", "cuda:-1", "CUDA"] {
             let error = wrong.parse::<DeviceChoice>().unwrap_err();
             assert!(error.contains("vulkan"), "{error}");
         }

@@ -5,10 +5,12 @@ use std::fmt::Debug;
 use burn_autodiff::Autodiff;
 use burn_backend::{Backend, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
+use half::bf16;
 
 use crate::{
     error::TrainError,
     ops::{self, NetOps, Score, Targets, simd},
+    recipe::FloatType,
 };
 
 /// A device with its operations.
@@ -22,6 +24,14 @@ pub(crate) trait Compute: Debug + Clone + Send + Sync + 'static {
 
     /// Values as a tensor of a shape.
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self::Inner>;
+
+    /// A tensor of the frozen base, whose matrices have their values in `base`.
+    fn put_frozen(
+        &self,
+        values: Vec<f32>,
+        shape: &[usize],
+        base: FloatType,
+    ) -> FloatTensor<Self::Inner>;
 
     /// The one value of a tensor.
     fn scalar(&self, tensor: FloatTensor<Self::Inner>) -> Result<f64, TrainError>;
@@ -45,6 +55,21 @@ pub(crate) trait Compute: Debug + Clone + Send + Sync + 'static {
     fn values(&self, tensor: FloatTensor<Self::Inner>) -> Result<Vec<f32>, TrainError>;
 }
 
+/// Whether a tensor of the network is a matrix, and no bias or gain.
+pub(super) fn is_matrix(shape: &[usize]) -> bool {
+    shape.len() == 2
+}
+
+/// Values as the forward pass reads them: rounded to bf16 where the recipe says so.
+pub(crate) fn rounded(mut values: Vec<f32>, rounds: bool) -> Vec<f32> {
+    if rounds {
+        for value in &mut values {
+            *value = bf16::from_f32(*value).to_f32();
+        }
+    }
+    values
+}
+
 /// The CPU: tensors are vectors, and nothing fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Cpu;
@@ -56,6 +81,12 @@ impl Compute for Cpu {
 
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> FlexTensor {
         ops::tensor(values, shape)
+    }
+
+    /// Rounded, and held in f32.
+    fn put_frozen(&self, values: Vec<f32>, shape: &[usize], base: FloatType) -> FlexTensor {
+        let rounds = base == FloatType::Bf16 && is_matrix(shape);
+        self.put(rounded(values, rounds), shape)
     }
 
     fn scalar(&self, tensor: FlexTensor) -> Result<f64, TrainError> {

@@ -2,19 +2,22 @@
 
 mod choice;
 mod compute;
-#[cfg(any(test, feature = "vulkan"))]
-mod on_backend;
+#[cfg(feature = "cuda")]
+mod cuda;
 #[cfg(feature = "vulkan")]
-mod vulkan;
+mod graphics;
+#[cfg(any(test, feature = "gpu"))]
+mod on_backend;
 
 pub use choice::DeviceChoice;
-pub(crate) use compute::{Compute, Cpu};
+pub(crate) use compute::{Compute, Cpu, rounded};
 
-#[cfg(any(test, feature = "vulkan"))]
+#[cfg(any(test, feature = "gpu"))]
 use on_backend::OnBackend;
 
 use crate::{
     error::TrainError,
+    recipe::FloatType,
     run::{Event, Progress},
 };
 
@@ -26,9 +29,9 @@ pub(crate) enum Device {
     /// The operations of a GPU on the CPU's tensors: what can be tested of them everywhere.
     #[cfg(test)]
     Composed(OnBackend<burn_flex::Flex>),
-    /// A GPU with a Vulkan driver.
-    #[cfg(feature = "vulkan")]
-    Vulkan(OnBackend<burn_wgpu::Wgpu>),
+    /// A GPU: the library has one type for those of all drivers.
+    #[cfg(feature = "gpu")]
+    Gpu(OnBackend<burn_cubecl::CubeBackend>),
 }
 
 impl Device {
@@ -40,16 +43,36 @@ impl Device {
     /// # Errors
     /// [`TrainError::Device`] if this build has no such device, or the machine.
     pub(crate) fn open(choice: &DeviceChoice) -> Result<Self, TrainError> {
-        match choice {
+        #[cfg(feature = "vulkan")]
+        let graphics = |api, number| graphics::open(api, number).map(Self::Gpu);
+        match *choice {
             DeviceChoice::Cpu => Ok(Self::CPU),
             #[cfg(feature = "vulkan")]
-            DeviceChoice::Vulkan(number) => vulkan::open(*number).map(Self::Vulkan),
+            DeviceChoice::Vulkan(number) => graphics(graphics::Api::Vulkan, number),
+            #[cfg(feature = "vulkan")]
+            DeviceChoice::Metal(number) => graphics(graphics::Api::Metal, number),
+            #[cfg(feature = "cuda")]
+            DeviceChoice::Cuda(number) => cuda::open(number.unwrap_or(0)).map(Self::Gpu),
             #[cfg(not(feature = "vulkan"))]
-            DeviceChoice::Vulkan(_) => Err(TrainError::Device {
-                device: choice.to_string(),
-                problem: "this build trains on the CPU only; build it with `cargo build --release --features vulkan`".to_owned(),
-            }),
+            DeviceChoice::Vulkan(_) | DeviceChoice::Metal(_) => Err(not_built(choice, "vulkan")),
+            #[cfg(not(feature = "cuda"))]
+            DeviceChoice::Cuda(_) => Err(not_built(choice, "cuda")),
         }
+    }
+
+    /// The same device, if it holds a frozen base in a format.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] if not.
+    pub(crate) fn holding(self, base: FloatType) -> Result<Self, TrainError> {
+        #[cfg(feature = "gpu")]
+        if let (Self::Gpu(at), FloatType::Bf16) = (&self, base)
+            && !at.holds_bf16()
+        {
+            return Err(choice::no_bf16(at.name()));
+        }
+        let _ = base;
+        Ok(self)
     }
 
     /// Its name, for people and records.
@@ -58,8 +81,8 @@ impl Device {
             Self::Cpu(_) => "cpu",
             #[cfg(test)]
             Self::Composed(at) => at.name(),
-            #[cfg(feature = "vulkan")]
-            Self::Vulkan(at) => at.name(),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(at) => at.name(),
         }
     }
 
@@ -85,9 +108,19 @@ impl Device {
             Self::CPU,
             Self::Composed(composed),
             #[cfg(feature = "vulkan")]
-            Self::Vulkan(
-                vulkan::open(None).expect("a Vulkan driver, as tests/vulkan/run.sh installs"),
-            ),
+            Self::open(&DeviceChoice::Vulkan(None))
+                .expect("a Vulkan driver, as tests/vulkan/run.sh installs"),
         ]
+    }
+}
+
+/// The problem of a device that was left out of the build.
+#[cfg(not(all(feature = "vulkan", feature = "cuda")))]
+fn not_built(choice: &DeviceChoice, feature: &str) -> TrainError {
+    TrainError::Device {
+        device: choice.to_string(),
+        problem: format!(
+            "this build has no code for it; build with `cargo build --release --features {feature}`"
+        ),
     }
 }

@@ -8,7 +8,7 @@ use burn_backend::{
     tensor::{Device, FloatTensor},
 };
 
-use super::Compute;
+use super::{Compute, compute::is_matrix};
 use crate::{
     error::TrainError,
     ops::{
@@ -16,7 +16,10 @@ use crate::{
         composed::{self, ByHand},
         simd,
     },
+    recipe::FloatType,
 };
+#[cfg(feature = "gpu")]
+use burn_backend::{DType, DTypeUsage};
 
 /// A device of a backend and its name.
 #[derive(Debug, Clone)]
@@ -35,6 +38,12 @@ impl<B: Backend> OnBackend<B> {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it holds bf16 values and makes f32 of them.
+    #[cfg(feature = "gpu")]
+    pub(super) fn holds_bf16(&self) -> bool {
+        B::dtype_usage(&self.device, DType::BF16).contains(DTypeUsage::Storage)
     }
 
     /// The values of tensors, each in row order.
@@ -57,6 +66,15 @@ impl<B: ByHand> Compute for OnBackend<B> {
 
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> FloatTensor<B> {
         composed::floats::<B>(values, shape, &self.device)
+    }
+
+    fn put_frozen(&self, values: Vec<f32>, shape: &[usize], base: FloatType) -> FloatTensor<B> {
+        match base {
+            FloatType::Bf16 if is_matrix(shape) => {
+                composed::halves::<B>(&values, shape, &self.device)
+            }
+            _ => self.put(values, shape),
+        }
     }
 
     fn scalar(&self, tensor: FloatTensor<B>) -> Result<f64, TrainError> {
@@ -86,5 +104,25 @@ impl<B: ByHand> Compute for OnBackend<B> {
     #[cfg(test)]
     fn values(&self, tensor: FloatTensor<B>) -> Result<Vec<f32>, TrainError> {
         Ok(self.read(vec![tensor])?.remove(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn_backend::{DType, TensorMetadata};
+    use burn_flex::FlexDevice;
+
+    use super::*;
+
+    #[test]
+    fn matrices_of_a_frozen_base_take_two_bytes_for_a_value() {
+        let device: OnBackend<burn_flex::Flex> = OnBackend::new(FlexDevice, "composed");
+        let dtype = |shape: &[usize], base| {
+            let values = vec![0.1; shape.iter().product()];
+            device.put_frozen(values, shape, base).dtype()
+        };
+        assert_eq!(dtype(&[2, 3], FloatType::Bf16), DType::BF16);
+        assert_eq!(dtype(&[6], FloatType::Bf16), DType::F32);
+        assert_eq!(dtype(&[2, 3], FloatType::F32), DType::F32);
     }
 }

@@ -55,7 +55,8 @@ fn prompt_tokens_are_untouched_by_a_masked_adapter_on(device: &Device) {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
     let base = Leaves::base(device, &g.params, false);
-    let both = Leaves::frozen(device, g.params.clone(), false).with_adapter(&adapter, false);
+    let both = Leaves::frozen(device, g.params.clone(), false, FloatType::F32)
+        .with_adapter(&adapter, false);
     let batch = Batcher::new(&g.spec, 64).batch(&g.masked, &[0, 1, 2]);
     let plain = gradient::logits(&g.pass(None, false), &base, &batch);
     let masked = gradient::logits(&g.pass(Some(&layout), false), &both, &batch);
@@ -210,7 +211,8 @@ fn dropout_is_the_same_in_every_split_and_off_without_its_seed() {
 fn dropout_is_the_same_in_every_split_and_off_without_its_seed_on(device: &Device) {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
-    let leaves = Leaves::frozen(device, g.params.clone(), false).with_adapter(&adapter, false);
+    let leaves = Leaves::frozen(device, g.params.clone(), false, FloatType::F32)
+        .with_adapter(&adapter, false);
     let pass = |dropout, checkpointing| {
         let mut pass = g.pass(Some(&layout), checkpointing);
         if let Some(side) = &mut pass.adapter {
@@ -264,7 +266,7 @@ fn dropout_leaves_the_slope_of_its_own_loss_on(device: &Device) {
     if let Some(side) = &mut pass.adapter {
         side.dropout = Some((0.3, 5));
     }
-    let frozen = || Leaves::frozen(device, g.params.clone(), false);
+    let frozen = || Leaves::frozen(device, g.params.clone(), false, FloatType::F32);
     let leaves = frozen().with_adapter(&adapter, false);
     let (_, grads) = run(&pass, &leaves, &adapter, &g.masked, 1000);
     for (i, grad) in grads.iter().enumerate() {
@@ -332,4 +334,48 @@ fn bf16_rounds_the_weights_of_the_pass_and_nothing_else_on(device: &Device) {
         loss != want && (loss - want).abs() <= 0.01 * want,
         "{loss}, f32 {want}"
     );
+}
+
+#[test]
+fn a_frozen_base_in_bf16_is_its_rounded_values() {
+    Device::tested()
+        .iter()
+        .for_each(a_frozen_base_in_bf16_is_its_rounded_values_on);
+}
+
+fn a_frozen_base_in_bf16_is_its_rounded_values_on(device: &Device) {
+    if let Err(error) = device.clone().holding(FloatType::Bf16) {
+        assert!(error.to_string().contains("base_dtype"), "{error}");
+        return;
+    }
+    for family in ["qwen2", "qwen3"] {
+        let g = golden(family);
+        let (adapter, layout) = g.adapter();
+        let mut rounded = g.params.clone();
+        for p in rounded.iter_mut().filter(|p| p.shape.len() == 2) {
+            for v in &mut p.values {
+                *v = half::bf16::from_f32(*v).to_f32();
+            }
+        }
+        for checkpointing in [false, true] {
+            let pass = g.pass(Some(&layout), checkpointing);
+            let of = |device: &Device, params: &[Param], dtype| {
+                let leaves = Leaves::frozen(device, params.to_vec(), false, dtype);
+                let leaves = leaves.with_adapter(&adapter, false);
+                run(&pass, &leaves, &adapter, &g.masked, 1000)
+            };
+            let (loss, grads) = of(device, &g.params, FloatType::Bf16);
+            // The same sums of the same values.
+            let (want, want_grads) = of(device, &rounded, FloatType::F32);
+            assert!((loss - want).abs() <= 1e-6 * want, "{loss} is not {want}");
+            for ((p, got), want) in adapter.iter().zip(&grads).zip(&want_grads) {
+                assert_close(&p.name, got, want, 1e-6);
+            }
+            // Sums in another order.
+            let (cpu, _) = of(&Device::CPU, &g.params, FloatType::Bf16);
+            assert!((loss - cpu).abs() <= 1e-6 * cpu, "{loss} is not {cpu}");
+            let (exact, _) = of(device, &g.params, FloatType::F32);
+            assert!((loss - exact).abs() > 1e-5 * exact, "nothing was rounded");
+        }
+    }
 }

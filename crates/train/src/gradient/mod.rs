@@ -8,6 +8,7 @@ use crate::{
     net::{MicroBatch, Slots, Spec},
     ops::Score,
     params::Param,
+    recipe::FloatType,
 };
 use tape::{Held, Tensors};
 
@@ -41,19 +42,25 @@ impl Leaves {
             Device::Cpu(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
             #[cfg(test)]
             Device::Composed(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
-            #[cfg(feature = "vulkan")]
-            Device::Vulkan(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(at) => Box::new(Tensors::base(at.clone(), base, bf16_weights)),
         })
     }
 
-    /// Tensors of a frozen base, still without an adapter. They take the values: on the CPU there is no second copy.
-    pub(crate) fn frozen(device: &Device, base: Vec<Param>, bf16_weights: bool) -> Self {
+    /// Tensors of a frozen base, still without an adapter. They take the values: on the CPU there is no second copy. `rounds` has all values
+    /// rounded to bf16; `dtype` is how the matrices are held.
+    pub(crate) fn frozen(
+        device: &Device,
+        base: Vec<Param>,
+        rounds: bool,
+        dtype: FloatType,
+    ) -> Self {
         Self(match device {
-            Device::Cpu(at) => Box::new(Tensors::frozen(at.clone(), base, bf16_weights)),
+            Device::Cpu(at) => Box::new(Tensors::frozen(at.clone(), base, rounds, dtype)),
             #[cfg(test)]
-            Device::Composed(at) => Box::new(Tensors::frozen(at.clone(), base, bf16_weights)),
-            #[cfg(feature = "vulkan")]
-            Device::Vulkan(at) => Box::new(Tensors::frozen(at.clone(), base, bf16_weights)),
+            Device::Composed(at) => Box::new(Tensors::frozen(at.clone(), base, rounds, dtype)),
+            #[cfg(feature = "gpu")]
+            Device::Gpu(at) => Box::new(Tensors::frozen(at.clone(), base, rounds, dtype)),
         })
     }
 

@@ -7,15 +7,15 @@ use std::fmt::Debug;
 
 use burn_autodiff::Autodiff;
 use burn_backend::{AutodiffBackend, ops::FloatTensorOps, tensor::FloatTensor};
-use half::bf16;
 
 use super::Pass;
 use crate::{
-    device::Compute,
+    device::{Compute, rounded},
     error::TrainError,
     net::{self, AdapterPass, MicroBatch},
     ops::{NetOps, Score, Tensor},
     params::Param,
+    recipe::FloatType,
 };
 
 /// What can be asked of a network on a device; [`super`] says what each gives.
@@ -47,16 +47,6 @@ pub(super) struct Tensors<C: Compute> {
     at: C,
     base: Vec<Taped<C>>,
     adapter: Vec<Taped<C>>,
-}
-
-/// Values as the forward pass reads them: rounded to bf16 where the recipe says so.
-fn rounded(mut values: Vec<f32>, bf16_weights: bool) -> Vec<f32> {
-    if bf16_weights {
-        for value in &mut values {
-            *value = bf16::from_f32(*value).to_f32();
-        }
-    }
-    values
 }
 
 /// Tensors that are trained.
@@ -94,9 +84,11 @@ impl<C: Compute> Tensors<C> {
         }
     }
 
-    pub(super) fn frozen(at: C, base: Vec<Param>, bf16_weights: bool) -> Self {
-        let leaf =
-            |p: Param| Tape::<C>::from_inner(at.put(rounded(p.values, bf16_weights), &p.shape));
+    pub(super) fn frozen(at: C, base: Vec<Param>, rounds: bool, dtype: FloatType) -> Self {
+        let leaf = |p: Param| {
+            let values = rounded(p.values, rounds);
+            Tape::<C>::from_inner(at.put_frozen(values, &p.shape, dtype))
+        };
         Self {
             base: base.into_iter().map(leaf).collect(),
             adapter: Vec::new(),

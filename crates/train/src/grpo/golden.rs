@@ -12,6 +12,7 @@ use crate::{
     golden::golden,
     gradient::{self, Leaves},
     ops::Score,
+    recipe::FloatType,
     run::{Batcher, Lanes},
 };
 
@@ -64,7 +65,8 @@ fn losses_and_gradients_are_torchs_on(device: &Device) {
         .collect()
     };
     let batcher = Batcher::at_temperature(&golden.spec, 64, number("temperature"));
-    let leaves = Leaves::frozen(device, golden.params.clone(), false).with_adapter(&adapter, false);
+    let leaves = Leaves::frozen(device, golden.params.clone(), false, FloatType::F32)
+        .with_adapter(&adapter, false);
     let all = batch.examples();
     let now = gradient::score(&pass, &leaves, &batcher.batch(&batch.set, &all)).unwrap();
     for (score, (logprob, entropy)) in now.iter().zip(

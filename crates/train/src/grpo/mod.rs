@@ -86,7 +86,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(recipe: &'a GrpoRecipe) -> Result<Self, TrainError> {
-        let device = Device::open(&recipe.run.device)?;
+        let device = Device::open(&recipe.run.device)?.holding(recipe.run.base_dtype)?;
         let model = Model::load(&recipe.model.base.to_string_lossy())?;
         if let Some(tokenizer) = &model.tokenizer {
             base_model::check_vocab(&model.config, tokenizer, &recipe.model.base)?;

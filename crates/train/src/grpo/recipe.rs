@@ -248,6 +248,9 @@ pub struct GrpoRunRecipe {
     pub steps: u64,
     /// Tokens of one forward and backward pass; any value gives the same gradient.
     pub micro_batch_tokens: usize,
+    /// How the matrices of the base are held: `bf16` rounds them, and takes two bytes for each value on a GPU; sums stay f32.
+    #[serde(default, skip_serializing_if = "FloatType::is_f32")]
+    pub base_dtype: FloatType,
     /// Of the written adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,
@@ -270,7 +273,7 @@ pub struct GrpoRunRecipe {
     /// Steps between two tables of completions; 0 for none.
     #[serde(default)]
     pub completions_every: u64,
-    /// Where the network learns: `cpu`, `vulkan`, or `vulkan:N` for one of several GPUs. Our engine draws on the CPU.
+    /// Where the network learns: `cpu`, `vulkan`, `cuda` or `metal`, and `vulkan:N` for one of several GPUs. Our engine draws on the CPU.
     #[serde(default, skip_serializing_if = "DeviceChoice::is_cpu")]
     pub device: DeviceChoice,
     /// Threads; 0 for all cores.

@@ -122,7 +122,7 @@ fn drop_out(t: &mut FlexTensor, share: f32, seed: u64, keys: &[u64]) {
 }
 
 /// What [`drop_out`] multiplies the values of `keys.len()` rows of `cols` columns by.
-#[cfg(any(test, feature = "vulkan"))]
+#[cfg(any(test, feature = "gpu"))]
 pub(super) fn dropout_mask(share: f32, seed: u64, keys: &[u64], cols: usize) -> Vec<f32> {
     let mut ones = tensor(vec![1.0; keys.len() * cols], &[keys.len(), cols]);
     drop_out(&mut ones, share, seed, keys);

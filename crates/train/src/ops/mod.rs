@@ -8,7 +8,8 @@
 //! padding. Letters: T tokens, E hidden, H query heads, K kv heads, D head dim, F ffn, V vocab, R rank.
 
 pub(crate) mod attention;
-#[cfg(any(test, feature = "vulkan"))]
+pub(crate) mod blocks;
+#[cfg(any(test, feature = "gpu"))]
 pub(crate) mod composed;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
@@ -25,7 +26,7 @@ use burn_backend::{Backend, Shape, TensorData, TensorMetadata, tensor::FloatTens
 use burn_flex::{Flex, FlexTensor};
 
 pub(crate) use attention::AttentionPlan;
-#[cfg(any(test, feature = "vulkan"))]
+#[cfg(any(test, feature = "gpu"))]
 pub(crate) use composed::Composed;
 pub(crate) use cross_entropy::{Lesson, Score, Targets};
 pub(crate) use lora::AdapterRows;

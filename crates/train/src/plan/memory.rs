@@ -5,18 +5,21 @@
 //! - with an adapter on every row: the layer's input and middle 2E, both norms 2E, q, k, v and the attention's output 2HD + 2KD, its sums
 //!   H, gate, up and their product 3F, the adapter's low side R for each linear layer;
 //! - a masked adapter keeps its rows of every linear layer's input apart: q, k, v, gate and up have 5E instead of 2E, and o has HD more.
+//!
+//! Going back, a layer's gradient is made where what the layer kept is given up: of the two only the larger is counted. Where a GPU trains
+//! ([`super::device`]), the host has the values, the sums, the moments, and the gradients that come back.
 
-use super::{Cost, LayerCost, Plan, Recipe, Shape, work};
+use super::{Cost, LayerCost, Plan, Recipe, Shape, device, work};
 use crate::{
     grpo::{RolloutKv, RolloutWeights},
     net::{LINEARS, Spec},
     ops::cross_entropy::chunk_rows,
-    recipe::RunRecipe,
+    recipe::{FloatType, RunRecipe},
     run::lanes_of,
 };
 
 /// Bytes of a value.
-const F32: u64 = 4;
+pub(super) const F32: u64 = 4;
 /// The program itself, its threads, and what the allocator keeps.
 const PROGRAM: u64 = 24 << 20;
 /// The tokenizer's tables, per token of the vocabulary.
@@ -24,16 +27,19 @@ const TOKENIZER: u64 = 400;
 
 /// What a step of a training holds.
 #[derive(Debug, Clone, Copy)]
-struct Step {
+pub(super) struct Step {
     /// Tokens of a micro-batch.
-    tokens: u64,
+    pub(super) tokens: u64,
     /// Micro-batches that run at once, and lanes that keep a sum of gradients each.
     active: u64,
     lanes: u64,
-    checkpointing: bool,
+    pub(super) checkpointing: bool,
     /// The base is frozen, and an adapter is trained.
-    adapter: bool,
-    masked: bool,
+    pub(super) adapter: bool,
+    pub(super) masked: bool,
+    pub(super) dropout: bool,
+    /// How a GPU holds the matrices of a frozen base.
+    pub(super) base: FloatType,
 }
 
 /// The plan of a recipe, without its remedies.
@@ -47,23 +53,27 @@ pub(super) fn plan(recipe: &Recipe, shape: &Shape) -> Plan {
         }],
         work: work::of(recipe, shape),
         steps: work::steps(recipe),
+        device: None,
         notes: shape.notes.clone(),
         remedies: Vec::new(),
     };
     match recipe {
         Recipe::Base(r) => {
             let step = Step::of(&r.run, shape, false, false);
-            train(&mut plan, shape, step);
+            train(&mut plan, shape, step, r.data.max_length);
             data(&mut plan, &r.data.train, &r.data.valid);
         }
         Recipe::Sft(r) => {
-            let step = Step::of(&r.run, shape, true, r.lora.masked);
-            train(&mut plan, shape, step);
+            let step = Step {
+                dropout: r.lora.dropout > 0.0,
+                ..Step::of(&r.run, shape, true, r.lora.masked)
+            };
+            train(&mut plan, shape, step, r.data.max_length);
             data(&mut plan, &r.data.train, &r.data.valid);
         }
         Recipe::Quantize(r) => {
             let step = Step::of(&r.run, shape, false, false);
-            train(&mut plan, shape, step);
+            train(&mut plan, shape, step, r.data.max_length);
             data(&mut plan, &r.data.train, &r.data.valid);
             // The teacher's weights as values and as tensors, the rounded weights, and the gradients pulled back through them.
             let network: u64 = plan.layers.iter().map(|l| l.parameters).sum();
@@ -73,13 +83,14 @@ pub(super) fn plan(recipe: &Recipe, shape: &Shape) -> Plan {
             let step = Step {
                 tokens: r.run.micro_batch_tokens as u64,
                 checkpointing: r.run.gradient_checkpointing,
+                base: r.run.base_dtype,
                 // Every completion of a step may be learnt from.
                 ..Step::lanes(shape, true, true, usize::MAX)
             };
-            train(&mut plan, shape, step);
+            let longest = r.data.max_prompt_tokens + r.rollout.max_completion_tokens;
+            train(&mut plan, shape, step, longest);
             let adapter: u64 = plan.layers.iter().map(|l| l.trainable).sum();
             plan.cost("reference adapter, and the engine's", 3 * F32 * adapter);
-            let longest = r.data.max_prompt_tokens + r.rollout.max_completion_tokens;
             engine(&mut plan, shape, r.rollout.weights);
             let kv =
                 kv_bytes(&shape.spec, r.rollout.kv) * (longest * r.rollout.max_sequences) as u64;
@@ -131,19 +142,22 @@ impl Step {
         Self {
             tokens: run.micro_batch_tokens as u64,
             checkpointing: run.gradient_checkpointing,
+            base: run.base_dtype,
             ..Self::lanes(shape, adapter, masked, micros)
         }
     }
 
     fn lanes(shape: &Shape, adapter: bool, masked: bool, micros: usize) -> Self {
         let trained = if adapter {
-            (0..shape.spec.layers as u64)
-                .map(|_| adapter_of(shape))
-                .sum()
+            shape.spec.layers as u64 * adapter_of(shape)
         } else {
-            sizes(&shape.spec).iter().map(|(_, n)| n).sum::<u64>()
+            parts(&shape.spec).iter().map(|(_, n)| n).sum::<u64>()
         };
-        let lanes = lanes_of(trained as usize);
+        // A GPU takes one micro-batch at a time.
+        let lanes = match shape.device.is_cpu() {
+            true => lanes_of(trained as usize),
+            false => 1,
+        };
         Self {
             tokens: 0,
             active: lanes.min(shape.threads).min(micros).max(1) as u64,
@@ -151,12 +165,14 @@ impl Step {
             checkpointing: false,
             adapter,
             masked,
+            dropout: false,
+            base: FloatType::F32,
         }
     }
 }
 
 /// Names and values of the parts of the network.
-fn sizes(spec: &Spec) -> Vec<(String, u64)> {
+pub(super) fn parts(spec: &Spec) -> Vec<(String, u64)> {
     let table = (spec.vocab * spec.hidden) as u64;
     let mut layer = (2 * spec.hidden) as u64;
     for linear in 0..LINEARS.len() {
@@ -166,15 +182,15 @@ fn sizes(spec: &Spec) -> Vec<(String, u64)> {
     if spec.qk_norm {
         layer += 2 * spec.head_dim as u64;
     }
-    let mut parts = vec![("embedding".to_owned(), table)];
-    parts.extend((0..spec.layers).map(|i| (format!("layer {i}"), layer)));
+    let mut all = vec![("embedding".to_owned(), table)];
+    all.extend((0..spec.layers).map(|i| (format!("layer {i}"), layer)));
     let head = if spec.tied { 0 } else { table };
-    parts.push(("norm, head".to_owned(), head + spec.hidden as u64));
-    parts
+    all.push(("norm, head".to_owned(), head + spec.hidden as u64));
+    all
 }
 
 /// Values of the adapter in one layer.
-fn adapter_of(shape: &Shape) -> u64 {
+pub(super) fn adapter_of(shape: &Shape) -> u64 {
     let sides = (0..LINEARS.len()).filter(|&i| shape.targets[i]).map(|i| {
         let (out, inner) = shape.spec.linear_shape(i);
         (shape.rank * (out + inner)) as u64
@@ -199,13 +215,18 @@ fn kept(shape: &Shape, step: Step) -> u64 {
     }
 }
 
-/// A training's parts.
-fn train(plan: &mut Plan, shape: &Shape, step: Step) {
+/// A training's parts, with documents of up to `longest` tokens.
+fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
+    if !shape.device.is_cpu() {
+        beside_a_gpu(plan, shape, step);
+        plan.device = Some(device::plan(shape, &step, longest));
+        return;
+    }
     let spec = &shape.spec;
     let (e, f) = (spec.hidden as u64, spec.ffn as u64);
     let rows = step.tokens * step.active * F32;
     let keeps = kept(shape, step);
-    let parts = sizes(spec);
+    let parts = parts(spec);
     let last = parts.len() - 1;
     for (at, (name, parameters)) in parts.into_iter().enumerate() {
         let is_layer = at > 0 && at < last;
@@ -215,10 +236,18 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step) {
             0
         };
         let trainable = if step.adapter { adapter } else { parameters };
-        let in_flight = if step.checkpointing && is_layer {
-            0
+        let activations = match (is_layer, step.checkpointing) {
+            (true, true) => rows * e,
+            (true, false) => rows * keeps,
+            // The last layer's output, its norm, and its gradient.
+            (false, _) if at == last => rows * 3 * e,
+            (false, _) => 0,
+        };
+        // Of a layer run again they are counted below, and of embedding and head too.
+        let in_flight = if is_layer && !step.checkpointing {
+            (F32 * trainable * step.active).saturating_sub(activations)
         } else {
-            step.active
+            0
         };
         plan.layers.push(LayerCost {
             name,
@@ -227,22 +256,12 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step) {
             // Values and tensors; a frozen base has its tensors alone.
             weights: if step.adapter { F32 } else { 2 * F32 } * parameters,
             adapter: 2 * F32 * adapter,
-            gradients: F32 * trainable * (step.lanes + in_flight),
+            gradients: F32 * trainable * step.lanes + in_flight,
             optimizer: 2 * F32 * trainable,
-            activations: match (is_layer, step.checkpointing) {
-                (true, true) => rows * e,
-                (true, false) => rows * keeps,
-                // The last layer's output, its norm, and its gradient.
-                (false, _) if at == last => rows * 3 * e,
-                (false, _) => 0,
-            },
+            activations,
         });
     }
-    let layer_gradient = if step.adapter {
-        adapter_of(shape)
-    } else {
-        plan.layers[1].parameters
-    };
+    let layer_gradient = plan.layers[1].trainable;
     // While a layer runs backward: the gradients of its product, gate and up, of its output and its input.
     let through = rows * (3 * f + 3 * e);
     if step.checkpointing {
@@ -260,9 +279,42 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step) {
     }
 }
 
+/// The host's part of a training by a GPU.
+fn beside_a_gpu(plan: &mut Plan, shape: &Shape, step: Step) {
+    let parts = parts(&shape.spec);
+    let last = parts.len() - 1;
+    for (at, (name, parameters)) in parts.into_iter().enumerate() {
+        let adapter = match step.adapter && at > 0 && at < last {
+            true => adapter_of(shape),
+            false => 0,
+        };
+        let trainable = if step.adapter { adapter } else { parameters };
+        plan.layers.push(LayerCost {
+            name,
+            parameters,
+            trainable,
+            // A frozen base until it is on the GPU.
+            weights: F32 * parameters,
+            adapter: F32 * adapter,
+            gradients: F32 * trainable,
+            optimizer: 2 * F32 * trainable,
+            activations: 0,
+        });
+    }
+    let back = match step.checkpointing {
+        true => plan.layers.iter().map(|l| l.trainable).max().unwrap_or(0),
+        false => plan.layers.iter().map(|l| l.trainable).sum(),
+    };
+    plan.cost("gradients that come back from the GPU", F32 * back);
+    if step.dropout {
+        let widest = shape.spec.ffn.max(shape.spec.hidden) as u64;
+        plan.cost("dropout's mask of a layer", 2 * F32 * step.tokens * widest);
+    }
+}
+
 /// A run that only reads the network: its parts, without memory of their own.
 fn inference(plan: &mut Plan, shape: &Shape) {
-    for (name, parameters) in sizes(&shape.spec) {
+    for (name, parameters) in parts(&shape.spec) {
         plan.layers.push(LayerCost {
             name,
             parameters,

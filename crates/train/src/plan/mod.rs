@@ -4,6 +4,7 @@
 //! step with micro-batches that are full, all of whose tokens are learnt: an upper bound for data with prompts. `tests/plan.rs` holds it
 //! against the peak that a run has.
 
+mod device;
 mod memory;
 mod recipe;
 mod work;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use edgethink_model::{Config, LoadOptions, Model};
 
-use crate::{base_model, error::TrainError, net::Spec};
+use crate::{base_model, device::DeviceChoice, error::TrainError, net::Spec};
 
 /// What a plan may be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct PlanOptions {
     pub rank: Option<usize>,
     /// Threads; those of this process if absent.
     pub threads: Option<usize>,
+    /// The device that trains instead of the recipe's. It need not be there.
+    pub device: Option<DeviceChoice>,
 }
 
 /// The memory of one part of the network, bytes.
@@ -72,6 +75,31 @@ pub struct Remedy {
     pub setting: String,
     /// The peak with it, bytes.
     pub peak_bytes: u64,
+    /// The GPU's peak with it, bytes; 0 without one.
+    pub device_peak_bytes: u64,
+}
+
+/// The memory of a GPU that trains, apart from the host's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevicePlan {
+    /// Which.
+    pub device: DeviceChoice,
+    /// The network, part by part.
+    pub layers: Vec<LayerCost>,
+    /// The rest.
+    pub rest: Vec<Cost>,
+}
+
+impl DevicePlan {
+    /// The most memory of the GPU that is held at once, bytes, without what the driver and the library's pools take.
+    pub fn peak_bytes(&self) -> u64 {
+        peak(&self.layers, &self.rest)
+    }
+}
+
+fn peak(layers: &[LayerCost], rest: &[Cost]) -> u64 {
+    let layers: u64 = layers.iter().map(LayerCost::total).sum();
+    layers + rest.iter().map(|c| c.bytes).sum::<u64>()
 }
 
 /// What a recipe takes.
@@ -79,10 +107,12 @@ pub struct Remedy {
 pub struct Plan {
     /// `base`, `sft`, `grpo`, `verifier`, `switcher` or `quantize`.
     pub kind: &'static str,
-    /// The network, part by part.
+    /// The network, part by part; beside a GPU what the host has of it.
     pub layers: Vec<LayerCost>,
     /// The rest.
     pub rest: Vec<Cost>,
+    /// The memory of the GPU, if one trains.
+    pub device: Option<DevicePlan>,
     /// What one optimizer step computes (a verifier and a switcher: the whole run), and how many there are if that is known.
     pub work: Vec<Work>,
     /// Optimizer steps; `None` if the data must be read to know them.
@@ -104,10 +134,14 @@ impl Plan {
         self.layers.iter().map(|l| l.trainable).sum()
     }
 
-    /// The most memory that is held at once, bytes.
+    /// The most memory of the host that is held at once, bytes.
     pub fn peak_bytes(&self) -> u64 {
-        let layers: u64 = self.layers.iter().map(LayerCost::total).sum();
-        layers + self.rest.iter().map(|c| c.bytes).sum::<u64>()
+        peak(&self.layers, &self.rest)
+    }
+
+    /// The same of the GPU; 0 without one.
+    pub fn device_peak_bytes(&self) -> u64 {
+        self.device.as_ref().map_or(0, DevicePlan::peak_bytes)
     }
 }
 
@@ -119,17 +153,21 @@ pub fn plan(path: &Path, options: &PlanOptions) -> Result<Plan, TrainError> {
     let recipe = Recipe::load(path)?;
     let shape = Shape::of(&recipe, options)?;
     let mut plan = memory::plan(&recipe, &shape);
-    let peak = plan.peak_bytes();
+    let peaks = [plan.peak_bytes(), plan.device_peak_bytes()];
     let mut remedies: Vec<Remedy> = recipe
-        .cheaper()
+        .cheaper(shape.device)
         .into_iter()
-        .map(|(setting, recipe)| Remedy {
-            setting,
-            peak_bytes: memory::plan(&recipe, &shape).peak_bytes(),
+        .map(|(setting, recipe)| {
+            let plan = memory::plan(&recipe, &shape);
+            Remedy {
+                setting,
+                peak_bytes: plan.peak_bytes(),
+                device_peak_bytes: plan.device_peak_bytes(),
+            }
         })
-        .filter(|remedy| remedy.peak_bytes < peak)
+        .filter(|r| r.peak_bytes < peaks[0] || r.device_peak_bytes < peaks[1])
         .collect();
-    remedies.sort_by_key(|remedy| std::cmp::Reverse(remedy.peak_bytes));
+    remedies.sort_by_key(|r| std::cmp::Reverse((r.device_peak_bytes, r.peak_bytes)));
     plan.remedies = remedies;
     Ok(plan)
 }
@@ -144,6 +182,7 @@ struct Shape {
     rank: usize,
     targets: [bool; 7],
     threads: usize,
+    device: DeviceChoice,
     notes: Vec<String>,
 }
 
@@ -152,6 +191,23 @@ impl Shape {
         let mut notes = Vec::new();
         let (config, stored) = network(recipe, options, &mut notes)?;
         let (rank, targets) = recipe.adapter(options.rank, &mut notes)?;
+        let device = match (options.device, recipe.device()) {
+            (given, Some(own)) => given.unwrap_or(own),
+            (Some(given), None) if !given.is_cpu() => {
+                return Err(TrainError::Device {
+                    device: given.to_string(),
+                    problem: format!("train {} runs on the CPU only", recipe.kind()),
+                });
+            }
+            _ => DeviceChoice::Cpu,
+        };
+        device.hold(recipe.base_dtype())?;
+        if !device.is_cpu() {
+            notes.push(
+                "the GPU's memory is that of the tensors: its driver and the library's pools take more; no time is estimated for it"
+                    .to_owned(),
+            );
+        }
         let threads = match (options.threads, recipe.threads()) {
             (Some(threads), _) => threads,
             (None, 0) => std::thread::available_parallelism().map_or(1, usize::from),
@@ -163,6 +219,7 @@ impl Shape {
             rank,
             targets,
             threads,
+            device,
             notes,
         })
     }

@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use crate::{
     base_model,
+    device::DeviceChoice,
     error::TrainError,
     grpo::{GrpoRecipe, RolloutKv, RolloutWeights},
     net::LINEARS,
     quantize::QuantizeRecipe,
-    recipe::{BaseRecipe, RunRecipe, SftRecipe},
+    recipe::{BaseRecipe, FloatType, RunRecipe, SftRecipe},
     switcher::SwitcherRecipe,
     verifier::VerifierRecipe,
 };
@@ -116,6 +117,33 @@ impl Recipe {
         }
     }
 
+    /// The device that trains the network; `None` of what runs on the CPU only.
+    pub(super) fn device(&self) -> Option<DeviceChoice> {
+        match self {
+            Self::Base(r) => Some(r.run.device),
+            Self::Sft(r) => Some(r.run.device),
+            Self::Grpo(r) => Some(r.run.device),
+            Self::Quantize(_) | Self::Verifier(_) | Self::Switcher(_) => None,
+        }
+    }
+
+    /// How the matrices of its frozen base are held.
+    pub(super) fn base_dtype(&self) -> FloatType {
+        match self {
+            Self::Sft(r) => r.run.base_dtype,
+            Self::Grpo(r) => r.run.base_dtype,
+            _ => FloatType::F32,
+        }
+    }
+
+    fn hold_in_bf16(&mut self) {
+        match self {
+            Self::Sft(r) => r.run.base_dtype = FloatType::Bf16,
+            Self::Grpo(r) => r.run.base_dtype = FloatType::Bf16,
+            _ => {}
+        }
+    }
+
     /// Rank and linear layers of the adapter; rank 0 without one. One that is not there yet has `given` or the paper's.
     pub(super) fn adapter(
         &self,
@@ -174,8 +202,8 @@ impl Recipe {
         }
     }
 
-    /// The same recipe with settings that change its memory and not, or little, what is learnt; each with its description.
-    pub(super) fn cheaper(&self) -> Vec<(String, Self)> {
+    /// The same recipe with settings that change its memory on a device and not, or little, what is learnt; each with its description.
+    pub(super) fn cheaper(&self, device: DeviceChoice) -> Vec<(String, Self)> {
         let mut found = Vec::new();
         let mut all = self.clone();
         let mut add = |setting: String, change: &dyn Fn(&mut Self)| {
@@ -213,6 +241,11 @@ impl Recipe {
                     r.lora.r /= 2;
                 }
             });
+        }
+        let frozen = matches!(self, Self::Sft(_) | Self::Grpo(_));
+        if frozen && self.base_dtype().is_f32() && matches!(device, DeviceChoice::Cuda(_)) {
+            let setting = "[run] base_dtype = \"bf16\"".to_owned();
+            add(setting, &|r| r.hold_in_bf16());
         }
         if let Self::Grpo(r) = self {
             if !r.run.gradient_checkpointing {

@@ -66,6 +66,7 @@ impl QuantizeRecipe {
             if !recipe.run.device.is_cpu() {
                 problems.push("[run] device: a quantization is trained on the CPU".to_owned());
             }
+            recipe::none_frozen(&recipe.run, &mut problems);
             recipe::shared(&recipe.data, &recipe.optimizer, &recipe.run, &mut problems);
             problems
         })

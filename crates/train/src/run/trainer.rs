@@ -165,7 +165,8 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         layout: layout.as_ref(),
         checkpointing: recipe.gradient_checkpointing,
         bf16,
-        frozen: (!frozen.is_empty()).then(|| Leaves::frozen(job.device, frozen, bf16)),
+        frozen: (!frozen.is_empty())
+            .then(|| Leaves::frozen(job.device, frozen, bf16, recipe.base_dtype)),
     };
     let weights = |params: &[Param]| job.rounded.map(|rounded| rounded.weights(params));
     let mut lanes = Lanes::new(job.device, weights(&params).as_deref().unwrap_or(&params))?;
@@ -326,13 +327,14 @@ pub(crate) struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    /// An adapter on a frozen base.
+    /// An adapter on a frozen base, whose matrices are held in `dtype`.
     pub(crate) fn frozen(
         device: &'a Device,
         spec: &'a Spec,
         slots: &'a Slots,
         layout: &'a LoraLayout,
         base: Vec<Param>,
+        dtype: FloatType,
         checkpointing: bool,
     ) -> Self {
         Self {
@@ -342,7 +344,7 @@ impl<'a> Side<'a> {
             layout: Some(layout),
             checkpointing,
             bf16: false,
-            frozen: Some(Leaves::frozen(device, base, false)),
+            frozen: Some(Leaves::frozen(device, base, false, dtype)),
         }
     }
 

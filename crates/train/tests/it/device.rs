@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::*;
-use edgethink_train::{BaseRecipe, DeviceChoice};
+use edgethink_train::{BaseRecipe, DeviceChoice, Silent, TrainError, base};
 
 #[test]
 fn a_recipe_names_a_device_and_the_cpu_needs_no_name() {
@@ -22,21 +22,50 @@ fn a_recipe_names_a_device_and_the_cpu_needs_no_name() {
         load("vulkan:1").unwrap().run.device,
         DeviceChoice::Vulkan(Some(1))
     );
-    let error = load("cuda").unwrap_err().to_string();
+    let error = load("opencl").unwrap_err().to_string();
     assert!(error.contains("vulkan"), "{error}");
+}
+
+/// What is said of a run on a device that is not there.
+fn refused(device: DeviceChoice) -> String {
+    let dir = workspace();
+    let mut recipe = base_recipe(dir.path(), "out");
+    recipe.run.device = device;
+    let error = base(&recipe, &mut Silent).unwrap_err();
+    assert!(matches!(error, TrainError::Device { .. }), "{error}");
+    error.to_string()
 }
 
 #[cfg(not(feature = "vulkan"))]
 #[test]
-fn a_build_without_gpus_says_how_to_make_one_with_them() {
-    use edgethink_train::{Silent, TrainError, base};
+fn a_build_without_vulkan_says_how_to_make_one_with_it() {
+    for device in [DeviceChoice::Vulkan(None), DeviceChoice::Metal(None)] {
+        let error = refused(device);
+        assert!(error.contains("--features vulkan"), "{error}");
+    }
+}
 
-    let dir = workspace();
-    let mut recipe = base_recipe(dir.path(), "out");
-    recipe.run.device = DeviceChoice::Vulkan(None);
-    let error = base(&recipe, &mut Silent).unwrap_err();
-    assert!(matches!(error, TrainError::Device { .. }), "{error}");
-    assert!(error.to_string().contains("--features vulkan"), "{error}");
+#[cfg(all(feature = "vulkan", not(target_os = "macos")))]
+#[test]
+fn metal_is_refused_where_there_is_no_macos() {
+    let error = refused(DeviceChoice::Metal(None));
+    assert!(error.contains("only macOS"), "{error}");
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_build_without_cuda_says_how_to_make_one_with_it() {
+    let error = refused(DeviceChoice::Cuda(None));
+    assert!(error.contains("--features cuda"), "{error}");
+}
+
+/// Number 99 is there on no machine, with a driver or without one.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_missing_nvidia_gpu_is_an_error_that_says_what_to_do() {
+    let error = refused(DeviceChoice::Cuda(Some(99)));
+    let without = error.contains("no NVIDIA driver") && error.contains("nvidia-smi");
+    assert!(without || error.contains("\n  0: "), "{error}");
 }
 
 /// Needs a Vulkan driver: `tests/vulkan/run.sh` installs one in software.
@@ -45,7 +74,7 @@ mod vulkan {
     use std::path::Path;
 
     use edgethink_model::hf::safetensors;
-    use edgethink_train::{Event, Progress, Silent, TrainError, base, sft};
+    use edgethink_train::{Event, Progress, sft};
     use serde_json::Value;
 
     use super::*;
@@ -141,11 +170,7 @@ mod vulkan {
 
     #[test]
     fn a_gpu_that_is_not_there_is_told_with_those_that_are() {
-        let dir = workspace();
-        let mut recipe = base_recipe(dir.path(), "out");
-        recipe.run.device = DeviceChoice::Vulkan(Some(99));
-        let error = base(&recipe, &mut Silent).unwrap_err();
-        assert!(matches!(error, TrainError::Device { .. }), "{error}");
-        assert!(error.to_string().contains("\n  0: "), "{error}");
+        let error = refused(DeviceChoice::Vulkan(Some(99)));
+        assert!(error.contains("\n  0: "), "{error}");
     }
 }

@@ -6,7 +6,9 @@ use std::{fs, io::Write, path::Path, process::Command};
 
 use edgethink_model::{Config, Dtype, Family};
 use edgethink_testkit::{Extras, tiny_config, write_random_model};
-use edgethink_train::{BaseRecipe, PlanOptions, SftRecipe, Silent, base, plan, sft};
+use edgethink_train::{
+    BaseRecipe, DeviceChoice, LayerCost, PlanOptions, SftRecipe, Silent, base, plan, sft,
+};
 
 /// Names the recipe that a process of this test is to run.
 const CHILD: &str = "EDGETHINK_TEST_PLANNED";
@@ -55,7 +57,7 @@ fn recipe(dir: &Path, kind: &str, checkpointing: bool) -> std::path::PathBuf {
     let text = format!(
         "output_dir = \"{}\"\nseed = 1\n[model]\nbase = \"{}\"\n[data]\ntrain = [\"{}\"]\nmax_length = 512\nloss = \"completion\"\n{lora}\
          [optimizer]\nlr = 1e-4\nbetas = [0.9, 0.999]\nweight_decay = 0.0\nschedule = \"constant\"\nwarmup_ratio = 0.0\nmax_grad_norm = 1.0\n\
-         [run]\nmax_tokens = 500\nbatch_tokens = 512\nmicro_batch_tokens = 512\ngradient_checkpointing = {checkpointing}\nlog_every = 1\n\
+         [run]\nmax_tokens = 1500\nbatch_tokens = 512\nmicro_batch_tokens = 512\ngradient_checkpointing = {checkpointing}\nlog_every = 1\n\
          save_every = 0\nthreads = 2\nresume = \"none\"\n",
         at(&format!("{kind}-{checkpointing}")),
         at("model"),
@@ -124,14 +126,92 @@ fn the_planned_memory_is_what_a_run_takes() {
             planned_bytes / 1048576.0,
             measured / 1048576.0
         );
-        // The gradients of a whole network are partly freed before all of them are there: such a plan is on the safe side.
-        let least = if kind == "sft" { 1.0 / FACTOR } else { 0.6 };
         assert!(
-            (least..=FACTOR).contains(&ratio),
+            (1.0 / FACTOR..=FACTOR).contains(&ratio),
             "{kind}, checkpointing {checkpointing}: planned {planned_bytes}, measured {measured}"
         );
         // Checkpointing is not worth mentioning when it is on, and helps when it is off.
         let named = |r: &edgethink_train::Remedy| r.setting.contains("gradient_checkpointing");
         assert_eq!(planned.remedies.iter().any(named), !checkpointing);
     }
+}
+
+/// Qwen2.5-0.5B with an adapter of rank 16 on a GPU, counted by hand from what each operation hands the tape: 512 tokens at a time.
+#[test]
+fn the_memory_of_a_gpu_is_what_the_operations_hold() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("config.json");
+    let text = serde_json::json!({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 151_936, "hidden_size": 896,
+        "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+        "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6, "rope_theta": 1_000_000.0, "hidden_act": "silu", "tie_word_embeddings": true});
+    fs::write(&config, text.to_string()).expect("written");
+    let planned = |checkpointing| {
+        let options = PlanOptions {
+            config: Some(config.clone()),
+            device: Some(DeviceChoice::Cuda(None)),
+            ..PlanOptions::default()
+        };
+        plan(&recipe(dir.path(), "sft", checkpointing), &options).expect("a plan")
+    };
+    let whole = planned(false);
+    let gpu = whole.device.as_ref().expect("a GPU");
+    assert_eq!(
+        (whole.parameters(), whole.trainable()),
+        (494_032_768, 8_798_208)
+    );
+
+    // A masked adapter: rows of its own for each of the seven products.
+    let inputs = 896 + 896 + 896 + 896 + 896 + 896 + 4864;
+    // Layer's input and middle; queries and attention's output; keys and values; log sums; gate, sigmoid, their product, up; low sides.
+    let kept = 2 * 896 + 2 * 896 + 2 * 128 + 14 + 4 * 4864 + 7 * 16 + inputs;
+    let layers = 24 * 512 * kept * 4;
+    let network = 494_032_768 * 4 + 2 * 8_798_208 * 4;
+    // The last layer's output, its norm and its gradient; the gradients of one layer; scores of all 512 rows; 220 rows of logits.
+    let head = 3 * 512 * 896 * 4;
+    let through = 512 * (4 * 4864 + 3 * 896) * 4;
+    let scores = 5 * 14 * 512 * 512 * 4;
+    let logits = 4 * 220 * 151_936 * 4;
+    assert_eq!(
+        gpu.peak_bytes(),
+        network + layers + head + through + scores + logits
+    );
+    // The host: base, adapter, their sums and moments, and what comes back; no activations, no base of its own for the optimizer.
+    let host: u64 = whole.layers.iter().map(LayerCost::total).sum();
+    assert_eq!(host, 494_032_768 * 4 + 8_798_208 * (4 + 4 + 8));
+    assert!(whole.rest.iter().any(|cost| cost.bytes == 8_798_208 * 4));
+
+    // Run again, a layer keeps its input.
+    let again = planned(true);
+    let inputs = 24 * 512 * 896 * 4;
+    let one = 512 * kept * 4 + 8_798_208 / 24 * 4;
+    assert_eq!(
+        again.device_peak_bytes(),
+        network + inputs + head + one + through + scores + logits
+    );
+    let helps = |r: &edgethink_train::Remedy| {
+        r.setting.contains("checkpointing") && r.device_peak_bytes == again.device_peak_bytes()
+    };
+    assert!(whole.remedies.iter().any(helps));
+
+    // Half of the matrices' bytes, and the head in f32 for the loss. Norms and biases stay.
+    let vectors = 24 * (2 * 896 + 896 + 128 + 128) + 896;
+    let bf16 = whole
+        .remedies
+        .iter()
+        .find(|r| r.setting.contains("base_dtype"));
+    let want = gpu.peak_bytes() - 2 * (494_032_768 - vectors) + 4 * 151_936 * 896;
+    assert_eq!(bf16.map(|r| r.device_peak_bytes), Some(want));
+}
+
+#[test]
+fn what_runs_on_the_cpu_only_is_not_planned_for_a_gpu() {
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/qwen2.5-7b");
+    let recipe = recipes.join("verifier.toml");
+    let options = PlanOptions {
+        config: Some(recipes.join("config.json")),
+        device: Some(DeviceChoice::Vulkan(None)),
+        ..PlanOptions::default()
+    };
+    let error = plan(&recipe, &options).expect_err("no GPU").to_string();
+    assert!(error.contains("CPU only"), "{error}");
 }

@@ -19,12 +19,16 @@ use burn_backend::{
 };
 
 use super::{floats, matmul_nt, matmul_tn, reshape};
-use crate::ops::AttentionPlan;
+use crate::ops::{AttentionPlan, blocks};
 
-/// Scores held at a time at most (64 MiB of f32), where the shortest block allows it. In tests so few that there are several blocks.
-const BLOCK_SCORES: usize = if cfg!(test) { 1 } else { 16 << 20 };
+/// Scores held at a time at most. In tests so few that there are several blocks.
+const BLOCK_SCORES: usize = if cfg!(test) { 1 } else { blocks::SCORES };
 /// Query rows of the shortest block.
-const SHORTEST: usize = if cfg!(test) { 16 } else { 64 };
+const SHORTEST: usize = if cfg!(test) {
+    16
+} else {
+    blocks::SHORTEST_SCORES
+};
 /// Taken off the score of a key for each position that lies out of sight: `e` to this is zero.
 const OUT_OF_SIGHT: f32 = 1e9;
 

@@ -14,13 +14,11 @@ use burn_backend::{
     tensor::{FloatTensor, IndexingUpdateOp, IntTensor},
 };
 
-use super::{floats, indices, matmul_nt, matmul_tn, read, reshape};
-use crate::ops::{Score, Targets};
+use super::{floats, frozen::widened, indices, matmul_nt, matmul_tn, read, reshape};
+use crate::ops::{Score, Targets, blocks};
 
-/// Logits held at a time (128 MiB of f32): products with fewer rows leave a GPU idle. In tests so few that there are several chunks.
-const CHUNK_LOGITS: usize = if cfg!(test) { 1 } else { 32 << 20 };
-/// Rows of the shortest chunk.
-const SHORTEST: usize = 16;
+/// Logits held at a time. In tests so few that there are several chunks.
+const CHUNK_LOGITS: usize = if cfg!(test) { 1 } else { blocks::LOGITS };
 
 /// The loss and, where wanted, its gradients.
 pub(super) struct Output<B: Backend> {
@@ -84,7 +82,7 @@ impl<B: Backend> Chunk<B> {
         let active: Vec<usize> = (0..targets.weights.len())
             .filter(|&row| targets.weights[row] != 0.0)
             .collect();
-        let chunks = active.chunks((CHUNK_LOGITS / vocab).max(SHORTEST));
+        let chunks = active.chunks((CHUNK_LOGITS / vocab).max(blocks::SHORTEST_LOGITS));
         let chunks: Vec<Vec<usize>> = chunks.map(<[usize]>::to_vec).collect();
         chunks
             .into_iter()
@@ -132,6 +130,7 @@ pub(super) fn run<B: Backend>(
         "a training of a quantized model runs on the CPU: its recipe says so"
     );
     let device = hidden.device();
+    let head = &widened::<B>(head.clone());
     let zeros = |shape| B::float_zeros(shape, &device, FloatDType::F32);
     let mut loss = zeros(Shape::from(vec![1]));
     let mut d_hidden = want[0].then(|| zeros(hidden.shape()));
@@ -167,7 +166,8 @@ pub(crate) fn score<B: Backend>(
     targets: &Targets,
 ) -> Result<Vec<Score>, ExecutionError> {
     let mut scores = Vec::new();
-    for chunk in Chunk::<B>::all(hidden, head, targets) {
+    let head = widened::<B>(head.clone());
+    for chunk in Chunk::<B>::all(hidden, &head, targets) {
         let parts = vec![chunk.logprobs(), chunk.entropies()];
         let parts = read::<B>(parts)?;
         let pairs = parts[0].iter().zip(&parts[1]);

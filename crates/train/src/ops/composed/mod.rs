@@ -1,11 +1,12 @@
 //! The network's operations written once with those of any backend: what a GPU runs.
 //!
 //! The short ones take their gradients from the tape. Attention and cross-entropy, whose intermediates would fill the memory, have gradients
-//! by hand ([`ByHand`]), as on the CPU. The fused operations beside this folder are the reference: the same tests run both.
+//! by hand ([`ByHand`]), as on the CPU; so has the product with a frozen matrix in 16 bits. The fused operations beside this folder are the reference: the same tests run both.
 
 mod adapter;
 mod attention;
 mod cross_entropy;
+mod frozen;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,7 @@ use burn_backend::{
     tensor::{Device, FloatTensor, IntTensor},
 };
 use burn_flex::Flex;
+use half::bf16;
 
 use super::{AttentionPlan, NetOps, Targets, lora};
 
@@ -47,12 +49,16 @@ pub(crate) trait ByHand: Backend {
     ) -> FloatTensor<Self> {
         cross_entropy::run::<Self>(&hidden, &head, targets, [false, false]).loss
     }
+    /// `x [T, in] W^T`, with a frozen `W [out, in]` in 16 bits.
+    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        frozen::product::<Self>(x, weight)
+    }
 }
 
 impl ByHand for Flex {}
 
-#[cfg(feature = "vulkan")]
-impl ByHand for burn_wgpu::Wgpu {}
+#[cfg(feature = "gpu")]
+impl ByHand for burn_cubecl::CubeBackend {}
 
 impl<B: Backend> ByHand for Autodiff<B> {
     fn attend(
@@ -69,6 +75,9 @@ impl<B: Backend> ByHand for Autodiff<B> {
         targets: &Arc<Targets>,
     ) -> FloatTensor<Self> {
         cross_entropy::taped::<B>(hidden, head, targets)
+    }
+    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        frozen::taped::<B>(x, weight)
     }
 }
 
@@ -87,7 +96,10 @@ impl<B: ByHand> NetOps for Composed<B> {
         weight: FloatTensor<B>,
         bias: Option<FloatTensor<B>>,
     ) -> FloatTensor<B> {
-        let y = matmul_nt::<B>(x, weight);
+        let y = match frozen::is_narrow::<B>(&weight) {
+            true => B::frozen_product(x, weight),
+            false => matmul_nt::<B>(x, weight),
+        };
         match bias {
             Some(bias) => {
                 let n = bias.shape()[0];
@@ -123,7 +135,7 @@ impl<B: ByHand> NetOps for Composed<B> {
 
     fn embed(table: FloatTensor<B>, ids: &Arc<[u32]>) -> FloatTensor<B> {
         let ids = indices::<B>(ids.iter().map(|&id| id as usize), &table.device());
-        B::float_select(table, 0, ids)
+        frozen::widened::<B>(B::float_select(table, 0, ids))
     }
 
     fn cross_entropy(
@@ -141,6 +153,16 @@ pub(crate) fn floats<B: Backend>(
     shape: &[usize],
     device: &Device<B>,
 ) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values, Shape::from(shape.to_vec())), device)
+}
+
+/// Values put on the device in bf16, rounded to the nearest.
+pub(crate) fn halves<B: Backend>(
+    values: &[f32],
+    shape: &[usize],
+    device: &Device<B>,
+) -> FloatTensor<B> {
+    let values: Vec<bf16> = values.iter().copied().map(bf16::from_f32).collect();
     B::float_from_data(TensorData::new(values, Shape::from(shape.to_vec())), device)
 }
 

@@ -1,17 +1,67 @@
-//! GPUs with a Vulkan driver, and Mesa's software driver: which there are, and which is taken.
+//! GPUs that a graphics driver offers, Vulkan's or on a Mac Metal's, and Mesa's software driver: which there are, and which is taken.
 
 use std::sync::{Mutex, PoisonError};
 
-use burn_backend::{BackendTypes, read_sync};
+use burn_backend::read_sync;
+use burn_cubecl::{CubeBackend, CubeDevice};
 use burn_wgpu::{
-    RuntimeOptions, Wgpu, WgpuBackend, WgpuDevice, graphics::Vulkan, try_init_setup, wgpu,
+    RuntimeOptions, WgpuBackend, WgpuDevice,
+    graphics::{Metal, Vulkan},
+    try_init_setup, wgpu,
 };
 use cubecl::device::WgpuDeviceKind;
 
-use super::OnBackend;
+use super::{DeviceChoice, OnBackend};
 use crate::error::TrainError;
 
-type Device = <Wgpu as BackendTypes>::Device;
+/// How a program speaks with the driver.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Api {
+    Vulkan,
+    /// Where there is no macOS, no driver speaks it.
+    Metal,
+}
+
+impl Api {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Vulkan => "Vulkan",
+            Self::Metal => "Metal",
+        }
+    }
+
+    fn backends(self) -> wgpu::Backends {
+        match self {
+            Self::Vulkan => wgpu::Backends::VULKAN,
+            Self::Metal => wgpu::Backends::METAL,
+        }
+    }
+
+    /// The library's device of a kind.
+    fn device(self, kind: WgpuDeviceKind) -> WgpuDevice {
+        WgpuDevice::new(kind).on(match self {
+            Self::Vulkan => WgpuBackend::Vulkan,
+            Self::Metal => WgpuBackend::Metal,
+        })
+    }
+
+    fn choice(self, number: Option<usize>) -> DeviceChoice {
+        match self {
+            Self::Vulkan => DeviceChoice::Vulkan(number),
+            Self::Metal => DeviceChoice::Metal(number),
+        }
+    }
+
+    /// What is missing where no driver offers a device.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Vulkan => {
+                "install the driver of your GPU, or mesa-vulkan-drivers for one in software"
+            }
+            Self::Metal => "only macOS has them; on another system take vulkan",
+        }
+    }
+}
 
 /// Devices of this process: the library makes each ready once, and keeps it to the end.
 static READY: Mutex<Vec<WgpuDevice>> = Mutex::new(Vec::new());
@@ -24,13 +74,13 @@ struct Adapter {
 
 impl Adapter {
     /// All of them, in the drivers' order.
-    fn all() -> Vec<Self> {
+    fn all(api: Api) -> Vec<Self> {
         let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            backends: wgpu::Backends::VULKAN,
+            backends: api.backends(),
             ..wgpu::InstanceDescriptor::new_without_display_handle()
         });
         let mut all: Vec<Self> = Vec::new();
-        for adapter in read_sync(instance.enumerate_adapters(wgpu::Backends::VULKAN)) {
+        for adapter in read_sync(instance.enumerate_adapters(api.backends())) {
             let info = adapter.get_info();
             // The library numbers the devices of a kind.
             let number = |of: fn(usize) -> WgpuDeviceKind| {
@@ -65,13 +115,11 @@ impl Adapter {
     }
 
     /// Its name, and whether it is one in name only.
-    fn told(&self) -> String {
+    fn told(&self, api: Api) -> String {
+        let told = format!("{} through {}", self.name, api.name());
         match self.kind {
-            WgpuDeviceKind::Cpu => format!(
-                "{} through Vulkan: software, slower than --device cpu",
-                self.name
-            ),
-            _ => format!("{} through Vulkan", self.name),
+            WgpuDeviceKind::Cpu => format!("{told}: software, slower than --device cpu"),
+            _ => told,
         }
     }
 }
@@ -80,33 +128,40 @@ impl Adapter {
 ///
 /// # Errors
 /// [`TrainError::Device`] with the devices that were found.
-pub(super) fn open(number: Option<usize>) -> Result<OnBackend<Wgpu>, TrainError> {
+pub(super) fn open(api: Api, number: Option<usize>) -> Result<OnBackend<CubeBackend>, TrainError> {
     // One at a time: Vulkan loaders crash when instances come and go on several threads.
     let mut ready = READY.lock().unwrap_or_else(PoisonError::into_inner);
-    let all = Adapter::all();
+    let all = Adapter::all(api);
     let adapter = match number {
         Some(number) => all.get(number),
         None => all.iter().min_by_key(|a| a.rank()),
     };
     let failed = |problem: String| TrainError::Device {
-        device: super::DeviceChoice::Vulkan(number).to_string(),
+        device: api.choice(number).to_string(),
         problem,
     };
     let adapter = adapter.ok_or_else(|| {
         let list = all.iter().enumerate();
         let list: Vec<String> = list.map(|(i, a)| format!("\n  {i}: {}", a.name)).collect();
+        let name = api.name();
         failed(if list.is_empty() {
-            "no Vulkan driver offers a device; install the driver of your GPU, or mesa-vulkan-drivers for one in software".to_owned()
+            format!("no {name} driver offers a device; {}", api.remedy())
         } else {
-            format!("the Vulkan drivers offer no such device, but{}", list.concat())
+            format!(
+                "the {name} drivers offer no such device, but{}",
+                list.concat()
+            )
         })
     })?;
-    let device = WgpuDevice::new(adapter.kind.clone()).on(WgpuBackend::Vulkan);
+    let device = api.device(adapter.kind.clone());
     if !ready.contains(&device) {
         RuntimeOptions::try_default()
-            .and_then(|options| try_init_setup::<Vulkan>(&device, options))
+            .and_then(|options| match api {
+                Api::Vulkan => try_init_setup::<Vulkan>(&device, options),
+                Api::Metal => try_init_setup::<Metal>(&device, options),
+            })
             .map_err(|e| failed(e.to_string()))?;
         ready.push(device.clone());
     }
-    Ok(OnBackend::new(Device::Wgpu(device), &adapter.told()))
+    Ok(OnBackend::new(CubeDevice::Wgpu(device), &adapter.told(api)))
 }

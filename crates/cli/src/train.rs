@@ -24,7 +24,7 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
         TrainCommand::Plan(args) => train_plan::run(args),
         TrainCommand::Base(GroupRecipeArgs { recipe: args, .. })
         | TrainCommand::Sft(GroupRecipeArgs { recipe: args, .. })
-        | TrainCommand::Grpo(args)
+        | TrainCommand::Grpo(GroupRecipeArgs { recipe: args, .. })
             if args.recipe.dry_run =>
         {
             train_plan::dry_run(&args.recipe.config, args.device)
@@ -56,10 +56,11 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             train(|view| edgethink_train::quantize(&recipe, view).map(drop))
         }
         TrainCommand::Grpo(args) => {
-            let mut recipe = GrpoRecipe::load(&args.recipe.config)?;
-            resume(&args.recipe, &mut recipe.run.resume);
-            recipe.run.device = args.device.unwrap_or(recipe.run.device);
-            train(|view| edgethink_train::grpo(&recipe, view).map(drop))
+            let mut recipe = GrpoRecipe::load(&args.recipe.recipe.config)?;
+            resume(&args.recipe.recipe, &mut recipe.run.resume);
+            recipe.run.device = args.recipe.device.unwrap_or(recipe.run.device);
+            let mut group = join(&args.group)?;
+            train(|view| edgethink_train::grpo_in(&recipe, &mut group, view).map(drop))
         }
         TrainCommand::Verifier(args) => {
             let mut recipe = VerifierRecipe::load(&args.config)?;

@@ -39,7 +39,7 @@ pub use error::TrainError;
 pub use grpo::{
     BackendRecipe, BudgetRecipe, GrpoRecipe, GrpoRunRecipe, GuardRecipe, ObjectiveRecipe, Outcome,
     PolicyLoss, PolicyRecipe, PolicySummary, QuestionsRecipe, Reward, RolloutKv, RolloutRecipe,
-    RolloutWeights, ServersRecipe, grpo, soft_barrier,
+    RolloutWeights, ServersRecipe, grpo, grpo_in, soft_barrier,
 };
 pub use plan::{Cost, DevicePlan, LayerCost, Plan, PlanOptions, Recipe, Remedy, Speed, Work, plan};
 pub use process_group::ProcessGroup;

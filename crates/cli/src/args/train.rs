@@ -26,7 +26,7 @@ pub(crate) enum TrainCommand {
     /// Make an adapter's thoughts short by reinforcement learning (GRPO with budgets)
     #[command(after_help = "Example:
   edgethink train grpo --config recipes/pocket/grpo.toml")]
-    Grpo(DeviceRecipeArgs),
+    Grpo(GroupRecipeArgs),
     /// Train a verifier: the head that says how likely a response is right
     #[command(
         after_help = "Draws responses, grades them, and fits the head; a stopped run goes on where it was.

@@ -1,13 +1,15 @@
 //! `edgethink train grpo` with completions by `edgethink serve`: the same run bit for bit as by the engine in process, with two servers, and
-//! with one of them killed in the middle.
+//! with one of them killed in the middle. And by two processes, as one would run.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{edgethink, stderr};
+use edgethink_model::hf::safetensors;
 use serde_json::Value;
 
 /// Steps of a run.
@@ -107,6 +109,68 @@ fn values(dir: &Path, out: &str, name: &str) -> Vec<f64> {
 
 fn adapter(dir: &Path, out: &str) -> Vec<u8> {
     fs::read(dir.join(out).join("adapter_model.safetensors")).expect("an adapter")
+}
+
+/// The largest difference of a value between two adapters, and the largest value.
+fn distance(dir: &Path, a: &str, b: &str) -> (f32, f32) {
+    let open = |out: &str| {
+        let path = dir.join(out).join("adapter_model.safetensors");
+        safetensors::open(&path).expect("an adapter")
+    };
+    let (a, b) = (open(a), open(b));
+    let (mut apart, mut largest) = (0f32, 0f32);
+    for (name, tensor) in &a {
+        for (x, y) in tensor.to_f32().iter().zip(b[name].to_f32()) {
+            apart = apart.max((x - y).abs());
+            largest = largest.max(x.abs());
+        }
+    }
+    (apart, largest)
+}
+
+#[test]
+fn two_processes_as_torchrun_starts_them_train_what_one_trains() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let d = dir.path();
+    let one = edgethink()
+        .args(["train", "grpo", "--config"])
+        .arg(recipe(d, "one", ""))
+        .output()
+        .expect("it runs");
+    assert!(one.status.success(), "{}", stderr(&one));
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    drop(listener);
+    let path = recipe(d, "two", "");
+    let start = |rank: usize| {
+        Command::new(env!("CARGO_BIN_EXE_edgethink"))
+            .args(["train", "grpo", "--config"])
+            .arg(&path)
+            .env("RANK", rank.to_string())
+            .env("WORLD_SIZE", "2")
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", port.to_string())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts")
+    };
+    let both = [0, 1].map(start);
+    let [leader, follower] = both.map(|child| child.wait_with_output().expect("it ends"));
+    assert!(leader.status.success(), "{}", stderr(&leader));
+    assert!(follower.status.success(), "{}", stderr(&follower));
+    assert!(
+        stderr(&leader).contains("rollouts by the engines of 2 processes"),
+        "{}",
+        stderr(&leader)
+    );
+    assert_eq!(stderr(&follower), "", "process 0 shows how it goes");
+    for name in ["reward", "accuracy", "completions/mean_length"] {
+        let [want, found] = ["one", "two"].map(|out| values(d, out, name));
+        assert_eq!((want.len(), want), (STEPS, found), "{name}");
+    }
+    let (apart, largest) = distance(d, "one", "two");
+    assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
 }
 
 #[test]

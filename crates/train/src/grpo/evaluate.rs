@@ -41,12 +41,12 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// Has a version of the policy answer all questions and notes what came out.
+    /// Has a version of the policy answer all questions and notes what came out, where there are records.
     pub(crate) fn run(
         &mut self,
         version: Arc<Version>,
         drawer: &mut Drawer,
-        records: &mut Records,
+        records: Option<&mut Records>,
         progress: &mut dyn Progress,
     ) -> Result<(), TrainError> {
         let Some((questions, prompts)) = &self.set else {
@@ -60,6 +60,9 @@ impl<'a> Evaluation<'a> {
         };
         let step = version.number;
         let answers = drawer.prompts(version, prompts.clone(), draws)?;
+        let Some(records) = records else {
+            return Ok(());
+        };
         let judged = prompts
             .iter()
             .zip(answers)

@@ -4,6 +4,10 @@
 //! token weights ([`objective`]), and makes an optimizer step on the adapter. The reference policy is the adapter that the run started
 //! from, on the same frozen base. Every draw is a function of the seed and of the place in the stream of questions, so a resumed run is
 //! equal bit by bit to one that was never stopped.
+//!
+//! Several processes draw a share of the completions each, and send them to all. Each then holds the whole step, so rewards, advantages,
+//! normalisers, what is logged and what the guard decides are those of one process. The passes of the network are shared again, by
+//! micro-batches: scores are sent to all, and gradients are summed. Only the process that leads writes.
 
 mod ahead;
 mod batch;
@@ -43,8 +47,10 @@ use crate::{
     error::TrainError,
     optimizer::{AdamW, learning_rate},
     params::Param,
+    process_group::{Line, ProcessGroup},
     run::{
-        Checkpoints, Event, Position, Progress, add_provenance, record::Records, write_provenance,
+        Checkpoints, Event, FromLeader, Position, Progress, add_provenance, record::Records,
+        write_provenance,
     },
 };
 use ahead::{Drawer, Sources, Version};
@@ -52,7 +58,7 @@ use evaluate::Evaluation;
 use guard::RlGuard;
 use policy::Policy;
 use questions::Questions;
-use rollout::{Fleet, Place, RolloutBackend, Sampler};
+use rollout::{Fleet, Place, RolloutBackend, Sampler, Shared};
 use step::Learner;
 
 /// A finished run.
@@ -72,7 +78,23 @@ pub struct PolicySummary {
 /// [`TrainError`]; [`TrainError::Stopped`] if `progress` asked to stop: the same call goes on from the checkpoint;
 /// [`TrainError::Hopeless`] for a run that learns nothing.
 pub fn grpo(recipe: &GrpoRecipe, progress: &mut dyn Progress) -> Result<PolicySummary, TrainError> {
-    with_threads(recipe.run.threads, || Run::new(recipe)?.all(progress))
+    grpo_in(recipe, &mut ProcessGroup::alone(), progress)
+}
+
+/// The same by several processes together; the one that leads the group writes.
+///
+/// # Errors
+/// As [`grpo`], and [`TrainError::Group`].
+pub fn grpo_in(
+    recipe: &GrpoRecipe,
+    group: &mut ProcessGroup,
+    progress: &mut dyn Progress,
+) -> Result<PolicySummary, TrainError> {
+    let leads = group.leads();
+    let progress = &mut FromLeader { leads, progress };
+    with_threads(recipe.run.threads, || {
+        Run::new(recipe, leads)?.all(group, progress)
+    })
 }
 
 /// Everything that stays the same during a run.
@@ -82,10 +104,12 @@ struct Run<'a> {
     device: Device,
     model: Arc<Model>,
     policy: Policy,
+    /// This process writes.
+    leads: bool,
 }
 
 impl<'a> Run<'a> {
-    fn new(recipe: &'a GrpoRecipe) -> Result<Self, TrainError> {
+    fn new(recipe: &'a GrpoRecipe, leads: bool) -> Result<Self, TrainError> {
         let device = Device::open(&recipe.run.device)?.holding(recipe.run.base_dtype)?;
         let model = Model::load(&recipe.model.base.to_string_lossy())?;
         if let Some(tokenizer) = &model.tokenizer {
@@ -98,6 +122,7 @@ impl<'a> Run<'a> {
             device,
             model: Arc::new(model),
             policy,
+            leads,
         })
     }
 
@@ -115,7 +140,11 @@ impl<'a> Run<'a> {
         ))
     }
 
-    fn all(&self, progress: &mut dyn Progress) -> Result<PolicySummary, TrainError> {
+    fn all(
+        &self,
+        group: &mut ProcessGroup,
+        progress: &mut dyn Progress,
+    ) -> Result<PolicySummary, TrainError> {
         let recipe = self.recipe;
         let (tokenizer, template) = self.text()?;
         let load = |files: &[PathBuf]| {
@@ -135,8 +164,14 @@ impl<'a> Run<'a> {
         if let Some((place, _)) = &resumed {
             at = *place;
         }
+        let ProcessGroup { learning, drawing } = group;
+        learning.agree(&self.about(at, &params, &train)?)?;
         let over = Arc::new(AtomicBool::new(false));
-        let backend = self.backend(at.step, &params, &over)?;
+        let backend = Box::new(Shared {
+            own: self.backend(at.step, &params, &over)?,
+            each: recipe.rollout.backend.is_engine(),
+            line: drawing,
+        });
         self.device.tell(progress);
         progress.event(&Event::PolicyStarted {
             trainable: params.iter().map(|p| p.values.len()).sum(),
@@ -146,8 +181,10 @@ impl<'a> Run<'a> {
             resumed: resumed.map(|(at, path)| (at.step, path)),
             rollouts: backend.told(),
         });
-        write_provenance(&recipe.output_dir, &self.resolved, recipe.seed)?;
-        add_provenance(&recipe.output_dir, "device", json!(self.device.name()))?;
+        if self.leads {
+            write_provenance(&recipe.output_dir, &self.resolved, recipe.seed)?;
+            add_provenance(&recipe.output_dir, "device", json!(self.device.name()))?;
+        }
         let evaluation = Evaluation::new(recipe, tokenizer, valid.as_ref())?;
         let sources = Sources {
             recipe,
@@ -163,8 +200,21 @@ impl<'a> Run<'a> {
         // The thread that draws ends with the scope.
         std::thread::scope(|scope| {
             let drawer = Drawer::start(scope, sources, backend, at.cursor, over);
-            self.train(state, sources, drawer, evaluation, progress)
+            self.train(state, sources, drawer, evaluation, learning, progress)
         })
+    }
+
+    /// What all processes must be about to do.
+    fn about(
+        &self,
+        at: Position,
+        params: &[Param],
+        questions: &Questions<'_>,
+    ) -> Result<Value, TrainError> {
+        Ok(json!({
+            "recipe": self.resolved, "step": at.step, "cursor": at.cursor, "questions": questions.list.len(),
+            "adapter": self.policy.adapter(params)?.hash.to_string(),
+        }))
     }
 
     fn checkpoints(&self) -> Checkpoints<'_> {
@@ -173,20 +223,20 @@ impl<'a> Run<'a> {
             recipe: &self.resolved,
             resume: &self.recipe.run.resume,
             keep: self.recipe.run.save_total_limit,
-            writes: true,
+            writes: self.leads,
         }
     }
 
-    /// Who draws, with a first version of the policy. Nothing is tried again once `over` is set.
+    /// Who draws in this process, if it does, with a first version of the policy. Nothing is tried again once `over` is set.
     fn backend(
         &self,
         step: u64,
         params: &[Param],
         over: &Arc<AtomicBool>,
-    ) -> Result<Box<dyn RolloutBackend + '_>, TrainError> {
+    ) -> Result<Option<Box<dyn RolloutBackend + '_>>, TrainError> {
         let recipe = self.recipe;
-        match &recipe.rollout.backend {
-            BackendRecipe::Engine {} => Ok(Box::new(Sampler::new(
+        Ok(match &recipe.rollout.backend {
+            BackendRecipe::Engine {} => Some(Box::new(Sampler::new(
                 Arc::clone(&self.model),
                 &recipe.model.base,
                 &self.policy,
@@ -195,15 +245,16 @@ impl<'a> Run<'a> {
                 recipe.data.max_prompt_tokens,
                 rayon::current_num_threads(),
             )?)),
+            BackendRecipe::Servers(_) if !self.leads => None,
             BackendRecipe::Servers(servers) => {
                 let place = Place {
                     recipe,
                     policy: &self.policy,
                     model: &self.model,
                 };
-                Ok(Box::new(Fleet::new(place, servers, Arc::clone(over))?))
+                Some(Box::new(Fleet::new(place, servers, Arc::clone(over))?))
             }
-        }
+        })
     }
 
     /// Draws and learns, step by step.
@@ -213,17 +264,21 @@ impl<'a> Run<'a> {
         sources: Sources<'_>,
         mut drawer: Drawer,
         mut evaluation: Evaluation<'_>,
+        line: &mut Line,
         progress: &mut dyn Progress,
     ) -> Result<PolicySummary, TrainError> {
         let recipe = self.recipe;
         let checkpoints = self.checkpoints();
         let (spec, base) = base_model::network(&self.model);
         let slots = spec.numbered_slots();
-        let mut records = Records::open(&recipe.output_dir, state.at.step)?;
+        let opened = self
+            .leads
+            .then(|| Records::open(&recipe.output_dir, state.at.step));
+        let mut records = opened.transpose()?;
         let mut learner = Learner::new(recipe, &self.device, &self.policy, &spec, &slots, base)?;
         let mut window = record::Window::default();
         if state.at.step == 0 {
-            evaluation.run(state.version(), &mut drawer, &mut records, progress)?;
+            evaluation.run(state.version(), &mut drawer, records.as_mut(), progress)?;
         }
         let (first, begun) = (state.at.step, Instant::now());
         let mut reward = f64::NAN;
@@ -231,7 +286,7 @@ impl<'a> Run<'a> {
         let mut asked = first;
         while state.at.step < recipe.run.steps {
             let step = state.at.step;
-            if progress.stop() {
+            if line.any(progress.stop())? {
                 let State {
                     at,
                     params,
@@ -250,8 +305,8 @@ impl<'a> Run<'a> {
                 asked = wanted;
             }
             let drawn = drawer.step()?;
-            if recipe.run.completions_every > 0 && step.is_multiple_of(recipe.run.completions_every)
-            {
+            let every = recipe.run.completions_every;
+            if self.leads && every > 0 && step.is_multiple_of(every) {
                 let Sources {
                     tokenizer,
                     questions,
@@ -266,6 +321,7 @@ impl<'a> Run<'a> {
                 &mut state.params,
                 &mut state.adamw,
                 lr,
+                line,
             )?;
             learnt.staleness = step.saturating_sub(drawn.version) as f64;
             state.at = Position {
@@ -300,26 +356,32 @@ impl<'a> Run<'a> {
             });
             window.add(&metrics);
             let last = at.step == recipe.run.steps;
-            if at.step.is_multiple_of(recipe.run.log_every) || last {
-                window.note(&mut records, at.step)?;
+            if let Some(records) = &mut records
+                && (at.step.is_multiple_of(recipe.run.log_every) || last)
+            {
+                window.note(records, at.step)?;
             }
             let every = recipe.run.eval_every;
             if last || (every > 0 && at.step.is_multiple_of(every)) {
-                evaluation.run(state.version(), &mut drawer, &mut records, progress)?;
-                record::draw(&recipe.output_dir)?;
+                evaluation.run(state.version(), &mut drawer, records.as_mut(), progress)?;
+                if self.leads {
+                    record::draw(&recipe.output_dir)?;
+                }
             }
             if recipe.run.save_every > 0 && at.step.is_multiple_of(recipe.run.save_every) && !last {
                 checkpoints.save(at, &state.params, &state.adamw, &state.guard, progress)?;
             }
         }
         let (dir, seconds) = (&recipe.output_dir, begun.elapsed().as_secs_f64());
-        self.policy.write(
-            &recipe.model.adapter,
-            dir,
-            &state.params,
-            recipe.run.save_dtype,
-            &recipe.budget,
-        )?;
+        if self.leads {
+            self.policy.write(
+                &recipe.model.adapter,
+                dir,
+                &state.params,
+                recipe.run.save_dtype,
+                &recipe.budget,
+            )?;
+        }
         progress.event(&Event::PolicyFinished {
             path: dir.clone(),
             reward,

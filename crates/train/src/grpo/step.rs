@@ -20,6 +20,7 @@ use crate::{
     ops::Score,
     optimizer::{self, AdamW},
     params::{Param, generator},
+    process_group::Line,
     run::{Batcher, Lanes, Side},
 };
 
@@ -317,24 +318,36 @@ impl<'a> Learner<'a> {
         })
     }
 
-    /// Log-probabilities of all completion tokens under an adapter.
-    fn score(&mut self, params: &[Param], batch: &Batch) -> Result<Vec<Score>, TrainError> {
+    /// Log-probabilities of all completion tokens under an adapter: each process computes those of its share.
+    fn score(
+        &mut self,
+        params: &[Param],
+        batch: &Batch,
+        line: &mut Line,
+    ) -> Result<Vec<Score>, TrainError> {
         let leaves = self.side.leaves(params);
         let pass = self.side.pass(0, 0, false);
         let all = batch.examples();
         let micros = batch
             .set
             .micro_batches(&all, self.recipe.run.micro_batch_tokens);
-        let scores = self.lanes.map(&micros, |range| {
+        let mine = &micros[line.share(micros.len())];
+        let scores = self.lanes.map(mine, |range| {
             let micro = self.batcher.batch(&batch.set, &all[range.clone()]);
             gradient::score(&pass, &leaves, &micro)
         });
         self.side.keep(leaves);
         let scores = scores.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Ok(scores.concat())
+        let bits = |score: &Score| [score.logprob.to_bits(), score.entropy.to_bits()];
+        let all = line.concat(scores.iter().flatten().flat_map(bits).collect())?;
+        let score = |pair: &[u32]| Score {
+            logprob: f32::from_bits(pair[0]),
+            entropy: f32::from_bits(pair[1]),
+        };
+        Ok(all.chunks_exact(2).map(score).collect())
     }
 
-    /// Learns from a step's completions: one optimizer step, or as many as `iterations` says.
+    /// Learns from a step's completions: one optimizer step, or as many as `iterations` says. All processes make the same.
     pub(crate) fn step(
         &mut self,
         drawn: &Drawn,
@@ -342,6 +355,7 @@ impl<'a> Learner<'a> {
         params: &mut [Param],
         adamw: &mut AdamW,
         lr: f64,
+        line: &mut Line,
     ) -> Result<Learnt, TrainError> {
         let batch = drawn.batch(policy);
         let mut learnt = Learnt {
@@ -353,13 +367,13 @@ impl<'a> Learner<'a> {
         if batch.advantages.is_empty() {
             return Ok(learnt);
         }
-        let old = self.score(params, &batch)?;
+        let old = self.score(params, &batch, line)?;
         if let Some(most) = self.recipe.max_mismatch() {
             mismatch(&old, &batch.sampled, most)?;
         }
         let reference = if self.recipe.objective.beta > 0.0 {
             let reference = std::mem::take(&mut self.reference);
-            let scores = self.score(&reference, &batch);
+            let scores = self.score(&reference, &batch, line);
             self.reference = reference;
             scores?
         } else {
@@ -369,7 +383,7 @@ impl<'a> Learner<'a> {
             let now = if iteration == 0 {
                 old.clone()
             } else {
-                self.score(params, &batch)?
+                self.score(params, &batch, line)?
             };
             let (set, terms, loss) =
                 batch.weigh(&now, &old, &reference, &self.recipe.objective, drawn.cap);
@@ -377,9 +391,11 @@ impl<'a> Learner<'a> {
             let pass = self.side.pass(0, 0, false);
             let examples = batch.examples();
             let micros = set.learnt_batches(&examples, self.recipe.run.micro_batch_tokens);
-            let (_, sums) = self
-                .lanes
-                .accumulate(&pass, &leaves, &self.batcher, &set, &micros)?;
+            let mine = &micros[line.share(micros.len())];
+            let (mut weighted, sums) =
+                self.lanes
+                    .accumulate(&pass, &leaves, &self.batcher, &set, mine)?;
+            line.sum(&mut weighted, sums)?;
             self.side.keep(leaves);
             let norm = optimizer::global_norm(sums);
             learnt.note(loss, norm, &now, &terms);

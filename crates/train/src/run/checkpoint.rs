@@ -306,7 +306,7 @@ const FREE: [&str; 11] = [
 ];
 
 /// Names of the settings that differ between two resolved recipes and change results.
-pub(super) fn differences(old: &Value, new: &Value) -> Vec<String> {
+pub(crate) fn differences(old: &Value, new: &Value) -> Vec<String> {
     let mut out = Vec::new();
     walk("", old, new, &mut out);
     out

@@ -241,6 +241,23 @@ pub trait Progress {
     }
 }
 
+/// One of several processes: only the caller of the one that leads hears what happens; each may stop the run.
+pub(crate) struct FromLeader<'a> {
+    pub leads: bool,
+    pub progress: &'a mut dyn Progress,
+}
+
+impl Progress for FromLeader<'_> {
+    fn event(&mut self, event: &Event) {
+        if self.leads {
+            self.progress.event(event);
+        }
+    }
+    fn stop(&mut self) -> bool {
+        self.progress.stop()
+    }
+}
+
 /// A run that tells nobody.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Silent;

@@ -9,7 +9,7 @@ use std::{ops::Range, path::Path, sync::Arc, time::Instant};
 use serde_json::{Value, json};
 
 use super::{
-    Checkpoints, Event, Position, Progress, checkpoint, guard::Guard, lanes::Lanes, record,
+    Checkpoints, Event, FromLeader, Position, Progress, guard::Guard, lanes::Lanes, record,
 };
 use crate::{
     data::{Dataset, Order},
@@ -71,16 +71,6 @@ pub(crate) struct Outcome {
     pub seconds: f64,
 }
 
-/// A process that does not lead: its caller hears nothing, and may stop the run.
-struct Quiet<'a>(&'a mut dyn Progress);
-
-impl Progress for Quiet<'_> {
-    fn event(&mut self, _: &Event) {}
-    fn stop(&mut self) -> bool {
-        self.0.stop()
-    }
-}
-
 /// Runs a job to its end, or until the caller stops it. Only the process that leads the group writes and tells what happens.
 ///
 /// # Errors
@@ -88,15 +78,14 @@ impl Progress for Quiet<'_> {
 pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, TrainError> {
     let mut job = job;
     let leads = job.group.leads();
-    let mut quiet = Quiet(progress);
-    let progress: &mut dyn Progress = if leads { quiet.0 } else { &mut quiet };
+    let progress: &mut dyn Progress = &mut FromLeader { leads, progress };
     let recipe = job.run;
     let base = std::mem::take(&mut job.base);
     let (frozen, mut params, layout) = match job.adapter.take() {
         Some((adapter, layout)) => (base, adapter, Some(layout)),
         None => (Vec::new(), base, None),
     };
-    let job = job;
+    let line = &mut job.group.learning;
     let slots = job.spec.numbered_slots();
     let longest = [Some(&job.train), job.valid.as_ref()]
         .into_iter()
@@ -144,10 +133,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         "recipe": job.resolved, "step": at.step, "cursor": at.cursor, "steps": total_steps, "tokens": total_tokens,
         "examples": job.train.examples.len(),
     });
-    job.group.agree(&about.to_string(), |ours, theirs| {
-        let parsed = |text| serde_json::from_str(text).unwrap_or(Value::Null);
-        checkpoint::differences(&parsed(ours), &parsed(theirs)).join(", ")
-    })?;
+    line.agree(&about)?;
     let mut records = None;
     if leads {
         record::write_provenance(job.output_dir, &job.resolved, job.seed)?;
@@ -171,12 +157,9 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
     let weights = |params: &[Param]| job.rounded.map(|rounded| rounded.weights(params));
     let mut lanes = Lanes::new(job.device, weights(&params).as_deref().unwrap_or(&params))?;
     let mut window = Window::default();
-    // One process alone ends at once; several agree on it at the end of a step.
-    let mut ends = false;
 
     while let Some(step) = order.step(at.cursor, recipe.batch_tokens) {
-        let stop = progress.stop();
-        if ends || (stop && job.group.is_alone()) {
+        if line.any(progress.stop())? {
             draw(&records)?;
             return Err(checkpoints.stop(at, &params, &adamw, &guard, progress));
         }
@@ -189,9 +172,9 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
             .map(|&e| held.targets_of(&held.examples[e]))
             .sum();
         let micros = held.learnt_batches(&examples, recipe.micro_batch_tokens);
-        let (mut loss, sums) =
-            lanes.accumulate(&pass, &leaves, &batcher, &held, &job.group.share(micros))?;
-        ends = job.group.sum(&mut loss, sums, stop)?;
+        let mine = &micros[line.share(micros.len())];
+        let (mut loss, sums) = lanes.accumulate(&pass, &leaves, &batcher, &held, mine)?;
+        line.sum(&mut loss, sums)?;
         side.keep(leaves);
         let pulled = job.rounded.map(|rounded| rounded.pull_back(&params, sums));
         let sums = pulled.as_deref().unwrap_or(&*sums);

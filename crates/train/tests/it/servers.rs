@@ -13,7 +13,7 @@ use edgethink_train::{
 };
 use serde_json::Value;
 
-fn by_servers(dir: &Path, out: &str, servers: &[&Mock]) -> GrpoRecipe {
+pub(crate) fn by_servers(dir: &Path, out: &str, servers: &[&Mock]) -> GrpoRecipe {
     let mut recipe = recipe(dir, out);
     recipe.rollout.backend = BackendRecipe::Servers(ServersRecipe {
         urls: servers.iter().map(|mock| mock.url.clone()).collect(),
@@ -38,7 +38,7 @@ fn adapters(dir: &Path, out: &str) -> PathBuf {
     dir.join(format!("{out}-adapters"))
 }
 
-fn values(dir: &Path, run: &str, name: &str) -> Vec<f64> {
+pub(crate) fn values(dir: &Path, run: &str, name: &str) -> Vec<f64> {
     let log = fs::read_to_string(dir.join(run).join("metrics.jsonl")).unwrap();
     let lines = log
         .lines()

@@ -2,16 +2,19 @@
 //!
 //! Both draw a step's groups with one version of the policy and tell each token's log-probability under the distribution that it was drawn
 //! from. The trainer computes them again, measures the difference and corrects for it, so a backend is trusted in nothing but its tokens.
+//! Several processes share the prompts of a draw ([`shared`]).
 
 mod completions;
 mod engine;
 mod fleet;
 mod recipe;
 mod server;
+mod shared;
 
 pub(crate) use engine::Sampler;
 pub(crate) use fleet::{Fleet, Place};
 pub use recipe::{BackendRecipe, ServersRecipe};
+pub(crate) use shared::Shared;
 
 use super::questions::Prompt;
 use crate::{error::TrainError, params::Param};

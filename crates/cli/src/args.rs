@@ -34,9 +34,7 @@ pub(crate) use sampling::SamplingArgs;
 pub(crate) use switcher::{CalibrateArgs, EvalSwitchArgs, Mix};
 pub(crate) use thinking::{EffortArg, ThinkArg, ThinkingArgs};
 #[cfg(feature = "train")]
-pub(crate) use train::{
-    DeviceRecipeArgs, GroupArgs, GroupRecipeArgs, PlanArgs, RecipeArgs, TrainCommand,
-};
+pub(crate) use train::{GroupArgs, GroupRecipeArgs, PlanArgs, RecipeArgs, TrainCommand};
 pub(crate) use vote::VoteArgs;
 pub(crate) use votes::VotesArgs;
 

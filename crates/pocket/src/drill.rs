@@ -64,7 +64,7 @@ fn short_chain<R: Rng>(rng: &mut R) -> (String, String) {
     names.shuffle(rng);
     let mut names = names.into_iter();
     let mut name = || names.next().unwrap_or("it");
-    let mut value = match weighted(rng, &[0.6, 0.4]) {
+    let mut value = match weighted(rng, &[0.45, 0.55]) {
         0 => rng.random_range(2..=60),
         _ => rng.random_range(60..=300),
     };
@@ -94,7 +94,7 @@ fn short_chain<R: Rng>(rng: &mut R) -> (String, String) {
 
 /// What is taken from `a` is of any size and often near it, as in "How many more does Ben have than Tom?".
 fn difference<R: Rng>(rng: &mut R, a: u32) -> (&'static str, u32, u32) {
-    let most = if rng.random_bool(0.4) {
+    let most = if rng.random_bool(0.5) {
         (a - 2).min(12)
     } else {
         a - 2

@@ -43,6 +43,9 @@ pub struct DatasetSpec {
     /// What the trained base reads once more, for a form of text that it has not seen yet. The tokenizer does not depend on it.
     #[serde(default)]
     pub midtrain: Vec<BaseStage>,
+    /// What it reads last of all, after `midtrain` and apart from it: the same form, and little else.
+    #[serde(default)]
+    pub anneal: Vec<BaseStage>,
     /// The adapter's examples.
     pub sft: SftMix,
     /// The problems of `rl.jsonl`; budgets are named there.
@@ -69,7 +72,7 @@ impl DatasetSpec {
         if self.base.is_empty() {
             problems.push("base needs at least one stage".to_owned());
         }
-        for (part, stages) in [("base", &self.base), ("midtrain", &self.midtrain)] {
+        for (part, _, stages) in self.reading() {
             for (i, stage) in stages.iter().enumerate() {
                 stage
                     .mix
@@ -87,6 +90,16 @@ impl DatasetSpec {
             Err(PocketError::Spec { problems })
         }
     }
+
+    /// Name of each part of the base's reading, number of its first stage, and its stages.
+    fn reading(&self) -> [(&'static str, usize, &[BaseStage]); 3] {
+        let (base, midtrain) = (self.base.len(), self.midtrain.len());
+        [
+            ("base", 0, &self.base),
+            ("midtrain", base, &self.midtrain),
+            ("anneal", base + midtrain, &self.anneal),
+        ]
+    }
 }
 
 /// A part of the base model's training.
@@ -99,8 +112,8 @@ pub struct BaseStage {
     pub mix: BaseMix,
 }
 
-/// Writes the tokenizer (into `dir/tokenizer`) and the data sets: `base.jsonl`, `base-valid.jsonl`, `midtrain.jsonl` and `midtrain-valid.jsonl`
-/// where the spec has that part, `sft.jsonl`, `sft-valid.jsonl`, `rl.jsonl`, `rl-easy.jsonl`, `easy-{valid,test}.jsonl`, `hard-{valid,test}.jsonl`, `shifted-{valid,test}.jsonl`.
+/// Writes the tokenizer (into `dir/tokenizer`) and the data sets: `base.jsonl`, `base-valid.jsonl`, the same of `midtrain` and `anneal`
+/// where the spec has them, `sft.jsonl`, `sft-valid.jsonl`, `rl.jsonl`, `rl-easy.jsonl`, `easy-{valid,test}.jsonl`, `hard-{valid,test}.jsonl`, `shifted-{valid,test}.jsonl`.
 ///
 /// # Errors
 /// If the spec is refused, a file cannot be written or the tokenizer cannot be trained.
@@ -140,8 +153,9 @@ pub fn write_dataset(dir: &Path, spec: &DatasetSpec) -> Result<(), PocketError> 
             std::fs::copy(dir.join("tokenizer").join(name), initial.join(name))?;
         }
     }
-    base_texts(dir, "base", spec, 0, &spec.base)?;
-    base_texts(dir, "midtrain", spec, spec.base.len(), &spec.midtrain)?;
+    for (part, first, stages) in spec.reading() {
+        base_texts(dir, part, spec, first, stages)?;
+    }
     lines(
         &dir.join("sft.jsonl"),
         worked(seed, Split::Train, spec.sft.clone()).take(spec.sft_examples),

@@ -218,6 +218,7 @@ fn small(mix: BaseMix) -> DatasetSpec {
             mix,
         }],
         midtrain: Vec::new(),
+        anneal: Vec::new(),
         sft: sft_mix(),
         rl: HardSpec::even(),
         model: None,
@@ -226,11 +227,13 @@ fn small(mix: BaseMix) -> DatasetSpec {
 
 #[test]
 fn the_same_spec_writes_the_same_bytes() {
+    let stage = BaseStage {
+        documents: 40,
+        mix: base_mix(),
+    };
     let spec = DatasetSpec {
-        midtrain: vec![BaseStage {
-            documents: 40,
-            mix: base_mix(),
-        }],
+        midtrain: vec![stage.clone()],
+        anneal: vec![stage],
         ..small(base_mix())
     };
     let dirs = [
@@ -244,6 +247,8 @@ fn the_same_spec_writes_the_same_bytes() {
         "base.jsonl",
         "midtrain.jsonl",
         "midtrain-valid.jsonl",
+        "anneal.jsonl",
+        "anneal-valid.jsonl",
         "sft.jsonl",
         "rl.jsonl",
         "rl-easy.jsonl",

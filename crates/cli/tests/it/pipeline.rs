@@ -32,18 +32,19 @@ impl Toy {
                 ("tokenizer_documents", "300"),
                 ("sft_examples", "80"),
                 ("rl_questions", "60"),
+                ("rl_easy_questions", "20"),
                 ("eval_questions", "12"),
                 ("documents", "40"),
             ],
         );
-        toy.set(
-            "base.toml",
-            &[
-                ("base", &shipped("base")),
+        for recipe in ["base.toml", "midtrain.toml", "anneal.toml"] {
+            let small = [
+                ("base", &*shipped("base")),
                 ("max_tokens", "6_000"),
                 ("lr", "1e-6"),
-            ],
-        );
+            ];
+            toy.set(recipe, &small);
+        }
         toy.set("sft.toml", &[("max_tokens", "8_000"), ("lr", "1e-6")]);
         toy.set(
             "grpo.toml",

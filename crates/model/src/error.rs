@@ -169,13 +169,15 @@ pub enum SafetensorsError {
         /// Name of the tensor.
         name: String,
     },
-    /// Packed codes in 4 bits without their scales.
+    /// A shape that no matrix in 4 bits has.
     #[error(
-        "the tensor `{name}` is stored as U8 pairs of 4-bit codes, but no matrix with F16 scales per group of 32 columns (`{name}.int4_scale`)"
+        "the tensor `{name}` is stored in groups of 4-bit codes, but its shape {shape:?} is not rows of such groups, which have 3 to 18 bytes"
     )]
-    Int4Scales {
+    Int4 {
         /// Name of the tensor.
         name: String,
+        /// Its shape in the file.
+        shape: Vec<usize>,
     },
     /// 4-bit codes come in pairs.
     #[error("the tensor `{name}` has {cols} columns; 4 bits need an even number, use 8 bits")]

@@ -110,7 +110,21 @@ impl Cell {
     }
 }
 
-/// Notes the bytes of a cell's files beside its records; a directory counts with all that is in it.
+/// What a program reads of a model's directory besides its weights.
+const READ: [&str; 9] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "model.safetensors.index.json",
+    "adapter_config.json",
+    "edgethink.json",
+    "head.json",
+];
+
+/// Notes the bytes of a cell's files beside its records. Of a directory the weights count and what else a program reads, and not what a
+/// training left there.
 ///
 /// # Errors
 /// Files that cannot be read, a folder that cannot be written.
@@ -129,11 +143,40 @@ pub fn note_files(files: &[PathBuf], dir: &Path) -> Result<(), EvalError> {
 }
 
 fn size(path: &Path) -> std::io::Result<u64> {
-    let meta = std::fs::metadata(path)?;
-    if !meta.is_dir() {
-        return Ok(meta.len());
+    if !path.is_dir() {
+        return Ok(std::fs::metadata(path)?.len());
     }
-    std::fs::read_dir(path)?
-        .map(|entry| size(&entry?.path()))
-        .sum()
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.ends_with(".safetensors") || READ.contains(&&*name) {
+            bytes += std::fs::metadata(entry.path())?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_directory_count_the_files_that_a_program_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: usize| {
+            std::fs::write(dir.path().join(name), vec![b' '; bytes]).unwrap();
+        };
+        write("model.safetensors", 1000);
+        write("config.json", 100);
+        // What a training leaves.
+        write("metrics.jsonl", 7);
+        write("run.json", 7);
+        std::fs::create_dir(dir.path().join("checkpoint-8")).unwrap();
+        write("checkpoint-8/model.safetensors", 7);
+        assert_eq!(size(dir.path()).unwrap(), 1100);
+        assert_eq!(size(&dir.path().join("run.json")).unwrap(), 7);
+        assert!(size(&dir.path().join("absent")).is_err());
+    }
 }

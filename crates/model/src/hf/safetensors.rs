@@ -123,7 +123,7 @@ pub fn tensors_of(file: &Bytes) -> Result<Tensors, SafetensorsError> {
                 codes.insert(name, (info.shape.clone(), bytes));
                 continue;
             }
-            safetensors::Dtype::U8 if name.ends_with(int4::CODES) => {
+            safetensors::Dtype::U8 if name.ends_with(int4::SUFFIX) => {
                 codes.insert(name, (info.shape.clone(), bytes));
                 continue;
             }
@@ -148,8 +148,8 @@ pub fn tensors_of(file: &Bytes) -> Result<Tensors, SafetensorsError> {
         let (base, tensor) = match name.strip_suffix(int8::CODES) {
             Some(base) => (base, from_int8(base, shape, &codes, &mut tensors)?),
             None => {
-                let base = name.strip_suffix(int4::CODES).unwrap_or(&name);
-                (base, from_int4(base, &shape, &codes, &mut tensors)?)
+                let base = name.strip_suffix(int4::SUFFIX).unwrap_or(&name);
+                (base, from_int4(base, &shape, &codes)?)
             }
         };
         if tensors.insert(base.to_owned(), tensor).is_some() {
@@ -188,33 +188,17 @@ fn from_int8(
     })
 }
 
-/// The matrix that packed 4-bit codes stand for, with the scales that are among `tensors`.
-fn from_int4(
-    name: &str,
-    shape: &[usize],
-    codes: &Bytes,
-    tensors: &mut Tensors,
-) -> Result<Tensor, SafetensorsError> {
-    let missing = || SafetensorsError::Int4Scales {
+/// The matrix that groups of 4-bit codes stand for.
+fn from_int4(name: &str, shape: &[usize], stored: &Bytes) -> Result<Tensor, SafetensorsError> {
+    let size = match *shape {
+        [rows, width] => int4::cols(width).map(|cols| (rows, width, cols)),
+        _ => None,
+    };
+    let (rows, width, cols) = size.ok_or_else(|| SafetensorsError::Int4 {
         name: name.to_owned(),
-    };
-    let scales = tensors.remove(&format!("{name}{}", int4::SCALES));
-    let scales = scales
-        .filter(|scales| scales.dtype == Dtype::F16)
-        .ok_or_else(missing)?;
-    let &[rows, half] = shape else {
-        return Err(missing());
-    };
-    let cols = half.checked_mul(2).ok_or_else(missing)?;
-    if scales.shape != [rows, int4::groups(cols)] {
-        return Err(missing());
-    }
-    let scales: Vec<half::f16> = scales
-        .to_f32()
-        .into_iter()
-        .map(half::f16::from_f32)
-        .collect();
-    let values = int4::dequantize(codes.as_slice(), &scales, cols);
+        shape: shape.to_vec(),
+    })?;
+    let values = int4::dequantize(stored.as_slice(), width);
     Tensor::from_f32(vec![rows, cols], &values).map_err(|source| SafetensorsError::Tensor {
         name: name.to_owned(),
         source,

@@ -1,7 +1,8 @@
 //! Adapters in 4 bits: groups of up to 32 columns of a row share a scale, x = scale * q with q in -8..=7.
 //!
-//! In the file a matrix X `[rows, cols]` is two tensors: `X.int4`, U8 `[rows, cols / 2]`, the even column in the low half of a byte, each
-//! code plus 8; and `X.int4_scale`, F16 `[rows, groups]`. As with [`super::int8`] the reader of safetensors files gives them back as F32.
+//! In the file a matrix X `[rows, cols]` is one tensor `X.int4`, U8 `[rows, width]`: group by group of a row the scale, F16 little-endian,
+//! and the codes, the even column in the low half of a byte, each code plus 8. A tensor of scales beside it would be another 130 bytes of
+//! header. As with [`super::int8`] the reader of safetensors files gives them back as F32.
 //! The paper stores adapters in 8 bits (METHOD 6); EXPERIMENTS.md has what 4 cost.
 
 use std::path::Path;
@@ -12,19 +13,30 @@ use safetensors::tensor::TensorView;
 use crate::hf::safetensors as files;
 use crate::{LoadError, SafetensorsError};
 
-/// Names of the two tensors that stand for `name`.
-pub(crate) const CODES: &str = ".int4";
-pub(crate) const SCALES: &str = ".int4_scale";
+/// Behind the name of a matrix that is stored so.
+pub(crate) const SUFFIX: &str = ".int4";
 
 /// Columns that share a scale.
 const GROUP: usize = 32;
+/// Bytes of a scale, and of a whole group.
+const SCALE: usize = 2;
+const BLOCK: usize = SCALE + GROUP / 2;
 
 /// Shares of the plain scale (the largest magnitude becomes 7) that are tried.
 const TRIED: std::ops::RangeInclusive<u8> = 60..=105;
 
-/// Groups in a row of `cols` columns.
-pub(crate) fn groups(cols: usize) -> usize {
-    cols.div_ceil(GROUP)
+/// Bytes of a row of `cols` columns, an even number.
+fn width(cols: usize) -> usize {
+    cols / 2 + SCALE * cols.div_ceil(GROUP)
+}
+
+/// Columns of a row of `width` bytes; `None` if no row has so many bytes.
+pub(crate) fn cols(width: usize) -> Option<usize> {
+    let last = match width % BLOCK {
+        0 => 0,
+        bytes => 2 * bytes.checked_sub(SCALE).filter(|&bytes| bytes > 0)?,
+    };
+    (width / BLOCK).checked_mul(GROUP)?.checked_add(last)
 }
 
 fn code(x: f32, scale: f32) -> f32 {
@@ -51,34 +63,33 @@ fn scale_of(group: &[f32]) -> f16 {
     best.1
 }
 
-/// Packed codes and scales of a matrix with an even number of columns.
-fn quantize(values: &[f32], cols: usize) -> (Vec<u8>, Vec<f16>) {
-    let mut packed = Vec::with_capacity(values.len() / 2);
-    let mut scales = Vec::new();
+/// A matrix with an even number of columns as it is stored.
+fn quantize(values: &[f32], cols: usize) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(width(cols) * values.len() / cols.max(1));
     for group in values.chunks_exact(cols).flat_map(|row| row.chunks(GROUP)) {
         let scale = scale_of(group);
         let half = |x: f32| match scale.to_f32() {
             0.0 => 8,
             scale => (code(x, scale) + 8.0) as u8,
         };
+        stored.extend(scale.to_le_bytes());
         // A group is even: a row and 32 are.
         let pairs = group.as_chunks::<2>().0;
-        packed.extend(pairs.iter().map(|&[low, high]| half(low) | half(high) << 4));
-        scales.push(scale);
+        stored.extend(pairs.iter().map(|&[low, high]| half(low) | half(high) << 4));
     }
-    (packed, scales)
+    stored
 }
 
-/// The values that packed codes and scales stand for; `cols` is even.
-pub(crate) fn dequantize(packed: &[u8], scales: &[f16], cols: usize) -> Vec<f32> {
-    let rows = packed.chunks_exact((cols / 2).max(1));
-    let groups = rows.flat_map(|row| row.chunks(GROUP / 2));
+/// The values of what is stored; a row has `width` bytes.
+pub(crate) fn dequantize(stored: &[u8], width: usize) -> Vec<f32> {
+    let rows = stored.chunks_exact(width.max(1));
+    let groups = rows.flat_map(|row| row.chunks(BLOCK));
     groups
-        .zip(scales)
-        .flat_map(|(group, scale)| {
-            let scale = scale.to_f32();
+        .filter_map(|group| group.split_first_chunk::<SCALE>())
+        .flat_map(|(scale, codes)| {
+            let scale = f16::from_le_bytes(*scale).to_f32();
             let value = move |half: u8| scale * (f32::from(half) - 8.0);
-            group
+            codes
                 .iter()
                 .flat_map(move |byte| [value(byte & 15), value(byte >> 4)])
         })
@@ -87,8 +98,7 @@ pub(crate) fn dequantize(packed: &[u8], scales: &[f16], cols: usize) -> Vec<f32>
 
 /// The values of a matrix after rounding.
 pub(crate) fn rounded(values: &[f32], cols: usize) -> Vec<f32> {
-    let (packed, scales) = quantize(values, cols);
-    dequantize(&packed, &scales, cols)
+    dequantize(&quantize(values, cols), width(cols))
 }
 
 /// The bytes of a safetensors file with the matrices of the one at `path` in 4 bits.
@@ -108,18 +118,17 @@ pub(crate) fn encode(path: &Path) -> Result<Vec<u8>, LoadError> {
         if cols % 2 == 1 {
             return Err(fail(SafetensorsError::OddColumns { name, cols }));
         }
-        let (packed, scales) = quantize(&tensor.to_f32(), cols);
-        stored.push((name, tensor.rows(), cols, packed, scales));
+        let bytes = quantize(&tensor.to_f32(), cols);
+        stored.push((
+            format!("{name}{SUFFIX}"),
+            [tensor.rows(), width(cols)],
+            bytes,
+        ));
     }
     let mut views = Vec::new();
-    for (name, rows, cols, packed, scales) in &stored {
-        let shape = vec![*rows, cols / 2];
-        let codes = TensorView::new(safetensors::Dtype::U8, shape, packed);
-        let bytes = bytemuck::cast_slice(scales);
-        let shape = vec![*rows, groups(*cols)];
-        let scales = TensorView::new(safetensors::Dtype::F16, shape, bytes);
-        views.push((format!("{name}{CODES}"), codes.map_err(failed)?));
-        views.push((format!("{name}{SCALES}"), scales.map_err(failed)?));
+    for (name, shape, bytes) in &stored {
+        let view = TensorView::new(safetensors::Dtype::U8, shape.to_vec(), bytes);
+        views.push((name, view.map_err(failed)?));
     }
     safetensors::serialize(views, None).map_err(failed)
 }
@@ -134,12 +143,13 @@ mod tests {
         let values: Vec<f32> = (0..68)
             .map(|i| ((i * 37 % 23) as f32 - 11.0) / 10.0)
             .collect();
-        let (packed, scales) = quantize(&values, 34);
-        assert_eq!((packed.len(), scales.len()), (34, 4));
-        let back = dequantize(&packed, &scales, 34);
+        let stored = quantize(&values, 34);
+        assert_eq!((stored.len(), width(34)), (42, 21));
+        let back = dequantize(&stored, 21);
         assert_eq!(back.len(), values.len());
+        let scale = |at: usize| f16::from_le_bytes([stored[at], stored[at + 1]]).to_f32();
         for (i, (got, want)) in back.iter().zip(&values).enumerate() {
-            let scale = scales[2 * (i / 34) + usize::from(i % 34 >= 32)].to_f32();
+            let scale = scale(21 * (i / 34) + if i % 34 >= 32 { BLOCK } else { 0 });
             let held = want.clamp(-8.0 * scale, 7.0 * scale);
             assert!((got - held).abs() <= 0.501 * scale, "{i}: {got} for {want}");
         }
@@ -148,8 +158,18 @@ mod tests {
             let off = |&x: &f32| (x - scale * code(x, scale)).powi(2);
             values[..32].iter().map(off).sum()
         };
-        let found = error(scales[0].to_f32());
+        let found = error(scale(0));
         assert!((1..200).all(|i| found <= 1.02 * error(i as f32 / 1000.0)));
         assert!(rounded(&[0.0; 4], 4).iter().all(|&x| x == 0.0));
+    }
+
+    #[test]
+    fn the_bytes_of_a_row_say_how_many_columns_it_has() {
+        for even in (0..200).map(|n| 2 * n) {
+            assert_eq!(cols(width(even)), Some(even));
+        }
+        for wrong in [1, 2, BLOCK + 1, BLOCK + 2, usize::MAX] {
+            assert_eq!(cols(wrong), None, "{wrong}");
+        }
     }
 }

@@ -109,7 +109,7 @@ impl<B: ByHand> Compute for OnBackend<B> {
 
 #[cfg(test)]
 mod tests {
-    use burn_backend::{DType, TensorMetadata};
+    use burn_backend::DType;
     use burn_flex::FlexDevice;
 
     use super::*;

@@ -215,12 +215,11 @@ on("a phone, 360 px wide", PHONE, async (page) => {
 
 on("by keyboard alone", {}, async (page) => {
   await page.keyboard.press("/");
-  await page.keyboard.type("Tell me half");
+  await page.keyboard.type("Tell me half of");
   await page.keyboard.press("Shift+Enter");
-  await page.keyboard.type("of 98.");
+  await page.keyboard.type("98.");
   await page.keyboard.press("Enter");
-  // A question on two lines is one that the model never read: any number will do.
-  assert.match(await (await ended(page)).locator(".answer").innerText(), /^\d+$/);
+  assert.match(await (await ended(page)).locator(".answer").innerText(), EASY_ANSWER);
   await page.keyboard.press("Alt+t");
   assert.equal(await page.getByRole("radio", { name: "On" }).isChecked(), true);
   await page.keyboard.press("Tab");

@@ -17,5 +17,5 @@ pub use llama_cpp::{LLAMA_CPP_MODELS, LlamaCppGolden, llama_cpp_golden, relative
 pub use models::{
     Extras, qwen25_half_billion, tiny_config, tiny_model, tiny_model_of, write_random_model,
 };
-pub use peft::write_peft;
+pub use peft::{adapter_distance, write_peft};
 pub use tokenizer::{CHAT_TEMPLATE, FIRST_SPECIAL, SPECIAL_TOKENS, TOKENS, tokenizer_json};

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use edgethink_model::hf::safetensors;
 use edgethink_model::{Config, Linear, Tensor, save_tensors};
 use serde_json::Value;
 
@@ -68,4 +69,29 @@ fn pattern(adapter_config: &Value, field: &str, module: &str) -> Option<usize> {
         .iter()
         .find(|(key, _)| module == *key || module.ends_with(&format!(".{key}")))?;
     rank.as_u64().map(|rank| rank as usize)
+}
+
+/// The largest difference of a value between the adapters in two directories, and the largest value.
+///
+/// # Panics
+/// If one is not there or has other tensors.
+pub fn adapter_distance(a: &Path, b: &Path) -> (f32, f32) {
+    let [a, b] = [a, b].map(|dir| {
+        let file = dir.join("adapter_model.safetensors");
+        safetensors::open(&file).expect("an adapter")
+    });
+    assert!(
+        !a.is_empty() && a.keys().eq(b.keys()),
+        "other tensors: {:?} and {:?}",
+        a.keys(),
+        b.keys()
+    );
+    let (mut apart, mut largest) = (0f32, 0f32);
+    for (name, tensor) in &a {
+        for (x, y) in tensor.to_f32().iter().zip(b[name].to_f32()) {
+            apart = apart.max((x - y).abs());
+            largest = largest.max(x.abs());
+        }
+    }
+    (apart, largest)
 }

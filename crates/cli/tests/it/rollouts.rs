@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::{edgethink, stderr};
-use edgethink_model::hf::safetensors;
+use edgethink_testkit::adapter_distance;
 use serde_json::Value;
 
 /// Steps of a run.
@@ -111,23 +111,6 @@ fn adapter(dir: &Path, out: &str) -> Vec<u8> {
     fs::read(dir.join(out).join("adapter_model.safetensors")).expect("an adapter")
 }
 
-/// The largest difference of a value between two adapters, and the largest value.
-fn distance(dir: &Path, a: &str, b: &str) -> (f32, f32) {
-    let open = |out: &str| {
-        let path = dir.join(out).join("adapter_model.safetensors");
-        safetensors::open(&path).expect("an adapter")
-    };
-    let (a, b) = (open(a), open(b));
-    let (mut apart, mut largest) = (0f32, 0f32);
-    for (name, tensor) in &a {
-        for (x, y) in tensor.to_f32().iter().zip(b[name].to_f32()) {
-            apart = apart.max((x - y).abs());
-            largest = largest.max(x.abs());
-        }
-    }
-    (apart, largest)
-}
-
 #[test]
 fn two_processes_as_torchrun_starts_them_train_what_one_trains() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -169,7 +152,7 @@ fn two_processes_as_torchrun_starts_them_train_what_one_trains() {
         let [want, found] = ["one", "two"].map(|out| values(d, out, name));
         assert_eq!((want.len(), want), (STEPS, found), "{name}");
     }
-    let (apart, largest) = distance(d, "one", "two");
+    let (apart, largest) = adapter_distance(&d.join("one"), &d.join("two"));
     assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
 }
 

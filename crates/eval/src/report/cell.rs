@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use edgethink_model::bundle::is_packed;
+
 use crate::columns;
 use crate::error::EvalError;
 use crate::record::{QueryRecords, Record, queries};
@@ -110,21 +112,8 @@ impl Cell {
     }
 }
 
-/// What a program reads of a model's directory besides its weights.
-const READ: [&str; 9] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-    "model.safetensors.index.json",
-    "adapter_config.json",
-    "edgethink.json",
-    "head.json",
-];
-
-/// Notes the bytes of a cell's files beside its records. Of a directory the weights count and what else a program reads, and not what a
-/// training left there.
+/// Notes the bytes of a cell's files beside its records. Of a directory counts what goes into a bundle, and not what a training left
+/// there.
 ///
 /// # Errors
 /// Files that cannot be read, a folder that cannot be written.
@@ -149,9 +138,7 @@ fn size(path: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(path)? {
         let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.ends_with(".safetensors") || READ.contains(&&*name) {
+        if is_packed(&entry.file_name().to_string_lossy()) {
             bytes += std::fs::metadata(entry.path())?.len();
         }
     }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use error::BundleError;
 pub use manifest::{ALIGNMENT, AdapterEntry, BaseEntry, FORMAT, HeadEntry, Manifest, Part};
-pub use pack::{PackOptions, PackSources, pack};
+pub use pack::{PackOptions, PackSources, is_packed, pack};
 
 use crate::head::HeadFile;
 use crate::{Adapter, Bytes, Config, Folder, MappedFile, Model, Source, gguf, hf};

@@ -31,6 +31,21 @@ const BASE_FILES: [&str; 8] = [
     "LICENSE.txt",
     "LICENSE.md",
 ];
+/// Where the tensors of a model in several files are.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Whether [`pack`] takes a file of this name out of the directory of a model, an adapter or a head. What a training leaves there besides
+/// is not taken.
+#[must_use]
+pub fn is_packed(name: &str) -> bool {
+    let others = [&INDEX, &THINKING];
+    let mut small = BASE_FILES
+        .iter()
+        .chain(&ADAPTER_FILES)
+        .chain(&HEAD_FILES)
+        .chain(others);
+    name.ends_with(".safetensors") || small.any(|file| *file == name)
+}
 
 /// What goes into a bundle.
 #[derive(Debug, Clone, Default)]
@@ -157,13 +172,13 @@ fn base_items(model: &Model) -> Result<Vec<Item>, BundleError> {
     if dir.join("model.safetensors").is_file() {
         names.push("model.safetensors".to_owned());
     } else {
-        let index = dir.join("model.safetensors.index.json");
+        let index = dir.join(INDEX);
         let text = std::fs::read(&index).map_err(BundleError::io(&index))?;
         let map = parse_object_bytes(&text).map_err(|source| BundleError::Json {
             what: "index of the weights",
             source,
         })?;
-        names.push("model.safetensors.index.json".to_owned());
+        names.push(INDEX.to_owned());
         let shards = map.get("weight_map").and_then(Value::as_object);
         let shards = shards.into_iter().flatten().filter_map(|(_, f)| f.as_str());
         let shards: std::collections::BTreeSet<&str> = shards.collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::mock_server::{Act, Mock};
 use crate::servers::{by_servers, values};
 use crate::support::*;
-use edgethink_model::hf::safetensors;
+use edgethink_testkit::adapter_distance;
 use edgethink_train::{
     Event, GrpoRecipe, ProcessGroup, Progress, Reward, RolloutKv, RolloutWeights, SftRecipe,
     Silent, TrainError, base, grpo, grpo_in, sft, sft_in,
@@ -83,22 +83,6 @@ fn all_well<R: Together>(recipes: &[R]) {
         .for_each(|result| result.unwrap());
 }
 
-/// The largest difference of a value between two adapters, and the largest value.
-fn distance(dir: &Path, a: &str, b: &str) -> (f32, f32) {
-    let open =
-        |name: &str| safetensors::open(&dir.join(name).join("adapter_model.safetensors")).unwrap();
-    let (a, b) = (open(a), open(b));
-    assert!(!a.is_empty() && a.keys().eq(b.keys()));
-    let (mut apart, mut largest) = (0f32, 0f32);
-    for (name, tensor) in &a {
-        for (x, y) in tensor.to_f32().iter().zip(b[name].to_f32()) {
-            apart = apart.max((x - y).abs());
-            largest = largest.max(x.abs());
-        }
-    }
-    (apart, largest)
-}
-
 fn with_base() -> tempfile::TempDir {
     let dir = workspace();
     base(&base_recipe(dir.path(), "base"), &mut Silent).unwrap();
@@ -114,7 +98,7 @@ fn several_processes_train_what_one_trains() {
         let out = format!("of-{size}");
         all_well(&vec![recipe(&out); size]);
         // The order of the sums differs, nothing else.
-        let (apart, largest) = distance(dir.path(), "one", &out);
+        let (apart, largest) = adapter_distance(&dir.path().join("one"), &dir.path().join(&out));
         assert!(
             apart <= 1e-4 * largest,
             "{size} processes: {apart} of {largest}"
@@ -161,7 +145,7 @@ fn one_that_stops_stops_all_and_another_number_goes_on() {
     sft(&recipe("whole"), &mut Silent).unwrap();
     stopped_by_rank_1(&recipe("parts"));
     sft(&recipe("parts"), &mut Silent).unwrap();
-    let (apart, largest) = distance(dir.path(), "whole", "parts");
+    let (apart, largest) = adapter_distance(&dir.path().join("whole"), &dir.path().join("parts"));
     assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
 }
 
@@ -270,7 +254,7 @@ fn several_processes_reinforce_what_one_reinforces() {
         let dropped = values(d, &out, "frac_reward_zero_std");
         assert!(dropped.iter().any(|&share| share > 0.0), "{dropped:?}");
         // ... and the rest to rounding.
-        let (apart, largest) = distance(d, &one, &out);
+        let (apart, largest) = adapter_distance(&d.join(&one), &d.join(&out));
         assert!(apart <= 1e-4 * largest, "{size}: {apart} of {largest}");
         for name in ["reward", "completions/mean_length", "eval_accuracy"] {
             let [want, found] = [&one, &out].map(|run| last(d, run, name));
@@ -294,7 +278,7 @@ fn reinforcement_that_one_stops_goes_on_with_any_number() {
         "the resumed adapter differs"
     );
     grpo(&reinforced(d, "by-one"), &mut Silent).unwrap();
-    let (apart, largest) = distance(d, "whole", "by-one");
+    let (apart, largest) = adapter_distance(&d.join("whole"), &d.join("by-one"));
     assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
 }
 
@@ -305,7 +289,7 @@ fn servers_draw_for_all_and_one_that_fails_ends_all() {
     let (alone, shared) = (Mock::well(), Mock::well());
     grpo(&by_servers(d, "one", &[&alone]), &mut Silent).unwrap();
     all_well(&vec![by_servers(d, "two", &[&shared]); 2]);
-    let (apart, largest) = distance(d, "one", "two");
+    let (apart, largest) = adapter_distance(&d.join("one"), &d.join("two"));
     assert!(apart <= 1e-4 * largest, "{apart} of {largest}");
     assert_eq!(
         alone.asked("/v1/completions").len(),

@@ -113,9 +113,10 @@ test("a budget snaps to what the adapter was trained with", async () => {
   const places = await page.evaluate(async () => {
     const { budgetStops, nearestStop } = await import("/page/settings.js");
     const stops = budgetStops({ adapters: [{ name: "a", budgets: [256, 96, 128] }] }, null);
-    return [stops, nearestStop(stops, 100), nearestStop(stops, 4000), nearestStop(stops, null)];
+    const small = budgetStops({ model: { context_tokens: 1024 }, adapters: [{ name: "a", budgets: [1000, 3000] }] }, null);
+    return [stops, nearestStop(stops, 100), nearestStop(stops, 4000), nearestStop(stops, null), small];
   });
-  assert.deepEqual(places, [[96, 128, 256, null], 0, 2, 3]);
+  assert.deepEqual(places, [[96, 128, 256, null], 0, 2, 3, [128, 256, 512, null]]);
 });
 
 test("the vote as it builds", async () => {

@@ -12,7 +12,7 @@ tests/page/setup.sh || { echo "tests/page: skipped, $(tests/page/setup.sh --miss
 
 # shellcheck source=../serve.sh
 source tests/serve.sh
-serve
+serve --adapter-root models/pocket
 cd tests/page
 export PAGE_SHOTS="${PAGE_SHOTS:-$root/target/page-shots}"
 EDGETHINK_URL="$url" node --test --test-concurrency=1 --test-timeout=300000

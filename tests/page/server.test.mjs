@@ -9,7 +9,11 @@ const url = process.env.EDGETHINK_URL;
 const options = { skip: url ? false : "no EDGETHINK_URL: start it by run.sh" };
 let browser;
 
+/** The adapter before budget forcing: its thoughts are five times as long. */
+const WORDY = "wordy";
+
 before(async () => {
+  if (url) await load(WORDY, "sft");
   browser = await launch();
 });
 
@@ -25,6 +29,13 @@ function on(name, context, steps) {
   });
 }
 
+/** Loads an adapter below the server's root. */
+async function load(name, path) {
+  const body = JSON.stringify({ lora_name: name, lora_path: path });
+  const reply = await fetch(`${url}/v1/load_lora_adapter`, { method: "POST", headers: { "content-type": "application/json" }, body });
+  assert.ok(reply.ok, await reply.text());
+}
+
 /** Settings that no control is needed for, as if they had been kept. */
 async function keep(page, settings) {
   await page.evaluate((value) => localStorage.setItem("edgethink.settings", JSON.stringify({ version: 1, value })), settings);
@@ -32,8 +43,8 @@ async function keep(page, settings) {
   await ready(page);
 }
 
-/** Long thoughts: the pocket model needs a tenth of a second for its own. */
-const LONG = { think: "on", minThink: 600, n: 8, temperature: 1.5, earlyStop: "off" };
+/** Thoughts that last: those of the adapter that ships are over before a slow page has pressed a key. */
+const LONG = { think: "on", adapter: WORDY, minThink: 600, n: 8, temperature: 1.5, earlyStop: "off" };
 
 const SIX_STEPS =
   "Tom has 14 apples. Anna has 5 more than Tom. Ben has twice as many as Anna. Ida has 3 more than Ben. Leo has 4 fewer than Ida. Mia has twice as many as Leo. Olga has 5 more than Mia. How many apples does Olga have?";
@@ -109,10 +120,10 @@ on("thinking off, and a budget that holds", {}, async (page) => {
   assert.equal(await turn.locator(".decision").isVisible(), false);
   assert.equal(await turn.locator(".thought").isVisible(), false);
   assert.equal(await page.getByRole("slider", { name: "Budget" }).isDisabled(), true);
-  await keep(page, { think: "on" });
+  await keep(page, { think: "on", adapter: WORDY });
   await slide(page, "Budget", 0);
   assert.match(await page.getByRole("slider", { name: "Budget" }).getAttribute("aria-valuetext"), /^\d+ tokens$/);
-  // Six steps do not fit in the smallest budget, 96 tokens.
+  // Six steps take it 400 tokens.
   await ask(page, SIX_STEPS);
   turn = await ended(page);
   assert.match(await turn.locator(".thought-end").innerText(), /ended by the budget/);

@@ -70,7 +70,8 @@ export function resolve(props, changed) {
 export const mostStreams = (props) => Math.min(props?.limits?.max_n ?? 8, 8);
 
 /**
- * Stops of the budget slider: the budgets the adapter was trained with, then none.
+ * Stops of the budget slider: the budgets the adapter was trained with, then none. A budget that leaves no room in the
+ * model's context is none of them.
  * @param {any} props
  * @param {string | null} adapter
  * @returns {(number | null)[]}
@@ -78,8 +79,10 @@ export const mostStreams = (props) => Math.min(props?.limits?.max_n ?? 8, 8);
 export function budgetStops(props, adapter) {
   const adapters = props?.adapters ?? [];
   const chosen = adapters.find((/** @type {any} */ one) => one.name === adapter) ?? adapters[0];
-  const trained = [...(chosen?.budgets ?? [])].sort((a, b) => a - b);
-  return [...(trained.length > 0 ? trained : [128, 256, 512, 1024, 2048]), null];
+  const most = (props?.model?.context_tokens ?? Infinity) / 2;
+  const fit = (/** @type {number[]} */ budgets) => budgets.filter((budget) => budget <= most).sort((a, b) => a - b);
+  const trained = fit([...(chosen?.budgets ?? [])]);
+  return [...(trained.length > 0 ? trained : fit([128, 256, 512, 1024, 2048])), null];
 }
 
 /**

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Other people's clients against `edgethink serve` on the pocket model: openai (Python and JavaScript), anthropic, and
-# pydantic-ai. Installs them at pinned versions on the first run.
+# pydantic-ai; and schemathesis, which makes requests up from the OpenAPI document and wants no 5xx. Installs them at pinned versions on
+# the first run.
 #
 #   tests/clients/run.sh           EDGETHINK=path/to/edgethink for a program that is built already
 set -euo pipefail
@@ -25,4 +26,5 @@ serve
 export EDGETHINK_URL="$url"
 "$venv/bin/python" -m pytest -q -p no:cacheprovider .
 node --test --test-timeout=120000
+"$venv/bin/schemathesis" run "$url/openapi.json" --checks not_a_server_error --max-examples 10 --seed 1 --generation-database none --no-color
 echo "tests/clients: ok"

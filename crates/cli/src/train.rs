@@ -51,6 +51,7 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             train(|view| edgethink_train::sft_in(&recipe, &mut group, view).map(drop))
         }
         TrainCommand::Quantize(args) => {
+            alone()?;
             let mut recipe = QuantizeRecipe::load(&args.config)?;
             resume(args, &mut recipe.run.resume);
             train(|view| edgethink_train::quantize(&recipe, view).map(drop))
@@ -63,15 +64,20 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             train(|view| edgethink_train::grpo_in(&recipe, &mut group, view).map(drop))
         }
         TrainCommand::Verifier(args) => {
+            alone()?;
             let mut recipe = VerifierRecipe::load(&args.config)?;
             resume(args, &mut recipe.run.resume);
             train(|view| edgethink_train::verifier(&recipe, view).map(drop))
         }
         TrainCommand::Switcher { config, .. } => {
+            alone()?;
             let recipe = SwitcherRecipe::load(config)?;
             train(|view| edgethink_train::switcher(&recipe, view).map(drop))
         }
-        TrainCommand::Data { config } => data(config),
+        TrainCommand::Data { config } => {
+            alone()?;
+            data(config)
+        }
     }
 }
 
@@ -80,6 +86,16 @@ fn join(args: &GroupArgs) -> Result<ProcessGroup, TrainError> {
     let address = format!("{}:{}", args.master_addr, args.master_port);
     let wait = Duration::from_secs(args.join_timeout);
     ProcessGroup::join(args.rank, args.world_size, &address, wait)
+}
+
+/// For what one process does: several would all do it, and write to one place.
+fn alone() -> Result<()> {
+    match std::env::var("WORLD_SIZE") {
+        Ok(size) if size != "1" => bail!(
+            "WORLD_SIZE is {size}, and this runs in one process; start it without torchrun, or unset WORLD_SIZE"
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The flag wins over the recipe.

@@ -430,3 +430,22 @@ fn recipes_are_refused_before_anything_is_done() {
         assert!(!dir.path().join("out").exists());
     }
 }
+
+#[cfg(feature = "train")]
+#[test]
+fn what_one_process_does_is_refused_to_several() {
+    let run = |command: &str, size: &str| {
+        let mut run = edgethink();
+        run.args(["train", command, "--config", "absent.toml"])
+            .env("WORLD_SIZE", size);
+        let output = run.output().expect("it runs");
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        stderr(&output)
+    };
+    for command in ["data", "quantize", "switcher", "verifier"] {
+        let several = run(command, "2");
+        assert!(several.contains("WORLD_SIZE is 2"), "{command}: {several}");
+        let one = run(command, "1");
+        assert!(one.contains("absent.toml"), "{command}: {one}");
+    }
+}

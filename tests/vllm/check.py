@@ -20,7 +20,8 @@ with open(work / "questions.jsonl", "w") as file:
         )
         file.write(json.dumps({"prompt": question, "answer": str(a + b - c)}) + "\n")
 
-# The same weights, on from the first token: what vLLM can do.
+# The same weights, on from the first token: what vLLM can do. They were trained for what the base has read, so the answers are wrong; a
+# reward that pays for the length is there to learn all the same.
 plain = work / "plain"
 shutil.copytree("models/pocket/sft", plain)
 config = json.loads((plain / "adapter_config.json").read_text())
@@ -45,12 +46,11 @@ tokens = [64, 96]
 questions_per_step = 6
 group = 8
 temperature = 0.8
-max_completion_tokens = 160
+max_completion_tokens = 224
 {backend}
 [[reward]]
-kind = "soft_barrier"
-margin = 0.25
-floor = 0.0
+kind = "l1_exact"
+alpha = 0.01
 [optimizer]
 lr = 5e-4
 betas = [0.9, 0.95]
@@ -91,8 +91,10 @@ for name in ("engine", "vllm"):
     print(f"reward by {name}:", " ".join(f"{x:.3f}" for x in values(name, "reward")))
     print(f"tokens by {name}:", " ".join(f"{x:.1f}" for x in values(name, "completions/mean_length")))
     print(f"seconds of the draws by {name}:", " ".join(f"{x:.2f}" for x in values(name, "rollout/seconds")))
-assert len(gap) == STEPS and max(gap) < MISMATCH, gap
+assert len(gap) == STEPS and 0 < max(gap) < MISMATCH, gap
 assert values("vllm", "rollout/servers_live") == [1.0] * STEPS
-# Draws differ, so the curves do; 48 completions a step leave a mean reward uncertain by about 0.05.
-mean = {name: sum(values(name, "reward")) / STEPS for name in ("engine", "vllm")}
-assert abs(mean["engine"] - mean["vllm"]) < 0.15, mean
+# Draws differ, and the steps that follow from them: 48 completions leave a step's mean reward uncertain by about 0.08.
+rewards = {name: values(name, "reward") for name in ("engine", "vllm")}
+assert abs(sum(rewards["engine"]) - sum(rewards["vllm"])) / STEPS < 0.25, rewards
+for name, reward in rewards.items():
+    assert sum(reward[3:]) > sum(reward[:3]), f"{name} learns nothing: {reward}"

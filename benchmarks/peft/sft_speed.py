@@ -69,6 +69,7 @@ batch_tokens = {batch}
 micro_batch_tokens = {micro}
 device = "{device}"
 dtype = "f32"
+base_dtype = "{held}"
 gradient_checkpointing = false
 log_every = 1
 save_every = 0
@@ -83,7 +84,7 @@ def write_model(shape: dict, folder: pathlib.Path) -> None:
 
     torch.manual_seed(0)
     config = Qwen2Config(tie_word_embeddings=True, max_position_embeddings=4096, rope_theta=1e6, **shape)
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(BASE / name, folder)
 
@@ -173,12 +174,13 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--device", default="cpu", help="of edgethink: cpu, vulkan, cuda or metal, and vulkan:N")
+    p.add_argument("--base-dtype", default="f32", choices=["f32", "bf16", "stored"], help="how edgethink holds the frozen base, a bf16 file")
     p.add_argument("--torch-device", default="cpu", choices=["cpu", "cuda"], help="of PyTorch")
     p.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/edgethink")
     p.add_argument("--record", type=pathlib.Path, default=ROOT / "benchmarks/record/sft.json")
     a = p.parse_args()
 
-    record = {"machine": platform.processor() or platform.machine(), "device": a.device, "torch_device": a.torch_device, "threads": a.threads, "rounds": a.rounds, "shapes": {}}
+    record = {"machine": platform.processor() or platform.machine(), "device": a.device, "base_dtype": a.base_dtype, "torch_device": a.torch_device, "threads": a.threads, "rounds": a.rounds, "shapes": {}}
     for name in a.shapes:
         shape, length, rows = SHAPES[name]
         with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +189,7 @@ def main() -> None:
             write_rows(folder / "rows.jsonl", rows * a.steps, length)
             batch = length * rows
             recipe = RECIPE.format(out=folder / "ours", model=folder / "model", data=folder / "rows.jsonl", length=length, tokens=batch * a.steps,
-                                   batch=batch, micro=length if a.device == "cpu" else batch, device=a.device, threads=a.threads)
+                                   batch=batch, micro=length if a.device == "cpu" else batch, device=a.device, held=a.base_dtype, threads=a.threads)
             runs = {"edgethink": [], "at once": [], "one by one": []}
             for _ in range(a.rounds):
                 runs["edgethink"].append(ours(a.binary, recipe, folder))

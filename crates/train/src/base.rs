@@ -13,7 +13,7 @@ use crate::{
     params::Param,
     process_group::ProcessGroup,
     recipe::{BaseRecipe, FloatType, LossOn},
-    run::{self, Event, Job, Progress},
+    run::{self, Event, Job, Learns, Progress},
 };
 
 /// A finished training.
@@ -80,10 +80,9 @@ pub fn base_in(
                 optimizer: &recipe.optimizer,
                 run: &recipe.run,
                 spec: &start.spec,
-                base: start.params,
+                learns: Learns::Network(base_model::in_f32(start.weights)),
                 rounded: None,
                 teacher: None,
-                adapter: None,
                 train,
                 valid,
                 device: &device,

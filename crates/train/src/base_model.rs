@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use edgethink_model::{ChatTemplate, Config, GenerationConfig, Linear, Model, Tokenizer};
+use edgethink_model::{ChatTemplate, Config, GenerationConfig, Linear, Model, Tensor, Tokenizer};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -23,12 +23,21 @@ const TEXT_FILES: [&str; 7] = [
     "vocab.json",
 ];
 
+/// A network's tensors by name, in the order of its slots.
+pub(crate) type NamedTensors = Vec<(String, Tensor)>;
+
+/// The same in f32. Each tensor goes when it is read.
+pub(crate) fn in_f32(weights: NamedTensors) -> Vec<Param> {
+    let read = |(name, tensor): (String, Tensor)| Param::read(name, &tensor);
+    weights.into_iter().map(read).collect()
+}
+
 /// Everything that a training starts from.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub config: Config,
     pub spec: Spec,
-    pub params: Vec<Param>,
+    pub weights: NamedTensors,
     pub text: Text,
 }
 
@@ -58,11 +67,14 @@ pub(crate) fn load(recipe: &ModelRecipe, seed: u64) -> Result<Start, TrainError>
             check_vocab(&parsed, &text.tokenizer, &text.dir)?;
             let spec = spec(&parsed);
             let std = recipe.init_std.unwrap_or(0.02);
-            let params = params::init(&spec, std, seed);
+            let weights = params::init(&spec, std, seed)
+                .into_iter()
+                .map(Param::stored)
+                .collect();
             Ok(Start {
                 config: parsed,
                 spec,
-                params,
+                weights,
                 text,
             })
         }
@@ -76,7 +88,7 @@ pub(crate) fn load(recipe: &ModelRecipe, seed: u64) -> Result<Start, TrainError>
 
 fn from_model(dir: &Path) -> Result<Start, TrainError> {
     let model = Model::load(&dir.to_string_lossy())?;
-    let (spec, params) = network(&model);
+    let (spec, weights) = network(&model);
     let missing = |what: &str| TrainError::Unfit {
         path: dir.to_owned(),
         problem: format!("has no {what}"),
@@ -91,29 +103,24 @@ fn from_model(dir: &Path) -> Result<Start, TrainError> {
     Ok(Start {
         config: model.config,
         spec,
-        params,
+        weights,
         text,
     })
 }
 
-/// The network of a loaded model, with its weights in f32.
-pub(crate) fn network(model: &Model) -> (Spec, Vec<Param>) {
+/// The network of a loaded model; its tensors share the model's bytes.
+pub(crate) fn network(model: &Model) -> (Spec, NamedTensors) {
     let spec = spec(&model.config);
-    let params = spec
+    let weights = spec
         .tensors()
         .into_iter()
         .zip(model.weights.named())
-        .map(|((name, shape), (found, tensor))| {
+        .map(|((name, _), (found, tensor))| {
             debug_assert_eq!(name, found, "both list the tensors in the same order");
-            Param {
-                decay: params::decays(&name, &shape),
-                values: tensor.to_f32(),
-                name,
-                shape,
-            }
+            (name, tensor.clone())
         })
         .collect();
-    (spec, params)
+    (spec, weights)
 }
 
 /// Sizes and switches for the network from a model's config.

@@ -8,14 +8,14 @@ use edgethink_model::{Config, Tensor, hf::safetensors};
 use serde_json::Value;
 
 use crate::{
-    base_model,
+    base_model::{self, NamedTensors},
     data::Dataset,
     device::Device,
     gradient::{self, AdapterSide, Leaves, Pass},
     net::{Slots, Spec},
     optimizer::{self, AdamW},
-    params::{Param, decays},
-    recipe::{FloatType, LoraRecipe, OptimizerRecipe, Schedule},
+    params::{self, Param, decays},
+    recipe::{BaseFormat, LoraRecipe, OptimizerRecipe, Schedule},
     run::{Batcher, LoraLayout},
     sft,
 };
@@ -198,7 +198,7 @@ fn adapter_losses_and_gradients_are_pefts_on(device: &Device) {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
         let (adapter, layout) = g.adapter();
-        let leaves = Leaves::frozen(device, g.params.clone(), false, FloatType::F32)
+        let leaves = Leaves::frozen(device, params::stored(&g.params), false, BaseFormat::F32)
             .with_adapter(&adapter, false);
         for (kind, set) in [("plain", &g.completion), ("masked", &g.masked)] {
             for checkpointing in [false, true] {

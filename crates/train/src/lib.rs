@@ -45,8 +45,8 @@ pub use plan::{Cost, DevicePlan, LayerCost, Plan, PlanOptions, Recipe, Remedy, S
 pub use process_group::ProcessGroup;
 pub use quantize::{QuantizeRecipe, quantize};
 pub use recipe::{
-    BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe, OptimizerRecipe, Overlong,
-    RunRecipe, Schedule, SftRecipe,
+    BaseFormat, BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe,
+    OptimizerRecipe, Overlong, RunRecipe, Schedule, SftRecipe,
 };
 pub use run::{Event, Progress, Silent};
 pub use sft::{sft, sft_in};

@@ -1,5 +1,6 @@
 //! Parameters as named vectors of f32: what the optimizer updates and the files hold.
 
+use edgethink_model::Tensor;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -16,6 +17,33 @@ pub(crate) struct Param {
     pub values: Vec<f32>,
     /// Matrices decay; norms, biases and embeddings do not.
     pub decay: bool,
+}
+
+impl Param {
+    /// A tensor of a model, in f32.
+    pub(crate) fn read(name: String, tensor: &Tensor) -> Self {
+        Self {
+            decay: decays(&name, &tensor.shape),
+            values: tensor.to_f32(),
+            shape: tensor.shape.clone(),
+            name,
+        }
+    }
+
+    /// The same as a tensor of a model.
+    ///
+    /// # Panics
+    /// If there are more or fewer values than the shape has.
+    pub(crate) fn stored(self) -> (String, Tensor) {
+        let tensor = Tensor::from_f32(self.shape, &self.values);
+        (self.name, tensor.expect("as many values as the shape has"))
+    }
+}
+
+/// Parameters as the tensors of a model.
+#[cfg(test)]
+pub(crate) fn stored(params: &[Param]) -> Vec<(String, Tensor)> {
+    params.iter().cloned().map(Param::stored).collect()
 }
 
 /// A standard normal draw pair by Box and Muller, from two uniform draws.

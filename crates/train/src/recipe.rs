@@ -199,9 +199,9 @@ pub struct RunRecipe {
     /// `bf16` rounds the weights to bf16 for every forward pass; sums and the master weights stay f32.
     #[serde(default)]
     pub dtype: FloatType,
-    /// How the matrices of a frozen base are held: `bf16` rounds them, and takes two bytes for each value on a GPU; sums stay f32.
-    #[serde(default, skip_serializing_if = "FloatType::is_f32")]
-    pub base_dtype: FloatType,
+    /// How the matrices of a frozen base are held; sums stay f32.
+    #[serde(default, skip_serializing_if = "BaseFormat::is_f32")]
+    pub base_dtype: BaseFormat,
     /// Of the written model or adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,
@@ -243,18 +243,32 @@ pub enum FloatType {
     Bf16,
 }
 
+/// How the matrices of a frozen base are held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseFormat {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// Rounded to bf16; on a GPU they take two bytes for each value.
+    Bf16,
+    /// As their file has them, in 16 bits or in quantized blocks; one at a time is made f32. The values are those of `f32`; `dtype`
+    /// does not round them. On the CPU only.
+    Stored,
+}
+
+impl BaseFormat {
+    /// Whether it is f32: what a recipe says that names none.
+    pub fn is_f32(&self) -> bool {
+        matches!(self, Self::F32)
+    }
+}
+
 /// Finds what has a meaning for a frozen base alone.
 pub(crate) fn none_frozen(run: &RunRecipe, problems: &mut Vec<String>) {
     if !run.base_dtype.is_f32() {
         problems
             .push("[run] base_dtype is of a frozen base, and here the base is trained".to_owned());
-    }
-}
-
-impl FloatType {
-    /// Whether it is f32: what a recipe says that names none.
-    pub(crate) fn is_f32(&self) -> bool {
-        matches!(self, Self::F32)
     }
 }
 

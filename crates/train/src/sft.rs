@@ -14,7 +14,7 @@ use crate::{
     params::{Param, generator},
     process_group::ProcessGroup,
     recipe::{LoraRecipe, LossOn, SftRecipe},
-    run::{self, Job, LoraLayout, Progress},
+    run::{self, Job, Learns, LoraLayout, Progress},
 };
 
 /// Trains an adapter as the recipe says and writes a PEFT directory.
@@ -45,7 +45,7 @@ pub fn sft_in(
             encoding: Encoding::new(&recipe.data, LossOn::Completion, invocation.clone()),
         };
         let (train, valid) = encoder.load_sets(&recipe.data, &recipe.output_dir, progress)?;
-        let adapter = init(&start.spec, &recipe.lora, recipe.seed);
+        let (params, layout) = init(&start.spec, &recipe.lora, recipe.seed);
         let outcome = run::run(
             Job {
                 output_dir: &recipe.output_dir,
@@ -55,10 +55,13 @@ pub fn sft_in(
                 optimizer: &recipe.optimizer,
                 run: &recipe.run,
                 spec: &start.spec,
-                base: start.params,
+                learns: Learns::Adapter {
+                    base: start.weights,
+                    params,
+                    layout,
+                },
                 rounded: None,
                 teacher: None,
-                adapter: Some(adapter),
                 train,
                 valid,
                 device: &device,

@@ -12,7 +12,7 @@ use crate::{
     data::Dataset,
     device::Device,
     gradient::{self, Leaves, Pass},
-    recipe::FloatType,
+    recipe::BaseFormat,
     run::Batcher,
 };
 
@@ -35,7 +35,7 @@ fn engine_logits(model: Model) -> Vec<f32> {
     engine.logits(&TOKENS, None).expect("finite logits")
 }
 
-fn train_logits(spec: &Spec, params: &[Param]) -> Vec<f32> {
+fn train_logits(spec: &Spec, params: &NamedTensors, format: BaseFormat) -> Vec<f32> {
     let mut set = Dataset::default();
     set.push(&TOKENS, vec![1.0; TOKENS.len()], 0);
     let slots = spec.numbered_slots();
@@ -48,7 +48,7 @@ fn train_logits(spec: &Spec, params: &[Param]) -> Vec<f32> {
     let batch = Batcher::new(spec, TOKENS.len()).batch(&set, &[0]);
     gradient::logits(
         &pass,
-        &Leaves::frozen(&Device::CPU, params.to_vec(), false, FloatType::F32),
+        &Leaves::frozen(&Device::CPU, params.clone(), false, format),
         &batch,
     )
 }
@@ -73,16 +73,17 @@ fn a_quantized_base_is_the_one_that_the_engine_runs() {
         // The frozen weights are the values of the file's blocks. That the engine multiplies with these is a test of `engine::packed`.
         let model = load(&out);
         let (spec, params) = network(&model);
-        for (param, (name, tensor)) in params.iter().zip(model.weights.named()) {
-            assert_eq!(param.name, name);
-            assert!(param.values == tensor.to_f32(), "{family:?} {name}");
+        for ((param, held), (name, tensor)) in params.iter().zip(model.weights.named()) {
+            assert_eq!(*param, name);
+            assert!(held.bytes() == tensor.bytes(), "{family:?} {name}");
         }
 
         // So logits differ by the engine's rounding of activations to 8 bits alone: not at all where it has the same weights as floats.
-        let trained = train_logits(&spec, &params);
-        let named = params.iter().map(|p| {
-            let tensor = Tensor::from_f32(p.shape.clone(), &p.values);
-            (p.name.clone(), tensor.expect("as long as its shape"))
+        let trained = train_logits(&spec, &params, BaseFormat::F32);
+        assert!(trained == train_logits(&spec, &params, BaseFormat::Stored));
+        let named = params.iter().map(|(name, tensor)| {
+            let tensor = Tensor::from_f32(tensor.shape.clone(), &tensor.to_f32());
+            (name.clone(), tensor.expect("as long as its shape"))
         });
         let weights = Weights::from_named(&model.config, named.collect()).expect("all are there");
         let generation = GenerationConfig::default();

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::TrainError, recipe::FloatType};
+use crate::{error::TrainError, recipe::BaseFormat};
 
 /// Which device trains. A number is that of the device in the driver's list; without one it is the best, or CUDA's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +31,11 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// [`TrainError::Device`].
-    pub(crate) fn hold(&self, base: FloatType) -> Result<(), TrainError> {
+    pub(crate) fn hold(&self, base: BaseFormat) -> Result<(), TrainError> {
         match (self, base) {
-            (Self::Vulkan(_) | Self::Metal(_), FloatType::Bf16) => Err(no_bf16(&self.to_string())),
+            (Self::Cpu, _) => Ok(()),
+            (Self::Vulkan(_) | Self::Metal(_), BaseFormat::Bf16) => Err(no_bf16(&self.to_string())),
+            (_, BaseFormat::Stored) => Err(not_as_stored(&self.to_string())),
             _ => Ok(()),
         }
     }
@@ -54,6 +56,15 @@ pub(super) fn no_bf16(device: &str) -> TrainError {
         device: device.to_owned(),
         problem: "it cannot hold a base in bf16, as the language of its programs (WGSL) has no such numbers; leave [run] base_dtype out, or \
                   take cuda"
+            .to_owned(),
+    }
+}
+
+/// The problem of a device that holds floats only.
+pub(super) fn not_as_stored(device: &str) -> TrainError {
+    TrainError::Device {
+        device: device.to_owned(),
+        problem: "it does not hold a base as its file has it; leave [run] base_dtype out, set it to \"bf16\", or take the cpu"
             .to_owned(),
     }
 }
@@ -107,6 +118,27 @@ impl TryFrom<String> for DeviceChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_base_is_held_where_its_format_is_known() {
+        let (vulkan, metal, cuda) = (
+            DeviceChoice::Vulkan(None),
+            DeviceChoice::Metal(None),
+            DeviceChoice::Cuda(None),
+        );
+        for (device, format, known) in [
+            (DeviceChoice::Cpu, BaseFormat::Stored, true),
+            (DeviceChoice::Cpu, BaseFormat::Bf16, true),
+            (cuda, BaseFormat::Bf16, true),
+            (cuda, BaseFormat::Stored, false),
+            (vulkan, BaseFormat::F32, true),
+            (vulkan, BaseFormat::Bf16, false),
+            (metal, BaseFormat::Stored, false),
+        ] {
+            let held = device.hold(format);
+            assert_eq!(held.is_ok(), known, "{device}, {format:?}: {held:?}");
+        }
+    }
 
     #[test]
     fn names_are_read_as_they_are_written() {

@@ -5,12 +5,14 @@ use std::fmt::Debug;
 use burn_autodiff::Autodiff;
 use burn_backend::{Backend, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
+use edgethink_model::Tensor;
 use half::bf16;
 
 use crate::{
     error::TrainError,
+    net::LINEARS,
     ops::{self, NetOps, Score, Targets, simd},
-    recipe::FloatType,
+    recipe::BaseFormat,
 };
 
 /// A device with its operations.
@@ -25,12 +27,13 @@ pub(crate) trait Compute: Debug + Clone + Send + Sync + 'static {
     /// Values as a tensor of a shape.
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self::Inner>;
 
-    /// A tensor of the frozen base, whose matrices have their values in `base`.
+    /// A tensor of the frozen base, whose matrices are held as `base` says. `rounds` has all values rounded to bf16 first.
     fn put_frozen(
         &self,
-        values: Vec<f32>,
-        shape: &[usize],
-        base: FloatType,
+        name: &str,
+        tensor: &Tensor,
+        rounds: bool,
+        base: BaseFormat,
     ) -> FloatTensor<Self::Inner>;
 
     /// The one value of a tensor.
@@ -83,10 +86,22 @@ impl Compute for Cpu {
         ops::tensor(values, shape)
     }
 
-    /// Rounded, and held in f32.
-    fn put_frozen(&self, values: Vec<f32>, shape: &[usize], base: FloatType) -> FlexTensor {
-        let rounds = base == FloatType::Bf16 && is_matrix(shape);
-        self.put(rounded(values, rounds), shape)
+    /// As stored, or rounded and in f32.
+    fn put_frozen(
+        &self,
+        name: &str,
+        tensor: &Tensor,
+        rounds: bool,
+        base: BaseFormat,
+    ) -> FlexTensor {
+        let is_linear = LINEARS
+            .iter()
+            .any(|l| name.ends_with(&format!("{l}.weight")));
+        if base == BaseFormat::Stored && is_linear {
+            return ops::frozen::held(tensor);
+        }
+        let rounds = rounds || base == BaseFormat::Bf16 && is_matrix(&tensor.shape);
+        self.put(rounded(tensor.to_f32(), rounds), &tensor.shape)
     }
 
     fn scalar(&self, tensor: FlexTensor) -> Result<f64, TrainError> {

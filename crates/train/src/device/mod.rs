@@ -17,7 +17,7 @@ use on_backend::OnBackend;
 
 use crate::{
     error::TrainError,
-    recipe::FloatType,
+    recipe::BaseFormat,
     run::{Event, Progress},
 };
 
@@ -64,14 +64,16 @@ impl Device {
     ///
     /// # Errors
     /// [`TrainError::Device`] if not.
-    pub(crate) fn holding(self, base: FloatType) -> Result<Self, TrainError> {
+    pub(crate) fn holding(self, base: BaseFormat) -> Result<Self, TrainError> {
         #[cfg(feature = "gpu")]
-        if let (Self::Gpu(at), FloatType::Bf16) = (&self, base)
+        if let (Self::Gpu(at), BaseFormat::Bf16) = (&self, base)
             && !at.holds_bf16()
         {
             return Err(choice::no_bf16(at.name()));
         }
-        let _ = base;
+        if base == BaseFormat::Stored && !self.is_cpu() {
+            return Err(choice::not_as_stored(self.name()));
+        }
         Ok(self)
     }
 

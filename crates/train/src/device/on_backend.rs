@@ -7,8 +7,12 @@ use burn_backend::{
     Backend, ExecutionError,
     tensor::{Device, FloatTensor},
 };
+use edgethink_model::Tensor;
 
-use super::{Compute, compute::is_matrix};
+use super::{
+    Compute,
+    compute::{is_matrix, rounded},
+};
 use crate::{
     error::TrainError,
     ops::{
@@ -16,7 +20,7 @@ use crate::{
         composed::{self, ByHand},
         simd,
     },
-    recipe::FloatType,
+    recipe::BaseFormat,
 };
 #[cfg(feature = "gpu")]
 use burn_backend::{DType, DTypeUsage};
@@ -68,11 +72,19 @@ impl<B: ByHand> Compute for OnBackend<B> {
         composed::floats::<B>(values, shape, &self.device)
     }
 
-    fn put_frozen(&self, values: Vec<f32>, shape: &[usize], base: FloatType) -> FloatTensor<B> {
+    fn put_frozen(
+        &self,
+        _: &str,
+        tensor: &Tensor,
+        rounds: bool,
+        base: BaseFormat,
+    ) -> FloatTensor<B> {
+        let (values, shape) = (rounded(tensor.to_f32(), rounds), &tensor.shape);
         match base {
-            FloatType::Bf16 if is_matrix(shape) => {
+            BaseFormat::Bf16 if is_matrix(shape) => {
                 composed::halves::<B>(&values, shape, &self.device)
             }
+            // Stored is refused to a GPU.
             _ => self.put(values, shape),
         }
     }
@@ -119,10 +131,11 @@ mod tests {
         let device: OnBackend<burn_flex::Flex> = OnBackend::new(FlexDevice, "composed");
         let dtype = |shape: &[usize], base| {
             let values = vec![0.1; shape.iter().product()];
-            device.put_frozen(values, shape, base).dtype()
+            let tensor = Tensor::from_f32(shape.to_vec(), &values).expect("as long as its shape");
+            device.put_frozen("any", &tensor, false, base).dtype()
         };
-        assert_eq!(dtype(&[2, 3], FloatType::Bf16), DType::BF16);
-        assert_eq!(dtype(&[6], FloatType::Bf16), DType::F32);
-        assert_eq!(dtype(&[2, 3], FloatType::F32), DType::F32);
+        assert_eq!(dtype(&[2, 3], BaseFormat::Bf16), DType::BF16);
+        assert_eq!(dtype(&[6], BaseFormat::Bf16), DType::F32);
+        assert_eq!(dtype(&[2, 3], BaseFormat::F32), DType::F32);
     }
 }

@@ -55,7 +55,7 @@ fn prompt_tokens_are_untouched_by_a_masked_adapter_on(device: &Device) {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
     let base = Leaves::base(device, &g.params, false);
-    let both = Leaves::frozen(device, g.params.clone(), false, FloatType::F32)
+    let both = Leaves::frozen(device, params::stored(&g.params), false, BaseFormat::F32)
         .with_adapter(&adapter, false);
     let batch = Batcher::new(&g.spec, 64).batch(&g.masked, &[0, 1, 2]);
     let plain = gradient::logits(&g.pass(None, false), &base, &batch);
@@ -211,7 +211,7 @@ fn dropout_is_the_same_in_every_split_and_off_without_its_seed() {
 fn dropout_is_the_same_in_every_split_and_off_without_its_seed_on(device: &Device) {
     let g = golden("qwen2");
     let (adapter, layout) = g.adapter();
-    let leaves = Leaves::frozen(device, g.params.clone(), false, FloatType::F32)
+    let leaves = Leaves::frozen(device, params::stored(&g.params), false, BaseFormat::F32)
         .with_adapter(&adapter, false);
     let pass = |dropout, checkpointing| {
         let mut pass = g.pass(Some(&layout), checkpointing);
@@ -266,7 +266,7 @@ fn dropout_leaves_the_slope_of_its_own_loss_on(device: &Device) {
     if let Some(side) = &mut pass.adapter {
         side.dropout = Some((0.3, 5));
     }
-    let frozen = || Leaves::frozen(device, g.params.clone(), false, FloatType::F32);
+    let frozen = || Leaves::frozen(device, params::stored(&g.params), false, BaseFormat::F32);
     let leaves = frozen().with_adapter(&adapter, false);
     let (_, grads) = run(&pass, &leaves, &adapter, &g.masked, 1000);
     for (i, grad) in grads.iter().enumerate() {
@@ -344,7 +344,7 @@ fn a_frozen_base_in_bf16_is_its_rounded_values() {
 }
 
 fn a_frozen_base_in_bf16_is_its_rounded_values_on(device: &Device) {
-    if let Err(error) = device.clone().holding(FloatType::Bf16) {
+    if let Err(error) = device.clone().holding(BaseFormat::Bf16) {
         assert!(error.to_string().contains("base_dtype"), "{error}");
         return;
     }
@@ -360,22 +360,49 @@ fn a_frozen_base_in_bf16_is_its_rounded_values_on(device: &Device) {
         for checkpointing in [false, true] {
             let pass = g.pass(Some(&layout), checkpointing);
             let of = |device: &Device, params: &[Param], dtype| {
-                let leaves = Leaves::frozen(device, params.to_vec(), false, dtype);
+                let leaves = Leaves::frozen(device, params::stored(params), false, dtype);
                 let leaves = leaves.with_adapter(&adapter, false);
                 run(&pass, &leaves, &adapter, &g.masked, 1000)
             };
-            let (loss, grads) = of(device, &g.params, FloatType::Bf16);
+            let (loss, grads) = of(device, &g.params, BaseFormat::Bf16);
             // The same sums of the same values.
-            let (want, want_grads) = of(device, &rounded, FloatType::F32);
+            let (want, want_grads) = of(device, &rounded, BaseFormat::F32);
             assert!((loss - want).abs() <= 1e-6 * want, "{loss} is not {want}");
             for ((p, got), want) in adapter.iter().zip(&grads).zip(&want_grads) {
                 assert_close(&p.name, got, want, 1e-6);
             }
             // Sums in another order.
-            let (cpu, _) = of(&Device::CPU, &g.params, FloatType::Bf16);
+            let (cpu, _) = of(&Device::CPU, &g.params, BaseFormat::Bf16);
             assert!((loss - cpu).abs() <= 1e-6 * cpu, "{loss} is not {cpu}");
-            let (exact, _) = of(device, &g.params, FloatType::F32);
+            let (exact, _) = of(device, &g.params, BaseFormat::F32);
             assert!((loss - exact).abs() > 1e-5 * exact, "nothing was rounded");
+        }
+    }
+}
+
+/// Not only to rounding: the products are of the same values.
+#[test]
+fn a_base_held_as_stored_is_the_same_network() {
+    for family in ["qwen2", "qwen3"] {
+        let g = golden(family);
+        let (adapter, layout) = g.adapter();
+        let in_two_bytes = |(name, tensor): (String, Tensor)| {
+            let bf16 = Tensor::bf16_from_f32(tensor.shape.clone(), &tensor.to_f32());
+            (name, bf16.expect("as long as its shape"))
+        };
+        let base: NamedTensors = params::stored(&g.params)
+            .into_iter()
+            .map(in_two_bytes)
+            .collect();
+        for checkpointing in [false, true] {
+            let pass = g.pass(Some(&layout), checkpointing);
+            let of = |format| {
+                let leaves = Leaves::frozen(&Device::CPU, base.clone(), false, format);
+                let leaves = leaves.with_adapter(&adapter, false);
+                run(&pass, &leaves, &adapter, &g.masked, 1000)
+            };
+            let (stored, f32) = (of(BaseFormat::Stored), of(BaseFormat::F32));
+            assert!(stored == f32, "{family}: {} is not {}", stored.0, f32.0);
         }
     }
 }

@@ -3,12 +3,13 @@
 mod tape;
 
 use crate::{
+    base_model::NamedTensors,
     device::Device,
     error::TrainError,
     net::{MicroBatch, Slots, Spec},
     ops::Score,
     params::Param,
-    recipe::FloatType,
+    recipe::BaseFormat,
 };
 use tape::{Held, Tensors};
 
@@ -47,13 +48,13 @@ impl Leaves {
         })
     }
 
-    /// Tensors of a frozen base, still without an adapter. They take the values: on the CPU there is no second copy. `rounds` has all values
-    /// rounded to bf16; `dtype` is how the matrices are held.
+    /// Tensors of a frozen base, still without an adapter, read one after the other. `rounds` has all values rounded to bf16; `dtype` is how
+    /// the matrices are held.
     pub(crate) fn frozen(
         device: &Device,
-        base: Vec<Param>,
+        base: NamedTensors,
         rounds: bool,
-        dtype: FloatType,
+        dtype: BaseFormat,
     ) -> Self {
         Self(match device {
             Device::Cpu(at) => Box::new(Tensors::frozen(at.clone(), base, rounds, dtype)),

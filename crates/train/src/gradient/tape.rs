@@ -7,15 +7,17 @@ use std::fmt::Debug;
 
 use burn_autodiff::Autodiff;
 use burn_backend::{AutodiffBackend, ops::FloatTensorOps, tensor::FloatTensor};
+use edgethink_model::Tensor as Stored;
 
 use super::Pass;
 use crate::{
+    base_model::NamedTensors,
     device::{Compute, rounded},
     error::TrainError,
     net::{self, AdapterPass, MicroBatch},
     ops::{NetOps, Score, Tensor},
     params::Param,
-    recipe::FloatType,
+    recipe::BaseFormat,
 };
 
 /// What can be asked of a network on a device; [`super`] says what each gives.
@@ -84,10 +86,9 @@ impl<C: Compute> Tensors<C> {
         }
     }
 
-    pub(super) fn frozen(at: C, base: Vec<Param>, rounds: bool, dtype: FloatType) -> Self {
-        let leaf = |p: Param| {
-            let values = rounded(p.values, rounds);
-            Tape::<C>::from_inner(at.put_frozen(values, &p.shape, dtype))
+    pub(super) fn frozen(at: C, base: NamedTensors, rounds: bool, dtype: BaseFormat) -> Self {
+        let leaf = |(name, tensor): (String, Stored)| {
+            Tape::<C>::from_inner(at.put_frozen(&name, &tensor, rounds, dtype))
         };
         Self {
             base: base.into_iter().map(leaf).collect(),

@@ -12,7 +12,8 @@ use crate::{
     golden::golden,
     gradient::{self, Leaves},
     ops::Score,
-    recipe::FloatType,
+    params,
+    recipe::BaseFormat,
     run::{Batcher, Lanes},
 };
 
@@ -65,8 +66,13 @@ fn losses_and_gradients_are_torchs_on(device: &Device) {
         .collect()
     };
     let batcher = Batcher::at_temperature(&golden.spec, 64, number("temperature"));
-    let leaves = Leaves::frozen(device, golden.params.clone(), false, FloatType::F32)
-        .with_adapter(&adapter, false);
+    let leaves = Leaves::frozen(
+        device,
+        params::stored(&golden.params),
+        false,
+        BaseFormat::F32,
+    )
+    .with_adapter(&adapter, false);
     let all = batch.examples();
     let now = gradient::score(&pass, &leaves, &batcher.batch(&batch.set, &all)).unwrap();
     for (score, (logprob, entropy)) in now.iter().zip(

@@ -11,8 +11,8 @@ use crate::{
     device::DeviceChoice,
     error::TrainError,
     recipe::{
-        FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped, load,
-        optimizer_problems,
+        BaseFormat, FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped,
+        load, optimizer_problems,
     },
 };
 
@@ -248,9 +248,9 @@ pub struct GrpoRunRecipe {
     pub steps: u64,
     /// Tokens of one forward and backward pass; any value gives the same gradient.
     pub micro_batch_tokens: usize,
-    /// How the matrices of the base are held: `bf16` rounds them, and takes two bytes for each value on a GPU; sums stay f32.
-    #[serde(default, skip_serializing_if = "FloatType::is_f32")]
-    pub base_dtype: FloatType,
+    /// How the matrices of the base are held; sums stay f32.
+    #[serde(default, skip_serializing_if = "BaseFormat::is_f32")]
+    pub base_dtype: BaseFormat,
     /// Of the written adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,

@@ -13,6 +13,7 @@ use super::{
     rollout::{Completion, Draws, RolloutBackend, ServerCount},
 };
 use crate::{
+    base_model::NamedTensors,
     device::Device,
     error::TrainError,
     gradient,
@@ -298,7 +299,7 @@ impl<'a> Learner<'a> {
         policy: &'a Policy,
         spec: &'a Spec,
         slots: &'a Slots,
-        base: Vec<Param>,
+        base: NamedTensors,
     ) -> Result<Self, TrainError> {
         let longest = recipe.data.max_prompt_tokens + recipe.rollout.max_completion_tokens;
         Ok(Self {

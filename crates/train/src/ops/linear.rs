@@ -13,7 +13,7 @@ use burn_backend::{ops::FloatTensorOps, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
-use super::{Taped, dense, rows_cols, simd, tensor, values};
+use super::{Taped, dense, frozen, rows_cols, simd, tensor, values};
 
 /// Rows of one partial sum of the bias gradient.
 const ROWS: usize = 512;
@@ -39,7 +39,7 @@ pub(crate) fn forward(
     weight: &FlexTensor,
     bias: Option<&FlexTensor>,
 ) -> FlexTensor {
-    let mut y = matmul_nt(x, weight);
+    let mut y = matmul_nt(x, &frozen::widened(weight));
     if let Some(bias) = bias {
         let bias = dense(bias.clone());
         let b = values(&bias);
@@ -90,7 +90,7 @@ fn backward(
 ) {
     let [x_node, w_node, b_node] = nodes;
     if let Some(id) = x_node {
-        grads.register::<Flex>(id, matmul_nn(dy, weight));
+        grads.register::<Flex>(id, matmul_nn(dy, &frozen::widened(weight)));
     }
     if let Some(id) = w_node {
         grads.register::<Flex>(id, matmul_tn(dy, x));

@@ -16,7 +16,7 @@ use burn_backend::{Backend, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
 
 use super::{
-    Taped, dense,
+    Taped, dense, frozen,
     linear::{self, matmul_nn, matmul_nt, matmul_tn},
     rows_cols, simd, tensor, values,
 };
@@ -95,7 +95,7 @@ pub(crate) struct LoraPlan {
 pub(crate) struct Saved {
     x: FlexTensor,      // [Ta, in], rows with the adapter on, after dropout
     low: FlexTensor,    // [Ta, R] = x A^T
-    weight: FlexTensor, // [out, in]
+    weight: FlexTensor, // [out, in], as it is held
     a: FlexTensor,      // [R, in]
     b: FlexTensor,      // [out, R]
 }
@@ -207,7 +207,7 @@ impl Backward<Flex, 3> for LoraLinear {
             if let Some((share, seed)) = plan.dropout {
                 drop_out(&mut through, share, seed, &plan.rows.keys);
             }
-            dy = matmul_nn(&dy, &saved.weight);
+            dy = matmul_nn(&dy, &frozen::widened(&saved.weight));
             simd::vectorized(|| {
                 simd::add_assign(dy.storage_mut::<f32>(), values(&through));
             });

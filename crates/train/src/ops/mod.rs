@@ -13,6 +13,7 @@ pub(crate) mod blocks;
 pub(crate) mod composed;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
+pub(crate) mod frozen;
 pub(crate) mod linear;
 pub(crate) mod lora;
 pub(crate) mod rms_norm;

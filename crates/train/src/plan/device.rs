@@ -12,9 +12,9 @@
 
 use super::{
     Cost, DevicePlan, LayerCost, Shape,
-    memory::{F32, Step, adapter_of, parts},
+    memory::{F32, Step, adapter_of, matrices, parts},
 };
-use crate::{net::LINEARS, ops::blocks, recipe::FloatType};
+use crate::{net::LINEARS, ops::blocks, recipe::BaseFormat};
 
 /// Tensors of the size of a block of scores that are held at once, going back.
 const OF_SCORES: u64 = 5;
@@ -88,7 +88,7 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
         // The sum over the chunks, the next one's part, and the new sum; a tied head's meets the embedding's.
         rest.push(cost("gradient of the head", 3 * F32 * vocab * e));
     }
-    if step.base == FloatType::Bf16 {
+    if step.base == BaseFormat::Bf16 {
         let widest = vocab.max(f) * e;
         rest.push(cost("a matrix in f32, for its product", F32 * widest));
     }
@@ -102,21 +102,17 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
 /// Bytes that 16 bits save in part `at` of `0..=last`: two for each value of a matrix.
 fn saved(shape: &Shape, step: &Step, at: usize, last: usize) -> u64 {
     let spec = &shape.spec;
-    if step.base == FloatType::F32 {
+    if step.base != BaseFormat::Bf16 {
         return 0;
     }
-    let matrices: usize = if at == 0 || at == last && !spec.tied {
-        spec.vocab * spec.hidden
+    let matrices = if at == 0 || at == last && !spec.tied {
+        (spec.vocab * spec.hidden) as u64
     } else if at == last {
         0
     } else {
-        let of = |linear| spec.linear_shape(linear);
-        (0..LINEARS.len())
-            .map(of)
-            .map(|(out, inner)| out * inner)
-            .sum()
+        matrices(spec)
     };
-    2 * matrices as u64
+    2 * matrices
 }
 
 /// Values that a layer keeps for its backward pass, per token.

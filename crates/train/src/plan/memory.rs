@@ -14,7 +14,7 @@ use crate::{
     grpo::{RolloutKv, RolloutWeights},
     net::{LINEARS, Spec},
     ops::cross_entropy::chunk_rows,
-    recipe::{FloatType, RunRecipe},
+    recipe::{BaseFormat, RunRecipe},
     run::lanes_of,
 };
 
@@ -38,8 +38,8 @@ pub(super) struct Step {
     pub(super) adapter: bool,
     pub(super) masked: bool,
     pub(super) dropout: bool,
-    /// How a GPU holds the matrices of a frozen base.
-    pub(super) base: FloatType,
+    /// How the matrices of a frozen base are held.
+    pub(super) base: BaseFormat,
 }
 
 /// The plan of a recipe, without its remedies.
@@ -166,7 +166,7 @@ impl Step {
             adapter,
             masked,
             dropout: false,
-            base: FloatType::F32,
+            base: BaseFormat::F32,
         }
     }
 }
@@ -254,7 +254,10 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
             parameters,
             trainable,
             // Values and tensors; a frozen base has its tensors alone.
-            weights: if step.adapter { F32 } else { 2 * F32 } * parameters,
+            weights: match step.adapter {
+                true => F32 * parameters - saved(shape, step, is_layer),
+                false => 2 * F32 * parameters,
+            },
             adapter: 2 * F32 * adapter,
             gradients: F32 * trainable * step.lanes + in_flight,
             optimizer: 2 * F32 * trainable,
@@ -270,6 +273,13 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
     } else {
         plan.cost("one layer backward", through);
     }
+    if step.base == BaseFormat::Stored {
+        let widest = f.max((spec.heads * spec.head_dim) as u64) * e;
+        plan.cost(
+            "a matrix in f32, for its product",
+            F32 * widest * step.active,
+        );
+    }
     let vocab = spec.vocab as u64;
     let logits = chunk_rows(spec.vocab) as u64 * (2 * vocab + 2 * e) * F32;
     plan.cost("logits of a chunk of the loss", logits * step.active);
@@ -277,6 +287,24 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
         // The head's gradient is made in the forward pass and added up chunk by chunk; a tied one meets the embedding's.
         plan.cost("gradient of the head", 2 * F32 * vocab * e * step.active);
     }
+}
+
+/// Bytes that a layer's matrices save as their file has them, whose values take the mean of the file.
+fn saved(shape: &Shape, step: Step, is_layer: bool) -> u64 {
+    if step.base != BaseFormat::Stored || !is_layer {
+        return 0;
+    }
+    let values: u64 = parts(&shape.spec).iter().map(|(_, values)| values).sum();
+    let matrices = matrices(&shape.spec);
+    let stored = u128::from(matrices) * u128::from(shape.stored) / u128::from(values.max(1));
+    (F32 * matrices).saturating_sub(stored as u64)
+}
+
+/// Values of the matrices of a layer.
+pub(super) fn matrices(spec: &Spec) -> u64 {
+    let of = |linear| spec.linear_shape(linear);
+    let values = (0..LINEARS.len()).map(of).map(|(out, inner)| out * inner);
+    values.sum::<usize>() as u64
 }
 
 /// The host's part of a training by a GPU.

@@ -11,7 +11,7 @@ use crate::{
     grpo::{GrpoRecipe, RolloutKv, RolloutWeights},
     net::LINEARS,
     quantize::QuantizeRecipe,
-    recipe::{BaseRecipe, FloatType, RunRecipe, SftRecipe},
+    recipe::{BaseFormat, BaseRecipe, RunRecipe, SftRecipe},
     switcher::SwitcherRecipe,
     verifier::VerifierRecipe,
 };
@@ -128,18 +128,18 @@ impl Recipe {
     }
 
     /// How the matrices of its frozen base are held.
-    pub(super) fn base_dtype(&self) -> FloatType {
+    pub(super) fn base_dtype(&self) -> BaseFormat {
         match self {
             Self::Sft(r) => r.run.base_dtype,
             Self::Grpo(r) => r.run.base_dtype,
-            _ => FloatType::F32,
+            _ => BaseFormat::F32,
         }
     }
 
-    fn hold_in_bf16(&mut self) {
+    fn hold(&mut self, base: BaseFormat) {
         match self {
-            Self::Sft(r) => r.run.base_dtype = FloatType::Bf16,
-            Self::Grpo(r) => r.run.base_dtype = FloatType::Bf16,
+            Self::Sft(r) => r.run.base_dtype = base,
+            Self::Grpo(r) => r.run.base_dtype = base,
             _ => {}
         }
     }
@@ -243,9 +243,16 @@ impl Recipe {
             });
         }
         let frozen = matches!(self, Self::Sft(_) | Self::Grpo(_));
-        if frozen && self.base_dtype().is_f32() && matches!(device, DeviceChoice::Cuda(_)) {
-            let setting = "[run] base_dtype = \"bf16\"".to_owned();
-            add(setting, &|r| r.hold_in_bf16());
+        if frozen && self.base_dtype().is_f32() {
+            let fewer = match device {
+                DeviceChoice::Cpu => Some(("stored", BaseFormat::Stored)),
+                DeviceChoice::Cuda(_) => Some(("bf16", BaseFormat::Bf16)),
+                DeviceChoice::Vulkan(_) | DeviceChoice::Metal(_) => None,
+            };
+            if let Some((name, base)) = fewer {
+                let setting = format!("[run] base_dtype = \"{name}\"");
+                add(setting, &|r| r.hold(base));
+            }
         }
         if let Self::Grpo(r) = self {
             if !r.run.gradient_checkpointing {

@@ -24,7 +24,7 @@ use crate::{
     error::TrainError,
     process_group::ProcessGroup,
     recipe::{self, DataRecipe, LossOn, ModelRecipe, OptimizerRecipe, RunRecipe},
-    run::{self, Job, Progress},
+    run::{self, Job, Learns, Progress},
 };
 
 /// A training of transforms and ranges.
@@ -106,7 +106,7 @@ pub fn quantize(
             encoding: Encoding::new(&recipe.data, LossOn::All, None),
         };
         let (train, valid) = encoder.load_sets(&recipe.data, &recipe.output_dir, progress)?;
-        let teacher = Teacher::new(start.spec, start.params);
+        let teacher = Teacher::new(start.spec, base_model::in_f32(start.weights));
         let outcome = run::run(
             Job {
                 output_dir: &recipe.output_dir,
@@ -116,10 +116,9 @@ pub fn quantize(
                 optimizer: &recipe.optimizer,
                 run: &recipe.run,
                 spec: rounded.spec(),
-                base: params,
+                learns: Learns::Network(params),
                 rounded: Some(&rounded),
                 teacher: Some(&teacher),
-                adapter: None,
                 train,
                 valid,
                 device: &Device::CPU,

@@ -12,7 +12,7 @@ mod trainer;
 pub(crate) use checkpoint::{Checkpoints, Position};
 pub(crate) use lanes::{Lanes, lanes_of};
 pub(crate) use record::{add_provenance, write_provenance};
-pub(crate) use trainer::{Batcher, Job, LoraLayout, Outcome, Side, run};
+pub(crate) use trainer::{Batcher, Job, Learns, LoraLayout, Outcome, Side, run};
 
 use std::path::PathBuf;
 

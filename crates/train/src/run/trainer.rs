@@ -12,6 +12,7 @@ use super::{
     Checkpoints, Event, FromLeader, Position, Progress, guard::Guard, lanes::Lanes, record,
 };
 use crate::{
+    base_model::NamedTensors,
     data::{Dataset, Order},
     device::Device,
     error::TrainError,
@@ -22,7 +23,7 @@ use crate::{
     params::Param,
     process_group::ProcessGroup,
     quantize::{Rounded, Teacher},
-    recipe::{FloatType, OptimizerRecipe, RunRecipe},
+    recipe::{BaseFormat, FloatType, OptimizerRecipe, RunRecipe},
 };
 
 /// Where an adapter's tensors stand, and how it acts.
@@ -31,6 +32,19 @@ pub(crate) struct LoraLayout {
     pub slots: Vec<[Option<(usize, usize)>; 7]>,
     pub scale: f32,
     pub dropout: f32,
+}
+
+/// What is trained.
+#[derive(Debug)]
+pub(crate) enum Learns {
+    /// All parameters of the network.
+    Network(Vec<Param>),
+    /// An adapter on a frozen network.
+    Adapter {
+        base: NamedTensors,
+        params: Vec<Param>,
+        layout: LoraLayout,
+    },
 }
 
 /// A training to be run.
@@ -44,14 +58,11 @@ pub(crate) struct Job<'a> {
     pub optimizer: &'a OptimizerRecipe,
     pub run: &'a RunRecipe,
     pub spec: &'a Spec,
-    /// The network's parameters: trained, or frozen under an adapter.
-    pub base: Vec<Param>,
-    /// What the parameters in `base` are turned into before the network runs, if they are not its weights themselves.
+    pub learns: Learns,
+    /// What trained parameters are turned into before the network runs, if they are not its weights themselves.
     pub rounded: Option<&'a Rounded>,
     /// Whose distributions are learnt instead of the next tokens.
     pub teacher: Option<&'a Teacher>,
-    /// The adapter's parameters and layout.
-    pub adapter: Option<(Vec<Param>, LoraLayout)>,
     pub train: Dataset,
     pub valid: Option<Dataset>,
     /// Where the network runs.
@@ -76,14 +87,16 @@ pub(crate) struct Outcome {
 /// # Errors
 /// [`TrainError::Diverged`], [`TrainError::Stopped`], [`TrainError::Group`], or a failure to read or write.
 pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, TrainError> {
-    let mut job = job;
     let leads = job.group.leads();
     let progress: &mut dyn Progress = &mut FromLeader { leads, progress };
     let recipe = job.run;
-    let base = std::mem::take(&mut job.base);
-    let (frozen, mut params, layout) = match job.adapter.take() {
-        Some((adapter, layout)) => (base, adapter, Some(layout)),
-        None => (Vec::new(), base, None),
+    let (frozen, mut params, layout) = match job.learns {
+        Learns::Network(params) => (Vec::new(), params, None),
+        Learns::Adapter {
+            base,
+            params,
+            layout,
+        } => (base, params, Some(layout)),
     };
     let line = &mut job.group.learning;
     let slots = job.spec.numbered_slots();
@@ -117,11 +130,11 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
     if let Some((place, _)) = &resumed {
         at = *place;
     }
-    let count = |list: &[Param]| list.iter().map(|p| p.values.len()).sum::<usize>();
+    let trainable = params.iter().map(|p| p.values.len()).sum::<usize>();
     job.device.tell(progress);
     progress.event(&Event::Started {
-        trainable: count(&params),
-        parameters: count(&params) + count(&frozen),
+        trainable,
+        parameters: trainable + frozen.iter().map(|(_, tensor)| tensor.len()).sum::<usize>(),
         examples: job.train.examples.len(),
         dropped: job.train.dropped,
         truncated: job.train.truncated,
@@ -316,8 +329,8 @@ impl<'a> Side<'a> {
         spec: &'a Spec,
         slots: &'a Slots,
         layout: &'a LoraLayout,
-        base: Vec<Param>,
-        dtype: FloatType,
+        base: NamedTensors,
+        dtype: BaseFormat,
         checkpointing: bool,
     ) -> Self {
         Self {

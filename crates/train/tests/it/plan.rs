@@ -49,8 +49,13 @@ fn workspace() -> tempfile::TempDir {
 
 fn recipe(dir: &Path, kind: &str, checkpointing: bool) -> std::path::PathBuf {
     let at = |name: &str| dir.join(name).display().to_string();
-    let lora = if kind == "sft" {
+    let lora = if kind.starts_with("sft") {
         "[lora]\nr = 16\nalpha = 32.0\nmasked = true\n"
+    } else {
+        ""
+    };
+    let held = if kind.ends_with("stored") {
+        "base_dtype = \"stored\"\n"
     } else {
         ""
     };
@@ -58,7 +63,7 @@ fn recipe(dir: &Path, kind: &str, checkpointing: bool) -> std::path::PathBuf {
         "output_dir = \"{}\"\nseed = 1\n[model]\nbase = \"{}\"\n[data]\ntrain = [\"{}\"]\nmax_length = 512\nloss = \"completion\"\n{lora}\
          [optimizer]\nlr = 1e-4\nbetas = [0.9, 0.999]\nweight_decay = 0.0\nschedule = \"constant\"\nwarmup_ratio = 0.0\nmax_grad_norm = 1.0\n\
          [run]\nmax_tokens = 1500\nbatch_tokens = 512\nmicro_batch_tokens = 512\ngradient_checkpointing = {checkpointing}\nlog_every = 1\n\
-         save_every = 0\nthreads = 2\nresume = \"none\"\n",
+         save_every = 0\nthreads = 2\nresume = \"none\"\n{held}",
         at(&format!("{kind}-{checkpointing}")),
         at("model"),
         at("rows.jsonl"),
@@ -103,6 +108,8 @@ fn the_planned_memory_is_what_a_run_takes() {
     for (kind, checkpointing) in [
         ("sft", false),
         ("sft", true),
+        ("sft-stored", false),
+        ("sft-stored", true),
         ("base", false),
         ("base", true),
     ] {
@@ -134,6 +141,13 @@ fn the_planned_memory_is_what_a_run_takes() {
         let named = |r: &edgethink_train::Remedy| r.setting.contains("gradient_checkpointing");
         assert_eq!(planned.remedies.iter().any(named), !checkpointing);
     }
+    // Less memory is all that differs.
+    let adapter = |kind: &str| {
+        let path = dir.path().join(kind).join("adapter_model.safetensors");
+        fs::read(path).expect("written")
+    };
+    assert!(adapter("sft-true") == adapter("sft-stored-true"));
+    assert!(adapter("sft-false") == adapter("sft-stored-false"));
 }
 
 /// Qwen2.5-0.5B with an adapter of rank 16 on a GPU, counted by hand from what each operation hands the tape: 512 tokens at a time.

@@ -1,0 +1,122 @@
+//! A frozen matrix as its file has it, in 16 bits or quantized. It is made f32 for one product at a time, so a run holds no f32 copy of the
+//! base (QLoRA, <https://arxiv.org/abs/2305.14314>, with the formats that the file may have).
+//!
+//! 16-bit floats are a tensor `[out, in]` of their type. Blocks of quantized values are bytes `[out, blocks of a row, bytes of a block]`: no
+//! two formats have blocks of one size.
+
+use burn_backend::{DType, Shape, TensorData, TensorMetadata};
+use burn_flex::FlexTensor;
+use edgethink_model::{Dtype, Tensor, tensor::dequantize};
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use super::tensor;
+
+/// What a file may hold in blocks.
+const QUANTIZED: [Dtype; 8] = [
+    Dtype::Q8_0,
+    Dtype::Q4_0,
+    Dtype::Q4_1,
+    Dtype::Q5_0,
+    Dtype::Q5_1,
+    Dtype::Q4K,
+    Dtype::Q5K,
+    Dtype::Q6K,
+];
+
+/// Values that a thread makes f32 at a time, about.
+const SHARE: usize = 1 << 16;
+
+/// A matrix `[out, in]` in the bytes of its file.
+pub(crate) fn held(matrix: &Tensor) -> FlexTensor {
+    let shape = Shape::from(matrix.shape.clone());
+    FlexTensor::from_data(match (matrix.dtype, matrix.as_u16()) {
+        (Dtype::F32, _) => TensorData::new(matrix.to_f32(), shape),
+        (Dtype::BF16, Some(bits)) => {
+            let values: Vec<bf16> = bits.iter().copied().map(bf16::from_bits).collect();
+            TensorData::new(values, shape)
+        }
+        (_, Some(bits)) => {
+            let values: Vec<f16> = bits.iter().copied().map(f16::from_bits).collect();
+            TensorData::new(values, shape)
+        }
+        (quantized, None) => {
+            let block = quantized.block_bytes();
+            let shape = vec![matrix.rows(), matrix.row_size() / block, block];
+            TensorData::new(matrix.bytes().to_vec(), Shape::from(shape))
+        }
+    })
+}
+
+/// The matrix `[out, in]` in f32; without a copy if it is.
+///
+/// # Panics
+/// If it is neither f32 nor made by [`held`].
+pub(super) fn widened(matrix: &FlexTensor) -> FlexTensor {
+    const MADE: &str = "made by `held`";
+    let shape = matrix.shape();
+    let (dtype, bytes): (Dtype, &[u8]) = match matrix.dtype() {
+        DType::F32 => return matrix.clone(),
+        DType::BF16 => {
+            let values = matrix.as_slice::<bf16>().expect(MADE);
+            (Dtype::BF16, bytemuck::cast_slice(values))
+        }
+        DType::F16 => {
+            let values = matrix.as_slice::<f16>().expect(MADE);
+            (Dtype::F16, bytemuck::cast_slice(values))
+        }
+        _ => {
+            let dtype = QUANTIZED.into_iter().find(|d| d.block_bytes() == shape[2]);
+            (dtype.expect(MADE), matrix.as_slice::<u8>().expect(MADE))
+        }
+    };
+    let (rows, row_bytes) = (shape[0], bytes.len() / shape[0]);
+    let cols = row_bytes / dtype.block_bytes() * dtype.block_len();
+    let share = (SHARE / cols).max(1);
+    let mut values = vec![0.0; rows * cols];
+    values
+        .par_chunks_mut(share * cols)
+        .zip(bytes.par_chunks(share * row_bytes))
+        .for_each(|(values, bytes)| dequantize(dtype, bytes, values));
+    tensor(values, &[rows, cols])
+}
+
+#[cfg(test)]
+mod tests {
+    use edgethink_model::{Bytes, quant::quantize};
+
+    use super::*;
+    use crate::ops::into_vec;
+
+    #[test]
+    fn what_is_held_is_what_the_file_says() {
+        let values: Vec<f32> = (0..6 * 512)
+            .map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0)
+            .collect();
+        let shape = vec![6, 512];
+        let as_stored = |dtype: Dtype| match dtype {
+            Dtype::F32 => Tensor::from_f32(shape.clone(), &values),
+            Dtype::BF16 => Tensor::bf16_from_f32(shape.clone(), &values),
+            dtype => {
+                let bytes = quantize(dtype, &values).expect("a format that is written");
+                Tensor::new(dtype, shape.clone(), Bytes::copy_of(&bytes))
+            }
+        };
+        for dtype in [Dtype::F32, Dtype::BF16, Dtype::Q8_0, Dtype::Q4_0] {
+            let matrix = as_stored(dtype).expect("as long as its shape");
+            let held = held(&matrix);
+            let bytes: usize = held.shape().iter().product::<usize>() * held.dtype().size();
+            assert_eq!(bytes, matrix.bytes().len(), "{dtype}");
+            let wide = widened(&held);
+            assert_eq!(wide.shape().to_vec(), shape, "{dtype}");
+            assert_eq!(into_vec(wide), matrix.to_f32(), "{dtype}");
+        }
+    }
+
+    #[test]
+    fn blocks_of_no_two_formats_have_one_size() {
+        let mut sizes = QUANTIZED.map(Dtype::block_bytes);
+        sizes.sort_unstable();
+        assert!(sizes.windows(2).all(|pair| pair[0] < pair[1]), "{sizes:?}");
+    }
+}

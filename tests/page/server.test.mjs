@@ -120,7 +120,8 @@ on("thinking off, and a budget that holds", {}, async (page) => {
   assert.equal(await turn.locator(".decision").isVisible(), false);
   assert.equal(await turn.locator(".thought").isVisible(), false);
   assert.equal(await page.getByRole("slider", { name: "Budget" }).isDisabled(), true);
-  await keep(page, { think: "on", adapter: WORDY });
+  await page.getByRole("button", { name: "New chat" }).click();
+  await keep(page, { think: "on", adapter: WORDY, temperature: 0 });
   await slide(page, "Budget", 0);
   assert.match(await page.getByRole("slider", { name: "Budget" }).getAttribute("aria-valuetext"), /^\d+ tokens$/);
   // Six steps take it 400 tokens.

@@ -29,6 +29,7 @@ afterEach(async () => {
 test("a thought counts while it comes, and folds", async () => {
   await ask(page, HARD);
   await page.locator(".thought.live .thought-tail", { hasText: /\w/ }).waitFor();
+  assert.match(await page.locator(".thought-tail").innerText(), /\w/);
   const count = () => page.locator(".thought-count").innerText().then((text) => Number.parseInt(text, 10));
   const first = await count();
   await page.waitForTimeout(300);

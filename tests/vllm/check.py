@@ -95,6 +95,6 @@ assert len(gap) == STEPS and 0 < max(gap) < MISMATCH, gap
 assert values("vllm", "rollout/servers_live") == [1.0] * STEPS
 # Draws differ, and the steps that follow from them: 48 completions leave a step's mean reward uncertain by about 0.08.
 rewards = {name: values(name, "reward") for name in ("engine", "vllm")}
-assert abs(sum(rewards["engine"]) - sum(rewards["vllm"])) / STEPS < 0.25, rewards
+assert abs(sum(rewards["engine"]) - sum(rewards["vllm"])) / STEPS < 0.15, rewards
 for name, reward in rewards.items():
     assert sum(reward[3:]) > sum(reward[:3]), f"{name} learns nothing: {reward}"

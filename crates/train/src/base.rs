@@ -55,7 +55,9 @@ pub fn base_in(
     progress: &mut dyn Progress,
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
-        let device = Device::open(&recipe.run.device)?;
+        let run = &recipe.run;
+        run.device.check_checkpointing(run.gradient_checkpointing)?;
+        let device = Device::open(&run.device)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
         if !start.text.dir.is_dir() {
             return Err(TrainError::Unfit {

@@ -15,7 +15,7 @@ use crate::{
     net::{Slots, Spec},
     optimizer::{self, AdamW},
     params::{self, Param, decays},
-    recipe::{BaseFormat, LoraRecipe, OptimizerRecipe, Schedule},
+    recipe::{BaseFormat, Checkpointing, LoraRecipe, OptimizerRecipe, Schedule},
     run::{Batcher, LoraLayout},
     sft,
 };
@@ -79,7 +79,7 @@ impl Golden {
     pub(crate) fn pass<'a>(
         &'a self,
         adapter: Option<&'a LoraLayout>,
-        checkpointing: bool,
+        checkpointing: Checkpointing,
     ) -> Pass<'a> {
         Pass {
             spec: &self.spec,
@@ -98,23 +98,27 @@ impl Golden {
     }
 
     pub(crate) fn adapter(&self) -> (Vec<Param>, LoraLayout) {
-        let recipe = LoraRecipe {
-            r: 4,
-            alpha: 6.0,
-            dropout: 0.0,
-            targets: crate::net::LINEARS
-                .iter()
-                .map(|l| l.rsplit('.').next().unwrap().to_owned())
-                .collect(),
-            masked: true,
-            invocation: None,
-            rslora: false,
-        };
-        let (mut params, layout) = sft::init(&self.spec, &recipe, 0);
+        let (mut params, layout) = sft::init(&self.spec, &lora(), 0);
         for p in &mut params {
             p.values = self.tensors[&format!("lora.{}", p.name)].to_f32();
         }
         (params, layout)
+    }
+}
+
+/// The adapter of the golden files.
+fn lora() -> LoraRecipe {
+    LoraRecipe {
+        r: 4,
+        alpha: 6.0,
+        dropout: 0.0,
+        targets: crate::net::LINEARS
+            .iter()
+            .map(|l| l.rsplit('.').next().unwrap().to_owned())
+            .collect(),
+        masked: true,
+        invocation: None,
+        rslora: false,
     }
 }
 
@@ -168,7 +172,7 @@ fn logits_losses_and_gradients_are_torchs_on(device: &Device) {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
         let leaves = Leaves::base(device, &g.params, false);
-        let pass = g.pass(None, false);
+        let pass = g.pass(None, Checkpointing::Off);
         let first = Batcher::new(&g.spec, 64).batch(&g.all, &[0]);
         let logits = gradient::logits(&pass, &leaves, &first);
         assert_close("logits", &logits, &g.tensors["logits"].to_f32(), 1e-5);
@@ -201,7 +205,7 @@ fn adapter_losses_and_gradients_are_pefts_on(device: &Device) {
         let leaves = Leaves::frozen(device, params::stored(&g.params), false, BaseFormat::F32)
             .with_adapter(&adapter, false);
         for (kind, set) in [("plain", &g.completion), ("masked", &g.masked)] {
-            for checkpointing in [false, true] {
+            for checkpointing in [Checkpointing::Off, Checkpointing::On] {
                 let pass = g.pass(Some(&layout), checkpointing);
                 let (loss, grads) = run(&pass, &leaves, &adapter, set, 1000);
                 let want = g.number(&format!("lora_{kind}_loss"));
@@ -243,7 +247,13 @@ fn ten_steps_of_adamw_are_torchs_on(device: &Device) {
     let tokens: usize = g.all.examples.iter().map(|e| g.all.targets_of(e)).sum();
     for step in 0..10 {
         let leaves = Leaves::base(device, &params, false);
-        let (loss, grads) = run(&g.pass(None, false), &leaves, &params, &g.all, 1000);
+        let (loss, grads) = run(
+            &g.pass(None, Checkpointing::Off),
+            &leaves,
+            &params,
+            &g.all,
+            1000,
+        );
         let norm = optimizer::global_norm(&grads) / tokens as f64;
         let want = g.values["adamw_losses"][step].as_f64().unwrap();
         assert!(

@@ -45,7 +45,7 @@ pub use plan::{Cost, DevicePlan, LayerCost, Plan, PlanOptions, Recipe, Remedy, S
 pub use process_group::ProcessGroup;
 pub use quantize::{QuantizeRecipe, quantize};
 pub use recipe::{
-    BaseFormat, BaseRecipe, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe,
+    BaseFormat, BaseRecipe, Checkpointing, DataRecipe, FloatType, LoraRecipe, LossOn, ModelRecipe,
     OptimizerRecipe, Overlong, RunRecipe, Schedule, SftRecipe,
 };
 pub use run::{Event, Progress, Silent};

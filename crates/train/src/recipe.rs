@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Schema, device::DeviceChoice, error::TrainError};
+use crate::{data::Schema, device::DeviceChoice, error::TrainError, net::LINEARS};
 
 /// A full training: every parameter of a network, from scratch or from an existing model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,9 +205,9 @@ pub struct RunRecipe {
     /// Of the written model or adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,
-    /// Keep the inputs of the layers only, and run each layer again in the backward pass.
+    /// Whether only the inputs of the layers are kept, and each layer is run again in the backward pass.
     #[serde(default)]
-    pub gradient_checkpointing: bool,
+    pub gradient_checkpointing: Checkpointing,
     /// Optimizer steps between two lines of the log.
     pub log_every: u64,
     /// Optimizer steps between two validation losses; 0 for only at the end.
@@ -243,6 +243,59 @@ pub enum FloatType {
     Bf16,
 }
 
+/// What a forward pass keeps for the backward pass, from most memory on the device to least: in a recipe `false`, `true` or `"offload"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "CheckpointingValue", into = "CheckpointingValue")]
+pub enum Checkpointing {
+    /// All that it needs.
+    #[default]
+    Off,
+    /// The inputs of the layers, on the device.
+    On,
+    /// The inputs of the layers, on the host of a GPU.
+    Offload,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"offload\"")]
+enum CheckpointingValue {
+    IsOn(bool),
+    On(CheckpointingPlace),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum CheckpointingPlace {
+    Offload,
+}
+
+impl Checkpointing {
+    /// Whether each layer is run again.
+    pub fn is_on(self) -> bool {
+        self != Self::Off
+    }
+}
+
+impl From<CheckpointingValue> for Checkpointing {
+    fn from(value: CheckpointingValue) -> Self {
+        match value {
+            CheckpointingValue::IsOn(false) => Self::Off,
+            CheckpointingValue::IsOn(true) => Self::On,
+            CheckpointingValue::On(CheckpointingPlace::Offload) => Self::Offload,
+        }
+    }
+}
+
+impl From<Checkpointing> for CheckpointingValue {
+    fn from(checkpointing: Checkpointing) -> Self {
+        match checkpointing {
+            Checkpointing::Off => Self::IsOn(false),
+            Checkpointing::On => Self::IsOn(true),
+            Checkpointing::Offload => Self::On(CheckpointingPlace::Offload),
+        }
+    }
+}
+
 /// How the matrices of a frozen base are held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -252,8 +305,8 @@ pub enum BaseFormat {
     F32,
     /// Rounded to bf16; on a GPU they take two bytes for each value.
     Bf16,
-    /// As their file has them, in 16 bits or in quantized blocks; one at a time is made f32. The values are those of `f32`; `dtype`
-    /// does not round them. On the CPU only.
+    /// Those of the linear layers as their file has them, in 16 bits or in quantized blocks; one at a time is made f32. The values are
+    /// those of `f32`; `dtype` does not round them. A GPU holds some formats only.
     Stored,
 }
 
@@ -261,6 +314,19 @@ impl BaseFormat {
     /// Whether it is f32: what a recipe says that names none.
     pub fn is_f32(&self) -> bool {
         matches!(self, Self::F32)
+    }
+
+    /// How one tensor of the base is held: norms and biases are f32 always.
+    pub(crate) fn of(self, name: &str, shape: &[usize]) -> Self {
+        let is_linear = || {
+            let module = name.strip_suffix(".weight");
+            module.is_some_and(|module| LINEARS.iter().any(|linear| module.ends_with(linear)))
+        };
+        match self {
+            Self::Bf16 if shape.len() == 2 => self,
+            Self::Stored if is_linear() => self,
+            _ => Self::F32,
+        }
     }
 }
 
@@ -276,7 +342,7 @@ fn yes() -> bool {
     true
 }
 fn all_targets() -> Vec<String> {
-    crate::net::LINEARS
+    LINEARS
         .iter()
         .filter_map(|name| name.rsplit('.').next())
         .map(str::to_owned)

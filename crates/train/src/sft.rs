@@ -35,8 +35,11 @@ pub fn sft_in(
     progress: &mut dyn Progress,
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
-        let device = Device::open(&recipe.run.device)?.holding(recipe.run.base_dtype)?;
+        let run = &recipe.run;
+        run.device.check_checkpointing(run.gradient_checkpointing)?;
+        let device = Device::open(&run.device)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
+        device.check_base(&start.weights, recipe.run.base_dtype)?;
         let invocation = invocation(&recipe.lora, &start.text)?;
         let encoder = Encoder {
             tokenizer: &start.text.tokenizer,

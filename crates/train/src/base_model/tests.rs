@@ -12,7 +12,7 @@ use crate::{
     data::Dataset,
     device::Device,
     gradient::{self, Leaves, Pass},
-    recipe::BaseFormat,
+    recipe::{BaseFormat, Checkpointing},
     run::Batcher,
 };
 
@@ -42,7 +42,7 @@ fn train_logits(spec: &Spec, params: &NamedTensors, format: BaseFormat) -> Vec<f
     let pass = Pass {
         spec,
         slots: &slots,
-        checkpointing: false,
+        checkpointing: Checkpointing::Off,
         adapter: None,
     };
     let batch = Batcher::new(spec, TOKENS.len()).batch(&set, &[0]);

@@ -2,9 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use edgethink_model::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::TrainError, recipe::BaseFormat};
+use crate::{
+    error::TrainError,
+    recipe::{BaseFormat, Checkpointing},
+};
 
 /// Which device trains. A number is that of the device in the driver's list; without one it is the best, or CUDA's first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,16 +31,51 @@ impl DeviceChoice {
         matches!(self, Self::Cpu)
     }
 
-    /// Refuses a format of the frozen base that the library knows on no such device.
+    /// Refuses a format of the frozen base that the library knows on no such device. `linears` are the types of its linear layers.
     ///
     /// # Errors
     /// [`TrainError::Device`].
-    pub(crate) fn hold(&self, base: BaseFormat) -> Result<(), TrainError> {
-        match (self, base) {
-            (Self::Cpu, _) => Ok(()),
-            (Self::Vulkan(_) | Self::Metal(_), BaseFormat::Bf16) => Err(no_bf16(&self.to_string())),
-            (_, BaseFormat::Stored) => Err(not_as_stored(&self.to_string())),
+    pub(crate) fn check_base(
+        &self,
+        linears: impl Iterator<Item = Dtype>,
+        format: BaseFormat,
+    ) -> Result<(), TrainError> {
+        let name = || self.to_string();
+        match format {
+            BaseFormat::F32 => Ok(()),
+            BaseFormat::Bf16 if self.holds(Dtype::BF16) => Ok(()),
+            BaseFormat::Bf16 => Err(no_bf16(&name())),
+            BaseFormat::Stored => match linears.into_iter().find(|&dtype| !self.holds(dtype)) {
+                Some(dtype) => Err(not_as_stored(&name(), "a linear layer", dtype)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Refuses to keep on the host what is there already.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`].
+    pub(crate) fn check_checkpointing(
+        self,
+        checkpointing: Checkpointing,
+    ) -> Result<(), TrainError> {
+        match checkpointing {
+            Checkpointing::Offload if self.is_cpu() => Err(TrainError::Device {
+                device: self.to_string(),
+                problem: "[run] gradient_checkpointing = \"offload\" keeps on the host what fills a GPU, and the CPU is the host; set it to true"
+                    .to_owned(),
+            }),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether the library's code for it holds matrices of a type as they are; a driver may know less.
+    fn holds(self, dtype: Dtype) -> bool {
+        match dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q5_0 => true,
+            Dtype::BF16 => matches!(self, Self::Cpu | Self::Cuda(_)),
+            Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4K | Dtype::Q5K | Dtype::Q6K => self.is_cpu(),
         }
     }
 
@@ -60,12 +99,13 @@ pub(super) fn no_bf16(device: &str) -> TrainError {
     }
 }
 
-/// The problem of a device that holds floats only.
-pub(super) fn not_as_stored(device: &str) -> TrainError {
+/// The problem of a device that does not hold a matrix as its file has it.
+pub(super) fn not_as_stored(device: &str, matrix: &str, dtype: Dtype) -> TrainError {
     TrainError::Device {
         device: device.to_owned(),
-        problem: "it does not hold a base as its file has it; leave [run] base_dtype out, set it to \"bf16\", or take the cpu"
-            .to_owned(),
+        problem: format!(
+            "{matrix} is {dtype} in its file, which it does not hold; leave [run] base_dtype out, take the cpu, or a base in Q8_0, Q5_0 or Q4_0"
+        ),
     }
 }
 
@@ -126,16 +166,19 @@ mod tests {
             DeviceChoice::Metal(None),
             DeviceChoice::Cuda(None),
         );
-        for (device, format, known) in [
-            (DeviceChoice::Cpu, BaseFormat::Stored, true),
-            (DeviceChoice::Cpu, BaseFormat::Bf16, true),
-            (cuda, BaseFormat::Bf16, true),
-            (cuda, BaseFormat::Stored, false),
-            (vulkan, BaseFormat::F32, true),
-            (vulkan, BaseFormat::Bf16, false),
-            (metal, BaseFormat::Stored, false),
+        let bf16 = [Dtype::BF16, Dtype::F32];
+        for (device, format, linears, known) in [
+            (DeviceChoice::Cpu, BaseFormat::Stored, [Dtype::Q4K; 2], true),
+            (DeviceChoice::Cpu, BaseFormat::Bf16, bf16, true),
+            (cuda, BaseFormat::Bf16, bf16, true),
+            (cuda, BaseFormat::Stored, bf16, true),
+            (cuda, BaseFormat::Stored, [Dtype::Q4_0, Dtype::Q4K], false),
+            (vulkan, BaseFormat::F32, bf16, true),
+            (vulkan, BaseFormat::Bf16, bf16, false),
+            (vulkan, BaseFormat::Stored, [Dtype::Q4_0, Dtype::Q8_0], true),
+            (metal, BaseFormat::Stored, bf16, false),
         ] {
-            let held = device.hold(format);
+            let held = device.check_base(linears.into_iter(), format);
             assert_eq!(held.is_ok(), known, "{device}, {format:?}: {held:?}");
         }
     }

@@ -5,14 +5,12 @@ use std::fmt::Debug;
 use burn_autodiff::Autodiff;
 use burn_backend::{Backend, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
-use edgethink_model::Tensor;
+use edgethink_model::{Dtype, Tensor};
 use half::bf16;
 
 use crate::{
     error::TrainError,
-    net::LINEARS,
     ops::{self, NetOps, Score, Targets, simd},
-    recipe::BaseFormat,
 };
 
 /// A device with its operations.
@@ -27,14 +25,14 @@ pub(crate) trait Compute: Debug + Clone + Send + Sync + 'static {
     /// Values as a tensor of a shape.
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self::Inner>;
 
-    /// A tensor of the frozen base, whose matrices are held as `base` says. `rounds` has all values rounded to bf16 first.
-    fn put_frozen(
-        &self,
-        name: &str,
-        tensor: &Tensor,
-        rounds: bool,
-        base: BaseFormat,
-    ) -> FloatTensor<Self::Inner>;
+    /// Values rounded to bf16 as a tensor that is only read.
+    fn put_bf16(&self, values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self::Inner>;
+
+    /// A matrix of a linear layer as its file has it, to be only read. It is of a type that the device [holds](Self::holds).
+    fn put_stored(&self, matrix: &Tensor) -> FloatTensor<Self::Inner>;
+
+    /// Whether matrices of a type can be held as they are.
+    fn holds(&self, dtype: Dtype) -> bool;
 
     /// The one value of a tensor.
     fn scalar(&self, tensor: FloatTensor<Self::Inner>) -> Result<f64, TrainError>;
@@ -54,13 +52,7 @@ pub(crate) trait Compute: Debug + Clone + Send + Sync + 'static {
     ) -> Result<Vec<Score>, TrainError>;
 
     /// The values of a tensor, in row order.
-    #[cfg(test)]
     fn values(&self, tensor: FloatTensor<Self::Inner>) -> Result<Vec<f32>, TrainError>;
-}
-
-/// Whether a tensor of the network is a matrix, and no bias or gain.
-pub(super) fn is_matrix(shape: &[usize]) -> bool {
-    shape.len() == 2
 }
 
 /// Values as the forward pass reads them: rounded to bf16 where the recipe says so.
@@ -86,22 +78,17 @@ impl Compute for Cpu {
         ops::tensor(values, shape)
     }
 
-    /// As stored, or rounded and in f32.
-    fn put_frozen(
-        &self,
-        name: &str,
-        tensor: &Tensor,
-        rounds: bool,
-        base: BaseFormat,
-    ) -> FlexTensor {
-        let is_linear = LINEARS
-            .iter()
-            .any(|l| name.ends_with(&format!("{l}.weight")));
-        if base == BaseFormat::Stored && is_linear {
-            return ops::frozen::held(tensor);
-        }
-        let rounds = rounds || base == BaseFormat::Bf16 && is_matrix(&tensor.shape);
-        self.put(rounded(tensor.to_f32(), rounds), &tensor.shape)
+    /// Rounded, and held in f32.
+    fn put_bf16(&self, values: Vec<f32>, shape: &[usize]) -> FlexTensor {
+        self.put(rounded(values, true), shape)
+    }
+
+    fn put_stored(&self, matrix: &Tensor) -> FlexTensor {
+        ops::frozen::held(matrix)
+    }
+
+    fn holds(&self, _: Dtype) -> bool {
+        true
     }
 
     fn scalar(&self, tensor: FlexTensor) -> Result<f64, TrainError> {
@@ -129,7 +116,6 @@ impl Compute for Cpu {
         Ok(ops::cross_entropy::score(&hidden, &head, targets))
     }
 
-    #[cfg(test)]
     fn values(&self, tensor: FlexTensor) -> Result<Vec<f32>, TrainError> {
         Ok(ops::into_vec(tensor))
     }

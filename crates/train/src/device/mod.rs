@@ -15,6 +15,8 @@ pub(crate) use compute::{Compute, Cpu, rounded};
 #[cfg(any(test, feature = "gpu"))]
 use on_backend::OnBackend;
 
+use edgethink_model::{Dtype, Tensor};
+
 use crate::{
     error::TrainError,
     recipe::BaseFormat,
@@ -60,21 +62,37 @@ impl Device {
         }
     }
 
-    /// The same device, if it holds a frozen base in a format.
+    /// Refuses a frozen base that it cannot hold in a format.
     ///
     /// # Errors
-    /// [`TrainError::Device`] if not.
-    pub(crate) fn holding(self, base: BaseFormat) -> Result<Self, TrainError> {
-        #[cfg(feature = "gpu")]
-        if let (Self::Gpu(at), BaseFormat::Bf16) = (&self, base)
-            && !at.holds_bf16()
-        {
-            return Err(choice::no_bf16(at.name()));
+    /// [`TrainError::Device`].
+    pub(crate) fn check_base(
+        &self,
+        base: &[(String, Tensor)],
+        format: BaseFormat,
+    ) -> Result<(), TrainError> {
+        for (name, tensor) in base {
+            match format.of(name, &tensor.shape) {
+                BaseFormat::Bf16 if !self.holds(Dtype::BF16) => {
+                    return Err(choice::no_bf16(self.name()));
+                }
+                BaseFormat::Stored if !self.holds(tensor.dtype) => {
+                    return Err(choice::not_as_stored(self.name(), name, tensor.dtype));
+                }
+                _ => {}
+            }
         }
-        if base == BaseFormat::Stored && !self.is_cpu() {
-            return Err(choice::not_as_stored(self.name()));
+        Ok(())
+    }
+
+    fn holds(&self, dtype: Dtype) -> bool {
+        match self {
+            Self::Cpu(at) => at.holds(dtype),
+            #[cfg(test)]
+            Self::Composed(at) => at.holds(dtype),
+            #[cfg(feature = "gpu")]
+            Self::Gpu(at) => at.holds(dtype),
         }
-        Ok(self)
     }
 
     /// Its name, for people and records.

@@ -7,23 +7,17 @@ use burn_backend::{
     Backend, ExecutionError,
     tensor::{Device, FloatTensor},
 };
-use edgethink_model::Tensor;
+use edgethink_model::{Dtype, Tensor};
 
-use super::{
-    Compute,
-    compute::{is_matrix, rounded},
-};
+use super::Compute;
 use crate::{
     error::TrainError,
     ops::{
         Composed, Score, Targets,
-        composed::{self, ByHand},
+        composed::{self, ByHand, Holds},
         simd,
     },
-    recipe::BaseFormat,
 };
-#[cfg(feature = "gpu")]
-use burn_backend::{DType, DTypeUsage};
 
 /// A device of a backend and its name.
 #[derive(Debug, Clone)]
@@ -44,12 +38,6 @@ impl<B: Backend> OnBackend<B> {
         &self.name
     }
 
-    /// Whether it holds bf16 values and makes f32 of them.
-    #[cfg(feature = "gpu")]
-    pub(super) fn holds_bf16(&self) -> bool {
-        B::dtype_usage(&self.device, DType::BF16).contains(DTypeUsage::Storage)
-    }
-
     /// The values of tensors, each in row order.
     fn read(&self, tensors: Vec<FloatTensor<B>>) -> Result<Vec<Vec<f32>>, TrainError> {
         composed::read::<B>(tensors).map_err(|e| self.failed(&e))
@@ -63,7 +51,7 @@ impl<B: Backend> OnBackend<B> {
     }
 }
 
-impl<B: ByHand> Compute for OnBackend<B> {
+impl<B: ByHand + Holds> Compute for OnBackend<B> {
     type Inner = B;
     type Plain = Composed<B>;
     type Taped = Composed<Autodiff<B>>;
@@ -72,21 +60,16 @@ impl<B: ByHand> Compute for OnBackend<B> {
         composed::floats::<B>(values, shape, &self.device)
     }
 
-    fn put_frozen(
-        &self,
-        _: &str,
-        tensor: &Tensor,
-        rounds: bool,
-        base: BaseFormat,
-    ) -> FloatTensor<B> {
-        let (values, shape) = (rounded(tensor.to_f32(), rounds), &tensor.shape);
-        match base {
-            BaseFormat::Bf16 if is_matrix(shape) => {
-                composed::halves::<B>(&values, shape, &self.device)
-            }
-            // Stored is refused to a GPU.
-            _ => self.put(values, shape),
-        }
+    fn put_bf16(&self, values: Vec<f32>, shape: &[usize]) -> FloatTensor<B> {
+        composed::halves::<B>(&values, shape, &self.device)
+    }
+
+    fn put_stored(&self, matrix: &Tensor) -> FloatTensor<B> {
+        B::held(matrix, &self.device)
+    }
+
+    fn holds(&self, dtype: Dtype) -> bool {
+        B::holds(dtype, &self.device)
     }
 
     fn scalar(&self, tensor: FloatTensor<B>) -> Result<f64, TrainError> {
@@ -113,7 +96,6 @@ impl<B: ByHand> Compute for OnBackend<B> {
         composed::score::<B>(&hidden, &head, targets).map_err(|e| self.failed(&e))
     }
 
-    #[cfg(test)]
     fn values(&self, tensor: FloatTensor<B>) -> Result<Vec<f32>, TrainError> {
         Ok(self.read(vec![tensor])?.remove(0))
     }
@@ -121,7 +103,7 @@ impl<B: ByHand> Compute for OnBackend<B> {
 
 #[cfg(test)]
 mod tests {
-    use burn_backend::DType;
+    use burn_backend::{DType, TensorMetadata};
     use burn_flex::FlexDevice;
 
     use super::*;
@@ -129,13 +111,11 @@ mod tests {
     #[test]
     fn matrices_of_a_frozen_base_take_two_bytes_for_a_value() {
         let device: OnBackend<burn_flex::Flex> = OnBackend::new(FlexDevice, "composed");
-        let dtype = |shape: &[usize], base| {
-            let values = vec![0.1; shape.iter().product()];
-            let tensor = Tensor::from_f32(shape.to_vec(), &values).expect("as long as its shape");
-            device.put_frozen("any", &tensor, false, base).dtype()
-        };
-        assert_eq!(dtype(&[2, 3], BaseFormat::Bf16), DType::BF16);
-        assert_eq!(dtype(&[6], BaseFormat::Bf16), DType::F32);
-        assert_eq!(dtype(&[2, 3], BaseFormat::F32), DType::F32);
+        let halves = device.put_bf16(vec![0.1; 6], &[2, 3]);
+        assert_eq!(halves.dtype(), DType::BF16);
+        let floats = device.put(vec![0.1; 6], &[2, 3]);
+        assert_eq!(floats.dtype(), DType::F32);
+        let matrix = Tensor::bf16_from_f32(vec![2, 3], &[0.1; 6]).expect("as long as its shape");
+        assert_eq!(device.put_stored(&matrix).dtype(), DType::BF16);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     net::{MicroBatch, Slots, Spec},
     ops::Score,
     params::Param,
-    recipe::BaseFormat,
+    recipe::{BaseFormat, Checkpointing},
 };
 use tape::{Held, Tensors};
 
@@ -18,8 +18,7 @@ use tape::{Held, Tensors};
 pub(crate) struct Pass<'a> {
     pub spec: &'a Spec,
     pub slots: &'a Slots,
-    /// Keep only the input of each layer and run the layer again in the backward pass.
-    pub checkpointing: bool,
+    pub checkpointing: Checkpointing,
     /// The adapter, if one is trained: then the base is frozen.
     pub adapter: Option<AdapterSide<'a>>,
 }

@@ -1,12 +1,14 @@
 //! The tape, with or without running the layers again, for any device.
 //!
-//! Checkpointing keeps the input of each layer only. The backward pass then takes one layer at a time, runs it
+//! Checkpointing keeps the input of each layer only, on the device or on the host. The backward pass then takes one layer at a time, runs it
 //! again on a tape, and feeds it the gradient of its output as `sum(output * gradient)`.
 
 use std::fmt::Debug;
 
 use burn_autodiff::Autodiff;
-use burn_backend::{AutodiffBackend, ops::FloatTensorOps, tensor::FloatTensor};
+use burn_backend::{
+    AutodiffBackend, Shape, TensorMetadata, ops::FloatTensorOps, tensor::FloatTensor,
+};
 use edgethink_model::Tensor as Stored;
 
 use super::Pass;
@@ -17,7 +19,7 @@ use crate::{
     net::{self, AdapterPass, MicroBatch},
     ops::{NetOps, Score, Tensor},
     params::Param,
-    recipe::BaseFormat,
+    recipe::{BaseFormat, Checkpointing},
 };
 
 /// What can be asked of a network on a device; [`super`] says what each gives.
@@ -42,6 +44,12 @@ type Plain<C> = FloatTensor<<C as Compute>::Inner>;
 type Taped<C> = FloatTensor<Autodiff<<C as Compute>::Inner>>;
 /// The backend that records the tape.
 type Tape<C> = Autodiff<<C as Compute>::Inner>;
+
+/// The input of a layer until the layer is run again.
+enum Kept<C: Compute> {
+    OnDevice(Plain<C>),
+    OnHost(Vec<f32>, Shape),
+}
 
 /// The parameters on a device.
 #[derive(Debug)]
@@ -88,7 +96,12 @@ impl<C: Compute> Tensors<C> {
 
     pub(super) fn frozen(at: C, base: NamedTensors, rounds: bool, dtype: BaseFormat) -> Self {
         let leaf = |(name, tensor): (String, Stored)| {
-            Tape::<C>::from_inner(at.put_frozen(&name, &tensor, rounds, dtype))
+            let shape = &tensor.shape;
+            Tape::<C>::from_inner(match dtype.of(&name, shape) {
+                BaseFormat::F32 => at.put(rounded(tensor.to_f32(), rounds), shape),
+                BaseFormat::Bf16 => at.put_bf16(tensor.to_f32(), shape),
+                BaseFormat::Stored => at.put_stored(&tensor),
+            })
         };
         Self {
             base: base.into_iter().map(leaf).collect(),
@@ -146,9 +159,12 @@ impl<C: Compute> Tensors<C> {
         let taped = adapter_pass::<C::Taped>(pass, &self.adapter);
 
         let mut x = C::Plain::embed(base[slots.embed].clone(), &batch.ids);
-        let mut inputs = Vec::with_capacity(spec.layers);
+        let mut inputs: Vec<Kept<C>> = Vec::with_capacity(spec.layers);
         for layer in 0..spec.layers {
-            inputs.push(x.clone());
+            inputs.push(match pass.checkpointing {
+                Checkpointing::Offload => Kept::OnHost(self.at.values(x.clone())?, x.shape()),
+                _ => Kept::OnDevice(x.clone()),
+            });
             x = net::block::<C::Plain>(spec, slots, layer, &base, plain.as_ref(), batch, x);
         }
 
@@ -164,7 +180,10 @@ impl<C: Compute> Tensors<C> {
         let mut gradient = self.backward(root, Some(&input), sums)?;
         for (layer, x) in inputs.into_iter().enumerate().rev() {
             let Some(g) = gradient else { return Ok(loss) };
-            let input = tracked::<C>(x);
+            let input = tracked::<C>(match x {
+                Kept::OnDevice(x) => x,
+                Kept::OnHost(values, shape) => self.at.put(values, &shape),
+            });
             let out = net::block::<C::Taped>(
                 spec,
                 slots,
@@ -218,7 +237,7 @@ impl<C: Compute> Held for Tensors<C> {
         batch: &MicroBatch,
         sums: &mut [Vec<f32>],
     ) -> Result<f64, TrainError> {
-        if pass.checkpointing {
+        if pass.checkpointing.is_on() {
             return self.accumulate_by_layer(pass, batch, sums);
         }
         let adapter = adapter_pass::<C::Taped>(pass, &self.adapter);

@@ -13,7 +13,7 @@ use crate::{
     gradient::{self, Leaves},
     ops::Score,
     params,
-    recipe::BaseFormat,
+    recipe::{BaseFormat, Checkpointing},
     run::{Batcher, Lanes},
 };
 
@@ -44,7 +44,7 @@ fn losses_and_gradients_are_torchs_on(device: &Device) {
     let grads = safetensors::open(&dir.join("grpo.safetensors")).unwrap();
     let golden = golden("qwen2");
     let (adapter, layout) = golden.adapter();
-    let pass = golden.pass(Some(&layout), false);
+    let pass = golden.pass(Some(&layout), Checkpointing::Off);
     let number = |name: &str| want[name].as_f64().unwrap() as f32;
     let batch = Batch {
         set: golden.masked.clone(),

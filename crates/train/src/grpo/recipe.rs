@@ -11,8 +11,8 @@ use crate::{
     device::DeviceChoice,
     error::TrainError,
     recipe::{
-        BaseFormat, FloatType, OptimizerRecipe, default_limit, default_resume, default_skipped,
-        load, optimizer_problems,
+        BaseFormat, Checkpointing, FloatType, OptimizerRecipe, default_limit, default_resume,
+        default_skipped, load, optimizer_problems,
     },
 };
 
@@ -254,9 +254,9 @@ pub struct GrpoRunRecipe {
     /// Of the written adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,
-    /// Keep the inputs of the layers only, and run each layer again in the backward pass.
+    /// Whether only the inputs of the layers are kept, and each layer is run again in the backward pass.
     #[serde(default)]
-    pub gradient_checkpointing: bool,
+    pub gradient_checkpointing: Checkpointing,
     /// Steps between two lines of the log.
     pub log_every: u64,
     /// Steps between two evaluations, 0 for only before the first step and after the last.

@@ -29,23 +29,30 @@ const SHARE: usize = 1 << 16;
 
 /// A matrix `[out, in]` in the bytes of its file.
 pub(crate) fn held(matrix: &Tensor) -> FlexTensor {
+    FlexTensor::from_data(floats(matrix).unwrap_or_else(|| {
+        let block = matrix.dtype.block_bytes();
+        let shape = vec![matrix.rows(), matrix.row_size() / block, block];
+        TensorData::new(matrix.bytes().to_vec(), Shape::from(shape))
+    }))
+}
+
+/// A matrix of floats in the bytes of its file; nothing for one in blocks.
+pub(super) fn floats(matrix: &Tensor) -> Option<TensorData> {
     let shape = Shape::from(matrix.shape.clone());
-    FlexTensor::from_data(match (matrix.dtype, matrix.as_u16()) {
-        (Dtype::F32, _) => TensorData::new(matrix.to_f32(), shape),
-        (Dtype::BF16, Some(bits)) => {
-            let values: Vec<bf16> = bits.iter().copied().map(bf16::from_bits).collect();
-            TensorData::new(values, shape)
+    match matrix.dtype {
+        Dtype::F32 => Some(TensorData::new(matrix.to_f32(), shape)),
+        Dtype::BF16 => {
+            let bits = matrix.as_u16()?.iter().copied();
+            let values: Vec<bf16> = bits.map(bf16::from_bits).collect();
+            Some(TensorData::new(values, shape))
         }
-        (_, Some(bits)) => {
-            let values: Vec<f16> = bits.iter().copied().map(f16::from_bits).collect();
-            TensorData::new(values, shape)
+        Dtype::F16 => {
+            let bits = matrix.as_u16()?.iter().copied();
+            let values: Vec<f16> = bits.map(f16::from_bits).collect();
+            Some(TensorData::new(values, shape))
         }
-        (quantized, None) => {
-            let block = quantized.block_bytes();
-            let shape = vec![matrix.rows(), matrix.row_size() / block, block];
-            TensorData::new(matrix.bytes().to_vec(), Shape::from(shape))
-        }
-    })
+        _ => None,
+    }
 }
 
 /// The matrix `[out, in]` in f32; without a copy if it is.

@@ -101,7 +101,6 @@ pub(crate) fn values(t: &FlexTensor) -> &[f32] {
 }
 
 /// Copies the values out, in row order.
-#[cfg(test)]
 pub(crate) fn into_vec(t: FlexTensor) -> Vec<f32> {
     let t = dense(t);
     values(&t).to_vec()

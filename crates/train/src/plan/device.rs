@@ -7,14 +7,21 @@
 //!   layer; with dropout these, and the mask beside them. And its low side R for each linear layer;
 //! - a network that is trained as a whole: the norms 2E, these before their gain 2E, the product 1F.
 //!
-//! A frozen base in bf16 has two bytes for each value of its matrices; one of them at a time is made f32. The gradient of a layer takes the place of what the layer kept, as on the CPU. Sums, moments and the values that are trained stay on the
-//! host. The library's pools and the driver take more than is counted here.
+//! A frozen base in bf16 has two bytes for each value of its matrices, one as stored the bits of its linear layers' file; one matrix at a time
+//! is made f32. The gradient of a layer takes the place of what the layer kept, as on the CPU. Sums, moments and the values that are trained
+//! stay on the host. The library's pools and the driver take more than is counted here.
+
+use edgethink_model::Dtype;
 
 use super::{
     Cost, DevicePlan, LayerCost, Shape,
     memory::{F32, Step, adapter_of, matrices, parts},
 };
-use crate::{net::LINEARS, ops::blocks, recipe::BaseFormat};
+use crate::{
+    net::LINEARS,
+    ops::blocks,
+    recipe::{BaseFormat, Checkpointing},
+};
 
 /// Tensors of the size of a block of scores that are held at once, going back.
 const OF_SCORES: u64 = 5;
@@ -38,13 +45,15 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
         };
         let trainable = if step.adapter { adapter } else { parameters };
         let activations = match (is_layer, step.checkpointing) {
-            (true, true) => rows * e,
-            (true, false) => rows * keeps,
+            (true, Checkpointing::Off) => rows * keeps,
+            (true, Checkpointing::On) => rows * e,
+            // On the host.
+            (true, Checkpointing::Offload) => 0,
             // The last layer's output, its norm, and its gradient; trained, the norm before its gain too.
             (false, _) if at == last => rows * if step.adapter { 3 * e } else { 4 * e },
             (false, _) => 0,
         };
-        let gradients = match is_layer && !step.checkpointing {
+        let gradients = match is_layer && !step.checkpointing.is_on() {
             true => (F32 * trainable).saturating_sub(activations),
             false => 0,
         };
@@ -67,7 +76,7 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
     // The gradients of the feed-forward's four, of the layer's output, middle and input.
     let through = rows * (4 * f + 3 * e);
     let mut rest = Vec::new();
-    if step.checkpointing {
+    if step.checkpointing.is_on() {
         let trainable = layers[1].trainable;
         let again = rows * keeps + F32 * trainable;
         rest.push(cost("one layer run again, and backward", again + through));
@@ -88,8 +97,11 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
         // The sum over the chunks, the next one's part, and the new sum; a tied head's meets the embedding's.
         rest.push(cost("gradient of the head", 3 * F32 * vocab * e));
     }
-    if step.base == BaseFormat::Bf16 {
-        let widest = vocab.max(f) * e;
+    if !step.base.is_f32() {
+        let widest = match step.base {
+            BaseFormat::Bf16 => vocab.max(f),
+            _ => f.max((spec.heads * spec.head_dim) as u64),
+        } * e;
         rest.push(cost("a matrix in f32, for its product", F32 * widest));
     }
     DevicePlan {
@@ -99,20 +111,29 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
     }
 }
 
-/// Bytes that 16 bits save in part `at` of `0..=last`: two for each value of a matrix.
+/// Bytes that the format of a frozen base saves in part `at` of `0..=last`.
 fn saved(shape: &Shape, step: &Step, at: usize, last: usize) -> u64 {
     let spec = &shape.spec;
-    if step.base != BaseFormat::Bf16 {
-        return 0;
+    let table = (spec.vocab * spec.hidden) as u64;
+    let layer = matrices(spec);
+    match step.base {
+        BaseFormat::F32 => 0,
+        BaseFormat::Bf16 if at == 0 || at == last && !spec.tied => 2 * table,
+        BaseFormat::Bf16 if at < last => 2 * layer,
+        BaseFormat::Stored if at > 0 && at < last => {
+            (F32 * layer).saturating_sub(shape.stored(layer, packed))
+        }
+        BaseFormat::Bf16 | BaseFormat::Stored => 0,
     }
-    let matrices = if at == 0 || at == last && !spec.tied {
-        (spec.vocab * spec.hidden) as u64
-    } else if at == last {
-        0
-    } else {
-        matrices(spec)
-    };
-    2 * matrices
+}
+
+/// Bytes of 256 values of a type as a GPU holds them: codes of 4 or 8 bits and a scale in f32 for each 32, or floats.
+fn packed(dtype: Dtype) -> u64 {
+    match dtype {
+        Dtype::Q4_0 => 128 + 8 * F32,
+        Dtype::Q5_0 | Dtype::Q8_0 => 256 + 8 * F32,
+        floats => 256 * floats.block_bytes() as u64,
+    }
 }
 
 /// Values that a layer keeps for its backward pass, per token.

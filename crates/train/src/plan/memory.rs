@@ -9,12 +9,14 @@
 //! Going back, a layer's gradient is made where what the layer kept is given up: of the two only the larger is counted. Where a GPU trains
 //! ([`super::device`]), the host has the values, the sums, the moments, and the gradients that come back.
 
+use edgethink_model::Dtype;
+
 use super::{Cost, LayerCost, Plan, Recipe, Shape, device, work};
 use crate::{
     grpo::{RolloutKv, RolloutWeights},
     net::{LINEARS, Spec},
     ops::cross_entropy::chunk_rows,
-    recipe::{BaseFormat, RunRecipe},
+    recipe::{BaseFormat, Checkpointing, RunRecipe},
     run::lanes_of,
 };
 
@@ -33,7 +35,7 @@ pub(super) struct Step {
     /// Micro-batches that run at once, and lanes that keep a sum of gradients each.
     active: u64,
     lanes: u64,
-    pub(super) checkpointing: bool,
+    pub(super) checkpointing: Checkpointing,
     /// The base is frozen, and an adapter is trained.
     pub(super) adapter: bool,
     pub(super) masked: bool,
@@ -162,7 +164,7 @@ impl Step {
             tokens: 0,
             active: lanes.min(shape.threads).min(micros).max(1) as u64,
             lanes: lanes as u64,
-            checkpointing: false,
+            checkpointing: Checkpointing::Off,
             adapter,
             masked,
             dropout: false,
@@ -236,7 +238,7 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
             0
         };
         let trainable = if step.adapter { adapter } else { parameters };
-        let activations = match (is_layer, step.checkpointing) {
+        let activations = match (is_layer, step.checkpointing.is_on()) {
             (true, true) => rows * e,
             (true, false) => rows * keeps,
             // The last layer's output, its norm, and its gradient.
@@ -244,7 +246,7 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
             (false, _) => 0,
         };
         // Of a layer run again they are counted below, and of embedding and head too.
-        let in_flight = if is_layer && !step.checkpointing {
+        let in_flight = if is_layer && !step.checkpointing.is_on() {
             (F32 * trainable * step.active).saturating_sub(activations)
         } else {
             0
@@ -267,7 +269,7 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
     let layer_gradient = plan.layers[1].trainable;
     // While a layer runs backward: the gradients of its product, gate and up, of its output and its input.
     let through = rows * (3 * f + 3 * e);
-    if step.checkpointing {
+    if step.checkpointing.is_on() {
         let again = rows * keeps + F32 * layer_gradient * step.active;
         plan.cost("one layer run again, and backward", again + through);
     } else {
@@ -289,15 +291,14 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
     }
 }
 
-/// Bytes that a layer's matrices save as their file has them, whose values take the mean of the file.
+/// Bytes that a layer's matrices save as their file has them.
 fn saved(shape: &Shape, step: Step, is_layer: bool) -> u64 {
     if step.base != BaseFormat::Stored || !is_layer {
         return 0;
     }
-    let values: u64 = parts(&shape.spec).iter().map(|(_, values)| values).sum();
     let matrices = matrices(&shape.spec);
-    let stored = u128::from(matrices) * u128::from(shape.stored) / u128::from(values.max(1));
-    (F32 * matrices).saturating_sub(stored as u64)
+    let block = |dtype: Dtype| (256 / dtype.block_len() * dtype.block_bytes()) as u64;
+    (F32 * matrices).saturating_sub(shape.stored(matrices, block))
 }
 
 /// Values of the matrices of a layer.
@@ -326,10 +327,15 @@ fn beside_a_gpu(plan: &mut Plan, shape: &Shape, step: Step) {
             adapter: F32 * adapter,
             gradients: F32 * trainable,
             optimizer: 2 * F32 * trainable,
-            activations: 0,
+            activations: match step.checkpointing {
+                Checkpointing::Offload if at > 0 && at < last => {
+                    F32 * step.tokens * shape.spec.hidden as u64
+                }
+                _ => 0,
+            },
         });
     }
-    let back = match step.checkpointing {
+    let back = match step.checkpointing.is_on() {
         true => plan.layers.iter().map(|l| l.trainable).max().unwrap_or(0),
         false => plan.layers.iter().map(|l| l.trainable).sum(),
     };
@@ -362,7 +368,7 @@ fn engine(plan: &mut Plan, shape: &Shape, weights: RolloutWeights) {
     let table = (spec.vocab * spec.hidden) as u64;
     // Per 32 values: their bits, and a scale of 16 bits. The embedding's rows are read from the file.
     let (name, bytes) = match weights {
-        RolloutWeights::Stored => ("weights of the engine, as stored", shape.stored),
+        RolloutWeights::Stored => ("weights of the engine, as stored", shape.file_bytes),
         RolloutWeights::Q8 => ("weights of the engine, 8 bits", all * 34 / 32 + 2 * table),
         RolloutWeights::Q4 => ("weights of the engine, 4 bits", all * 18 / 32 + 2 * table),
     };

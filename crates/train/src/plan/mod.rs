@@ -14,9 +14,9 @@ pub use work::{Speed, Work};
 
 use std::path::{Path, PathBuf};
 
-use edgethink_model::{Config, LoadOptions, Model};
+use edgethink_model::{Config, Dtype, LoadOptions, Model};
 
-use crate::{base_model, device::DeviceChoice, error::TrainError, net::Spec};
+use crate::{base_model, device::DeviceChoice, error::TrainError, net::Spec, recipe::BaseFormat};
 
 /// What a plan may be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,7 +155,7 @@ pub fn plan(path: &Path, options: &PlanOptions) -> Result<Plan, TrainError> {
     let mut plan = memory::plan(&recipe, &shape);
     let peaks = [plan.peak_bytes(), plan.device_peak_bytes()];
     let mut remedies: Vec<Remedy> = recipe
-        .cheaper(shape.device)
+        .cheaper(&shape)
         .into_iter()
         .map(|(setting, recipe)| {
             let plan = memory::plan(&recipe, &shape);
@@ -177,7 +177,9 @@ pub fn plan(path: &Path, options: &PlanOptions) -> Result<Plan, TrainError> {
 struct Shape {
     spec: Spec,
     /// Bytes of the weights in their file.
-    stored: u64,
+    file_bytes: u64,
+    /// Values of the linear layers by their type in the file.
+    linears: Vec<(Dtype, u64)>,
     /// Rank and targets of the adapter, by linear layer.
     rank: usize,
     targets: [bool; 7],
@@ -189,7 +191,11 @@ struct Shape {
 impl Shape {
     fn of(recipe: &Recipe, options: &PlanOptions) -> Result<Self, TrainError> {
         let mut notes = Vec::new();
-        let (config, stored) = network(recipe, options, &mut notes)?;
+        let Network {
+            config,
+            file_bytes,
+            linears,
+        } = network(recipe, options, &mut notes)?;
         let (rank, targets) = recipe.adapter(options.rank, &mut notes)?;
         let device = match (options.device, recipe.device()) {
             (given, Some(own)) => given.unwrap_or(own),
@@ -201,7 +207,6 @@ impl Shape {
             }
             _ => DeviceChoice::Cpu,
         };
-        device.hold(recipe.base_dtype())?;
         if !device.is_cpu() {
             notes.push(
                 "the GPU's memory is that of the tensors: its driver and the library's pools take more; no time is estimated for it"
@@ -213,24 +218,49 @@ impl Shape {
             (None, 0) => std::thread::available_parallelism().map_or(1, usize::from),
             (None, threads) => threads,
         };
-        Ok(Self {
+        let shape = Self {
             spec: base_model::spec(&config),
-            stored,
+            file_bytes,
+            linears,
             rank,
             targets,
             threads,
             device,
             notes,
-        })
+        };
+        shape.check_base(recipe.base_dtype())?;
+        device.check_checkpointing(recipe.checkpointing().unwrap_or_default())?;
+        Ok(shape)
+    }
+
+    /// Refuses a frozen base that the device cannot hold in a format.
+    fn check_base(&self, format: BaseFormat) -> Result<(), TrainError> {
+        let linears = self.linears.iter().map(|&(dtype, _)| dtype);
+        self.device.check_base(linears, format)
+    }
+
+    /// Bytes of so many values of the linear layers, where `block` gives the bytes of 256 values of a type.
+    fn stored(&self, values: u64, block: impl Fn(Dtype) -> u64) -> u64 {
+        let of = |&(dtype, values): &(Dtype, u64)| u128::from(values) * u128::from(block(dtype));
+        let all: u64 = self.linears.iter().map(|(_, values)| values).sum();
+        let bytes: u128 = self.linears.iter().map(of).sum();
+        (u128::from(values) * bytes / u128::from(256 * all.max(1))) as u64
     }
 }
 
-/// The network's config and the bytes of its file.
+/// A network as its file has it.
+struct Network {
+    config: Config,
+    file_bytes: u64,
+    linears: Vec<(Dtype, u64)>,
+}
+
+/// What is known of the network; of one that is only a config, its weights are taken to be bf16.
 fn network(
     recipe: &Recipe,
     options: &PlanOptions,
     notes: &mut Vec<String>,
-) -> Result<(Config, u64), TrainError> {
+) -> Result<Network, TrainError> {
     let from_file = |path: &Path| {
         let text = std::fs::read_to_string(path).map_err(|source| TrainError::Read {
             path: path.to_owned(),
@@ -245,7 +275,7 @@ fn network(
     if let Some(path) = given {
         let config = from_file(path)?;
         let new = options.config.is_none();
-        let stored = if new {
+        let file_bytes = if new {
             0
         } else {
             2 * config.parameters() as u64
@@ -256,7 +286,13 @@ fn network(
                 path.display()
             ));
         }
-        return Ok((config, stored));
+        let linears =
+            memory::matrices(&base_model::spec(&config)) * config.num_hidden_layers as u64;
+        return Ok(Network {
+            config,
+            file_bytes,
+            linears: vec![(Dtype::BF16, linears)],
+        });
     }
     let Some(base) = recipe.base() else {
         return Err(TrainError::Unfit {
@@ -275,6 +311,20 @@ fn network(
             source: Box::new(source),
         }
     })?;
-    let stored = model.weights.size_bytes() as u64;
-    Ok((model.config, stored))
+    let mut linears: Vec<(Dtype, u64)> = Vec::new();
+    for (name, tensor) in base_model::network(&model).1 {
+        if BaseFormat::Stored.of(&name, &tensor.shape) != BaseFormat::Stored {
+            continue;
+        }
+        let values = tensor.len() as u64;
+        match linears.iter_mut().find(|(dtype, _)| *dtype == tensor.dtype) {
+            Some((_, sum)) => *sum += values,
+            None => linears.push((tensor.dtype, values)),
+        }
+    }
+    Ok(Network {
+        file_bytes: model.weights.size_bytes() as u64,
+        config: model.config,
+        linears,
+    })
 }

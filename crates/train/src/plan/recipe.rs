@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::Shape;
 use crate::{
     base_model,
     device::DeviceChoice,
@@ -11,7 +12,7 @@ use crate::{
     grpo::{GrpoRecipe, RolloutKv, RolloutWeights},
     net::LINEARS,
     quantize::QuantizeRecipe,
-    recipe::{BaseFormat, BaseRecipe, RunRecipe, SftRecipe},
+    recipe::{BaseFormat, BaseRecipe, Checkpointing, RunRecipe, SftRecipe},
     switcher::SwitcherRecipe,
     verifier::VerifierRecipe,
 };
@@ -136,6 +137,27 @@ impl Recipe {
         }
     }
 
+    /// What is kept for the backward pass, where there is one.
+    pub(super) fn checkpointing(&self) -> Option<Checkpointing> {
+        match self {
+            Self::Base(r) => Some(r.run.gradient_checkpointing),
+            Self::Sft(r) => Some(r.run.gradient_checkpointing),
+            Self::Quantize(r) => Some(r.run.gradient_checkpointing),
+            Self::Grpo(r) => Some(r.run.gradient_checkpointing),
+            Self::Switcher(_) | Self::Verifier(_) => None,
+        }
+    }
+
+    fn keep(&mut self, checkpointing: Checkpointing) {
+        match self {
+            Self::Base(r) => r.run.gradient_checkpointing = checkpointing,
+            Self::Sft(r) => r.run.gradient_checkpointing = checkpointing,
+            Self::Quantize(r) => r.run.gradient_checkpointing = checkpointing,
+            Self::Grpo(r) => r.run.gradient_checkpointing = checkpointing,
+            Self::Switcher(_) | Self::Verifier(_) => {}
+        }
+    }
+
     fn hold(&mut self, base: BaseFormat) {
         match self {
             Self::Sft(r) => r.run.base_dtype = base,
@@ -203,7 +225,7 @@ impl Recipe {
     }
 
     /// The same recipe with settings that change its memory on a device and not, or little, what is learnt; each with its description.
-    pub(super) fn cheaper(&self, device: DeviceChoice) -> Vec<(String, Self)> {
+    pub(super) fn cheaper(&self, shape: &Shape) -> Vec<(String, Self)> {
         let mut found = Vec::new();
         let mut all = self.clone();
         let mut add = |setting: String, change: &dyn Fn(&mut Self)| {
@@ -212,14 +234,18 @@ impl Recipe {
             change(&mut all);
             found.push((setting, recipe));
         };
-        if let Some((run, longest)) = self.clone().run() {
-            if !run.gradient_checkpointing {
-                add("[run] gradient_checkpointing = true".to_owned(), &|r| {
-                    if let Some((run, _)) = r.run() {
-                        run.gradient_checkpointing = true;
-                    }
-                });
+        let more = [
+            ("true", Checkpointing::On),
+            ("\"offload\"", Checkpointing::Offload),
+        ];
+        for (name, checkpointing) in more {
+            let is_more = self.checkpointing().is_some_and(|now| now < checkpointing);
+            if is_more && shape.device.check_checkpointing(checkpointing).is_ok() {
+                let setting = format!("[run] gradient_checkpointing = {name}");
+                add(setting, &|r| r.keep(checkpointing));
             }
+        }
+        if let Some((run, longest)) = self.clone().run() {
             if run.micro_batch_tokens > longest {
                 add(format!("[run] micro_batch_tokens = {longest}"), &|r| {
                     if let Some((run, longest)) = r.run() {
@@ -244,24 +270,17 @@ impl Recipe {
         }
         let frozen = matches!(self, Self::Sft(_) | Self::Grpo(_));
         if frozen && self.base_dtype().is_f32() {
-            let fewer = match device {
-                DeviceChoice::Cpu => Some(("stored", BaseFormat::Stored)),
-                DeviceChoice::Cuda(_) => Some(("bf16", BaseFormat::Bf16)),
-                DeviceChoice::Vulkan(_) | DeviceChoice::Metal(_) => None,
+            let in_blocks = shape.linears.iter().any(|(dtype, _)| dtype.block_len() > 1);
+            let (name, base) = match shape.device {
+                DeviceChoice::Cuda(_) if !in_blocks => ("bf16", BaseFormat::Bf16),
+                _ => ("stored", BaseFormat::Stored),
             };
-            if let Some((name, base)) = fewer {
+            if shape.check_base(base).is_ok() {
                 let setting = format!("[run] base_dtype = \"{name}\"");
                 add(setting, &|r| r.hold(base));
             }
         }
         if let Self::Grpo(r) = self {
-            if !r.run.gradient_checkpointing {
-                add("[run] gradient_checkpointing = true".to_owned(), &|r| {
-                    if let Self::Grpo(r) = r {
-                        r.run.gradient_checkpointing = true;
-                    }
-                });
-            }
             let longest = r.data.max_prompt_tokens + r.rollout.max_completion_tokens;
             if r.run.micro_batch_tokens > longest {
                 add(format!("[run] micro_batch_tokens = {longest}"), &|r| {

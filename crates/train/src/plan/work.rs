@@ -101,18 +101,18 @@ pub(super) fn of(recipe: &Recipe, shape: &Shape) -> Vec<Work> {
     match recipe {
         Recipe::Base(r) => {
             let (tokens, len) = (r.run.batch_tokens, r.data.max_length);
-            vec![net.learn(tokens, len, true, r.run.gradient_checkpointing)]
+            vec![net.learn(tokens, len, true, r.run.gradient_checkpointing.is_on())]
         }
         Recipe::Quantize(r) => {
             let (tokens, len) = (r.run.batch_tokens, r.data.max_length);
             vec![
                 net.forward("teacher", tokens, len),
-                net.learn(tokens, len, true, r.run.gradient_checkpointing),
+                net.learn(tokens, len, true, r.run.gradient_checkpointing.is_on()),
             ]
         }
         Recipe::Sft(r) => {
             let (tokens, len) = (r.run.batch_tokens, r.data.max_length);
-            vec![net.learn(tokens, len, false, r.run.gradient_checkpointing)]
+            vec![net.learn(tokens, len, false, r.run.gradient_checkpointing.is_on())]
         }
         Recipe::Grpo(r) => {
             let completions = r.rollout.questions_per_step * r.rollout.group;
@@ -128,7 +128,7 @@ pub(super) fn of(recipe: &Recipe, shape: &Shape) -> Vec<Work> {
             if r.objective.beta > 0.0 {
                 work.push(net.forward("log-probabilities of the reference", tokens, longest));
             }
-            let mut learn = net.learn(tokens, longest, false, r.run.gradient_checkpointing);
+            let mut learn = net.learn(tokens, longest, false, r.run.gradient_checkpointing.is_on());
             learn.flops *= r.objective.iterations as f64;
             work.push(learn);
             work
@@ -177,7 +177,7 @@ impl Net {
             head: (spec.vocab * spec.hidden) as f64,
             adapter: (adapter * spec.layers) as f64,
             pair: (4 * spec.heads * spec.head_dim * spec.layers) as f64,
-            stored: shape.stored as f64,
+            stored: shape.file_bytes as f64,
         }
     }
 

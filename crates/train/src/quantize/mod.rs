@@ -20,7 +20,7 @@ use crate::{
     base::{Summary, finish, with_threads},
     base_model,
     data::{Encoder, Encoding},
-    device::Device,
+    device::{Device, DeviceChoice},
     error::TrainError,
     process_group::ProcessGroup,
     recipe::{self, DataRecipe, LossOn, ModelRecipe, OptimizerRecipe, RunRecipe},
@@ -65,6 +65,11 @@ impl QuantizeRecipe {
             }
             if !recipe.run.device.is_cpu() {
                 problems.push("[run] device: a quantization is trained on the CPU".to_owned());
+            }
+            if let Err(error) =
+                DeviceChoice::Cpu.check_checkpointing(recipe.run.gradient_checkpointing)
+            {
+                problems.push(error.to_string());
             }
             recipe::none_frozen(&recipe.run, &mut problems);
             recipe::shared(&recipe.data, &recipe.optimizer, &recipe.run, &mut problems);

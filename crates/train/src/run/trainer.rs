@@ -23,7 +23,7 @@ use crate::{
     params::Param,
     process_group::ProcessGroup,
     quantize::{Rounded, Teacher},
-    recipe::{BaseFormat, FloatType, OptimizerRecipe, RunRecipe},
+    recipe::{BaseFormat, Checkpointing, FloatType, OptimizerRecipe, RunRecipe},
 };
 
 /// Where an adapter's tensors stand, and how it acts.
@@ -317,7 +317,7 @@ pub(crate) struct Side<'a> {
     spec: &'a Spec,
     slots: &'a Slots,
     layout: Option<&'a LoraLayout>,
-    checkpointing: bool,
+    checkpointing: Checkpointing,
     bf16: bool,
     frozen: Option<Leaves>,
 }
@@ -331,7 +331,7 @@ impl<'a> Side<'a> {
         layout: &'a LoraLayout,
         base: NamedTensors,
         dtype: BaseFormat,
-        checkpointing: bool,
+        checkpointing: Checkpointing,
     ) -> Self {
         Self {
             device,

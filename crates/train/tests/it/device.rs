@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::*;
-use edgethink_train::{BaseRecipe, DeviceChoice, Silent, TrainError, base};
+use edgethink_train::{BaseRecipe, Checkpointing, DeviceChoice, Silent, TrainError, base};
 
 #[test]
 fn a_recipe_names_a_device_and_the_cpu_needs_no_name() {
@@ -24,6 +24,37 @@ fn a_recipe_names_a_device_and_the_cpu_needs_no_name() {
     );
     let error = load("opencl").unwrap_err().to_string();
     assert!(error.contains("vulkan"), "{error}");
+}
+
+#[test]
+fn layers_inputs_are_kept_on_the_host_of_a_gpu_only() {
+    let dir = workspace();
+    base_recipe(dir.path(), "out");
+    let path = dir.path().join("out.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let load = |kept: &str| {
+        fs::write(&path, format!("{text}gradient_checkpointing = {kept}\n")).unwrap();
+        BaseRecipe::load(&path)
+    };
+    let recipe = load("\"offload\"").unwrap();
+    assert_eq!(
+        load("true").unwrap().run.gradient_checkpointing,
+        Checkpointing::On
+    );
+    assert!(
+        serde_json::to_string(&recipe)
+            .unwrap()
+            .contains("\"offload\"")
+    );
+    for wrong in ["\"host\"", "1"] {
+        let error = load(wrong).unwrap_err().to_string();
+        assert!(error.contains("true, false or \"offload\""), "{error}");
+    }
+    let error = base(&recipe, &mut Silent).unwrap_err().to_string();
+    assert!(
+        error.contains("cpu") && error.contains("set it to true"),
+        "{error}"
+    );
 }
 
 /// What is said of a run on a device that is not there.
@@ -138,8 +169,8 @@ mod vulkan {
             base(&recipe, &mut heard).unwrap();
             heard
         };
-        let cpu = run("cpu", DeviceChoice::Cpu, false);
-        let gpu = run("gpu", DeviceChoice::Vulkan(None), true);
+        let cpu = run("cpu", DeviceChoice::Cpu, Checkpointing::Off);
+        let gpu = run("gpu", DeviceChoice::Vulkan(None), Checkpointing::Offload);
         let at = |out: &str| dir.path().join(out);
         let model = |out: &str| at(out).join("model.safetensors");
         assert_same(&cpu, &gpu, [&model("cpu"), &model("gpu")]);

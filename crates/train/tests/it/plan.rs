@@ -4,7 +4,10 @@
 
 use std::{fs, io::Write, path::Path, process::Command};
 
-use edgethink_model::{Config, Dtype, Family};
+use edgethink_model::{
+    Config, Dtype, Family, Model,
+    gguf::{ExportOptions, save_model},
+};
 use edgethink_testkit::{Extras, tiny_config, write_random_model};
 use edgethink_train::{
     BaseRecipe, DeviceChoice, LayerCost, PlanOptions, SftRecipe, Silent, base, plan, sft,
@@ -206,6 +209,18 @@ fn the_memory_of_a_gpu_is_what_the_operations_hold() {
         r.setting.contains("checkpointing") && r.device_peak_bytes == again.device_peak_bytes()
     };
     assert!(whole.remedies.iter().any(helps));
+    // Or the host keeps it.
+    let moved = again
+        .remedies
+        .iter()
+        .find(|r| r.setting.contains("offload"));
+    assert_eq!(
+        moved.map(|r| (r.device_peak_bytes, r.peak_bytes)),
+        Some((
+            again.device_peak_bytes() - inputs,
+            again.peak_bytes() + inputs
+        ))
+    );
 
     // Half of the matrices' bytes, and the head in f32 for the loss. Norms and biases stay.
     let vectors = 24 * (2 * 896 + 896 + 128 + 128) + 896;
@@ -215,6 +230,65 @@ fn the_memory_of_a_gpu_is_what_the_operations_hold() {
         .find(|r| r.setting.contains("base_dtype"));
     let want = gpu.peak_bytes() - 2 * (494_032_768 - vectors) + 4 * 151_936 * 896;
     assert_eq!(bf16.map(|r| r.device_peak_bytes), Some(want));
+}
+
+/// The linear layers in blocks of 4 bits: so packed, with a scale in f32 for each 32 values. The rest, and the one that is multiplied with, is f32.
+#[test]
+fn a_gpu_holds_blocks_of_four_bits_as_their_file_has_them() {
+    let dir = workspace();
+    let config = config();
+    let options = |device| PlanOptions {
+        device: Some(device),
+        ..PlanOptions::default()
+    };
+    let file = |dtype| {
+        let model = Model::load(&dir.path().join("model").display().to_string()).expect("a model");
+        let (name, path) = ("random", dir.path().join(format!("{dtype}.gguf")));
+        let options = ExportOptions {
+            name,
+            dtype: Some(dtype),
+        };
+        save_model(&model, &path, &options, &mut |_, _| {}).expect("written");
+        path
+    };
+    let planned = |kind: &str, base: &Path, device| {
+        let path = recipe(dir.path(), kind, true);
+        let text = fs::read_to_string(&path).expect("a recipe");
+        let model = dir.path().join("model").display().to_string();
+        fs::write(&path, text.replace(&model, &base.display().to_string())).expect("written");
+        plan(&path, &options(device))
+    };
+    let (vulkan, cuda) = (DeviceChoice::Vulkan(None), DeviceChoice::Cuda(None));
+    let four = file(Dtype::Q4_0);
+    let [f32, stored] =
+        ["sft", "sft-stored"].map(|kind| planned(kind, &four, vulkan).expect("a plan"));
+    let (e, f, kv) = (
+        config.hidden_size as u64,
+        config.intermediate_size as u64,
+        128,
+    );
+    let linears = config.num_hidden_layers as u64 * (2 * e * e + 2 * e * kv + 3 * e * f);
+    assert_eq!(
+        stored.device_peak_bytes(),
+        f32.device_peak_bytes() - linears * (4 * 32 - (16 + 4)) / 32 + 4 * e * f
+    );
+    let remedy = f32.remedies.iter().find(|r| r.setting.contains("stored"));
+    assert_eq!(
+        remedy.map(|r| r.device_peak_bytes),
+        Some(stored.device_peak_bytes())
+    );
+
+    // WGSL has no bf16, CUDA has.
+    let two = file(Dtype::BF16);
+    let error = planned("sft-stored", &two, vulkan)
+        .expect_err("no bf16")
+        .to_string();
+    assert!(error.contains("BF16") && error.contains("Q4_0"), "{error}");
+    let bf16 = planned("sft-stored", &two, cuda).expect("a plan");
+    assert_eq!(
+        bf16.device_peak_bytes(),
+        f32.device_peak_bytes() - 2 * linears + 4 * e * f
+    );
 }
 
 #[test]

@@ -14,7 +14,7 @@ use burn_backend::{
     tensor::{FloatTensor, IndexingUpdateOp, IntTensor},
 };
 
-use super::{floats, frozen::widened, indices, matmul_nt, matmul_tn, read, reshape};
+use super::{floats, frozen::cast, indices, matmul_nt, matmul_tn, read, reshape};
 use crate::ops::{Score, Targets, blocks};
 
 /// Logits held at a time. In tests so few that there are several chunks.
@@ -130,7 +130,7 @@ pub(super) fn run<B: Backend>(
         "a training of a quantized model runs on the CPU: its recipe says so"
     );
     let device = hidden.device();
-    let head = &widened::<B>(head.clone());
+    let head = &cast::<B>(head.clone());
     let zeros = |shape| B::float_zeros(shape, &device, FloatDType::F32);
     let mut loss = zeros(Shape::from(vec![1]));
     let mut d_hidden = want[0].then(|| zeros(hidden.shape()));
@@ -166,7 +166,7 @@ pub(crate) fn score<B: Backend>(
     targets: &Targets,
 ) -> Result<Vec<Score>, ExecutionError> {
     let mut scores = Vec::new();
-    let head = widened::<B>(head.clone());
+    let head = cast::<B>(head.clone());
     for chunk in Chunk::<B>::all(hidden, &head, targets) {
         let parts = vec![chunk.logprobs(), chunk.entropies()];
         let parts = read::<B>(parts)?;

@@ -1,4 +1,4 @@
-//! The product with a frozen matrix that is held in 16 bits: `y = x W^T`, `dx = dy W`, both in f32, with W made f32 for the product alone.
+//! The product with a frozen matrix that is held in fewer bits: `y = x W^T`, `dx = dy W`, both in f32, with W made f32 for the product alone.
 //!
 //! The gradient is by hand, so that the tape keeps the matrix as it is held and no f32 copy of it.
 
@@ -8,17 +8,46 @@ use burn_autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn_backend::{Backend, DType, FloatDType, TensorMetadata, tensor::FloatTensor};
+use burn_backend::{
+    Backend, DType, FloatDType, TensorMetadata,
+    tensor::{Device, FloatTensor},
+};
+use burn_flex::Flex;
+use edgethink_model::{Dtype, Tensor};
 
 use super::matmul_nt;
+use crate::ops::frozen;
+
+/// A backend that holds matrices `[out, in]` as their file has them.
+pub(crate) trait Holds: Backend {
+    /// Whether it holds those of a type.
+    fn holds(dtype: Dtype, device: &Device<Self>) -> bool;
+    /// A matrix of a type that it holds. Of its tensor nothing but the type has a meaning to others.
+    fn held(matrix: &Tensor, device: &Device<Self>) -> FloatTensor<Self>;
+    /// The matrix in f32.
+    fn widened(held: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+/// As on the CPU.
+impl Holds for Flex {
+    fn holds(_: Dtype, _: &Device<Self>) -> bool {
+        true
+    }
+    fn held(matrix: &Tensor, _: &Device<Self>) -> FloatTensor<Self> {
+        frozen::held(matrix)
+    }
+    fn widened(held: FloatTensor<Self>) -> FloatTensor<Self> {
+        frozen::widened(&held)
+    }
+}
 
 /// Whether a tensor is held in fewer bits than the operations compute in.
 pub(super) fn is_narrow<B: Backend>(x: &FloatTensor<B>) -> bool {
     x.dtype() != DType::F32
 }
 
-/// The values in f32; without a copy if they are.
-pub(super) fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+/// Floats in f32; without a copy if they are.
+pub(super) fn cast<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     match is_narrow::<B>(&x) {
         true => B::float_cast(x, FloatDType::F32),
         false => x,
@@ -26,14 +55,14 @@ pub(super) fn widened<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
 }
 
 /// `x [T, in] W^T`, `W [out, in]`.
-pub(super) fn product<B: Backend>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
-    matmul_nt::<B>(x, widened::<B>(weight))
+pub(super) fn product<B: Holds>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
+    matmul_nt::<B>(x, B::widened(weight))
 }
 
 #[derive(Debug)]
 struct Frozen;
 
-impl<B: Backend> Backward<B, 1> for Frozen {
+impl<B: Holds> Backward<B, 1> for Frozen {
     /// The matrix as it is held.
     type State = FloatTensor<B>;
 
@@ -41,14 +70,14 @@ impl<B: Backend> Backward<B, 1> for Frozen {
         let dy = grads.consume::<B>(&ops.node);
         let [x] = ops.parents;
         if let Some(x) = x {
-            let dx = B::float_matmul(dy, widened::<B>(ops.state));
+            let dx = B::float_matmul(dy, B::widened(ops.state));
             grads.register::<B>(x.id, dx);
         }
     }
 }
 
 /// The operation on the tape.
-pub(super) fn taped<B: Backend>(
+pub(super) fn taped<B: Holds>(
     x: FloatTensor<Autodiff<B>>,
     weight: FloatTensor<Autodiff<B>>,
 ) -> FloatTensor<Autodiff<B>> {

@@ -1,12 +1,14 @@
 //! The network's operations written once with those of any backend: what a GPU runs.
 //!
 //! The short ones take their gradients from the tape. Attention and cross-entropy, whose intermediates would fill the memory, have gradients
-//! by hand ([`ByHand`]), as on the CPU; so has the product with a frozen matrix in 16 bits. The fused operations beside this folder are the reference: the same tests run both.
+//! by hand ([`ByHand`]), as on the CPU; so has the product with a frozen matrix in fewer bits ([`Holds`]). The fused operations beside this folder are the reference: the same tests run both.
 
 mod adapter;
 mod attention;
 mod cross_entropy;
 mod frozen;
+#[cfg(feature = "gpu")]
+mod packed;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +27,7 @@ use half::bf16;
 use super::{AttentionPlan, NetOps, Targets, lora};
 
 pub(crate) use cross_entropy::score;
+pub(crate) use frozen::Holds;
 
 /// The operations on the tensors of a backend.
 #[derive(Debug)]
@@ -49,18 +52,24 @@ pub(crate) trait ByHand: Backend {
     ) -> FloatTensor<Self> {
         cross_entropy::run::<Self>(&hidden, &head, targets, [false, false]).loss
     }
-    /// `x [T, in] W^T`, with a frozen `W [out, in]` in 16 bits.
+    /// `x [T, in] W^T`, with a frozen `W [out, in]` in fewer bits than 32.
+    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl ByHand for Flex {
     fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         frozen::product::<Self>(x, weight)
     }
 }
 
-impl ByHand for Flex {}
-
 #[cfg(feature = "gpu")]
-impl ByHand for burn_cubecl::CubeBackend {}
+impl ByHand for burn_cubecl::CubeBackend {
+    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        frozen::product::<Self>(x, weight)
+    }
+}
 
-impl<B: Backend> ByHand for Autodiff<B> {
+impl<B: Holds> ByHand for Autodiff<B> {
     fn attend(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -135,7 +144,7 @@ impl<B: ByHand> NetOps for Composed<B> {
 
     fn embed(table: FloatTensor<B>, ids: &Arc<[u32]>) -> FloatTensor<B> {
         let ids = indices::<B>(ids.iter().map(|&id| id as usize), &table.device());
-        frozen::widened::<B>(B::float_select(table, 0, ids))
+        frozen::cast::<B>(B::float_select(table, 0, ids))
     }
 
     fn cross_entropy(

@@ -7,7 +7,6 @@ mod adapter;
 mod attention;
 mod cross_entropy;
 mod frozen;
-#[cfg(feature = "gpu")]
 mod packed;
 #[cfg(test)]
 mod tests;

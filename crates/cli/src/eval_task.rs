@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use edgethink_eval::EvalError;
 use edgethink_eval::code::Sandbox;
 use edgethink_eval::endpoint::Endpoint;
 use edgethink_eval::local::Local;
@@ -21,7 +22,7 @@ use edgethink_model::hub::Hub;
 use edgethink_reason::{Input, Query, Reasoner};
 use serde_json::{Map, Value, json};
 
-use crate::args::eval::{EndpointArgs, TasksArgs};
+use crate::args::eval::{EndpointArgs, Fresh, TasksArgs};
 use crate::args::{SamplingArgs, ThinkingArgs};
 use crate::interrupt::{self, Running};
 use crate::open::{self, Need, Opened};
@@ -68,7 +69,7 @@ pub(crate) fn run(args: &TasksArgs) -> Result<ExitCode> {
     } else {
         Keep::Full
     };
-    let mut store = Store::open(args.out.as_deref(), settings, keep, args.fresh)?;
+    let mut store = open_store(args, settings, keep)?;
     let meter = Meter::start();
     let mut answered = 0;
     let mut finished = true;
@@ -121,6 +122,19 @@ pub(crate) fn run(args: &TasksArgs) -> Result<ExitCode> {
         return Ok(ExitCode::from(interrupt::EXIT_CODE));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The records of `--out`, or of a run in memory.
+fn open_store(args: &TasksArgs, settings: Map<String, Value>, keep: Keep) -> Result<Store> {
+    let open = |settings, fresh| Store::open(args.out.as_deref(), settings, keep, fresh);
+    match open(settings.clone(), args.fresh == Some(Fresh::Always)) {
+        Err(EvalError::OtherRun { dir, what, .. }) if args.fresh == Some(Fresh::Other) => {
+            let dir = dir.display();
+            eprintln!("{dir} holds the records of another run ({what} differs): begun anew");
+            Ok(open(settings, true)?)
+        }
+        store => Ok(store?),
+    }
 }
 
 fn list() -> Result<ExitCode> {

@@ -81,7 +81,7 @@ fn measure(recipe: &Recipe) -> Result<bool> {
 fn words(recipe: &Recipe, cell: &CellRecipe) -> Result<Vec<String>> {
     let given = recipe.words(&cell.eval).map_err(Error::msg)?;
     let dir = recipe.cell_dir(&cell.name).display().to_string();
-    let fixed = ["--compact", "--json", "--out", &dir].map(str::to_owned);
+    let fixed = ["--compact", "--json", "--fresh=other", "--out", &dir].map(str::to_owned);
     Ok(std::iter::once("eval".to_owned())
         .chain(given)
         .chain(fixed)

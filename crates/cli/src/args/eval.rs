@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use super::quantize::PplArgs;
@@ -10,6 +10,15 @@ use super::{
     EngineArgs, EvalSwitchArgs, ModelArgs, SamplingArgs, ThinkingArgs, VoteArgs, VotesArgs,
     positive,
 };
+
+/// When an eval forgets what its folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fresh {
+    /// Always
+    Always,
+    /// Where it is of another model, other data or other settings
+    Other,
+}
 
 #[derive(Debug, Args)]
 #[command(
@@ -66,9 +75,9 @@ pub(crate) struct TasksArgs {
     /// Keep every answer in this directory
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Forget what is in it
-    #[arg(long, requires = "out")]
-    pub(crate) fresh: bool,
+    /// Forget what is in it, or only what another run has left there
+    #[arg(long, value_enum, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always", requires = "out")]
+    pub(crate) fresh: Option<Fresh>,
     /// Keep answers without texts and thoughts
     #[arg(long, requires = "out")]
     pub(crate) compact: bool,

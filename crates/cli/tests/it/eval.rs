@@ -80,6 +80,22 @@ fn records_are_kept_and_a_longer_run_goes_on_from_them() {
         "{}",
         stderr(&other)
     );
+    let same = json(&run("parts", &["--fresh=other"]));
+    assert_eq!(timeless(same), whole, "its own records stay");
+    let other = run("parts", &["--seed", "1", "--fresh=other"]);
+    assert!(
+        other.status.success() && stderr(&other).contains("begun anew"),
+        "{}",
+        stderr(&other)
+    );
+    let sessions: Vec<Value> = json(&other)["sessions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    assert_eq!(
+        (sessions.len(), &sessions[0]["queries"]),
+        (1, &Value::from(12))
+    );
     assert!(
         run("parts", &["--seed", "1", "--fresh", "--compact"])
             .status

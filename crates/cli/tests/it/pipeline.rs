@@ -25,6 +25,21 @@ impl Toy {
             std::fs::copy(&from, recipes.join(from.file_name().expect("a name"))).expect("copied");
         }
         let shipped = root().join("models/pocket");
+        // As in a clone, heads of another base and records of another model lie where the new ones go.
+        let (head, cell) = (
+            ["head.json", "head.safetensors"],
+            ["run.json", "records.parquet"],
+        );
+        for (dir, files) in [
+            ("models/pocket/switcher", head),
+            ("models/pocket/verifier", head),
+            ("reports/pocket/cells/all", cell),
+        ] {
+            std::fs::create_dir_all(toy.path(dir)).expect("made");
+            for file in files.map(|file| Path::new(dir).join(file)) {
+                std::fs::copy(root().join(&file), toy.0.path().join(&file)).expect("copied");
+            }
+        }
         let shipped = |part: &str| format!("\"{}\"", shipped.join(part).display());
         toy.set(
             "data.toml",

@@ -103,7 +103,7 @@ impl<B: ByHand + Holds> Compute for OnBackend<B> {
 
 #[cfg(test)]
 mod tests {
-    use burn_backend::{DType, TensorMetadata};
+    use burn_backend::DType;
     use burn_flex::FlexDevice;
 
     use super::*;

@@ -56,8 +56,7 @@ pub fn base_in(
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
         let run = &recipe.run;
-        run.device.check_checkpointing(run.gradient_checkpointing)?;
-        let device = Device::open(&run.device)?;
+        let device = Device::open(&run.device, run.gradient_checkpointing)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
         if !start.text.dir.is_dir() {
             return Err(TrainError::Unfit {

@@ -36,8 +36,7 @@ pub fn sft_in(
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
         let run = &recipe.run;
-        run.device.check_checkpointing(run.gradient_checkpointing)?;
-        let device = Device::open(&run.device)?;
+        let device = Device::open(&run.device, run.gradient_checkpointing)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
         device.check_base(&start.weights, recipe.run.base_dtype)?;
         let invocation = invocation(&recipe.lora, &start.text)?;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::TrainError,
+    ops::frozen::packing,
     recipe::{BaseFormat, Checkpointing},
 };
 
@@ -37,7 +38,7 @@ impl DeviceChoice {
     /// [`TrainError::Device`].
     pub(crate) fn check_base(
         &self,
-        linears: impl Iterator<Item = Dtype>,
+        mut linears: impl Iterator<Item = Dtype>,
         format: BaseFormat,
     ) -> Result<(), TrainError> {
         let name = || self.to_string();
@@ -45,7 +46,7 @@ impl DeviceChoice {
             BaseFormat::F32 => Ok(()),
             BaseFormat::Bf16 if self.holds(Dtype::BF16) => Ok(()),
             BaseFormat::Bf16 => Err(no_bf16(&name())),
-            BaseFormat::Stored => match linears.into_iter().find(|&dtype| !self.holds(dtype)) {
+            BaseFormat::Stored => match linears.find(|&dtype| !self.holds(dtype)) {
                 Some(dtype) => Err(not_as_stored(&name(), "a linear layer", dtype)),
                 None => Ok(()),
             },
@@ -73,9 +74,9 @@ impl DeviceChoice {
     /// Whether the library's code for it holds matrices of a type as they are; a driver may know less.
     fn holds(self, dtype: Dtype) -> bool {
         match dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q5_0 => true,
+            Dtype::F32 | Dtype::F16 => true,
             Dtype::BF16 => matches!(self, Self::Cpu | Self::Cuda(_)),
-            Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4K | Dtype::Q5K | Dtype::Q6K => self.is_cpu(),
+            blocks => self.is_cpu() || packing(blocks).is_some(),
         }
     }
 

@@ -19,7 +19,7 @@ use edgethink_model::{Dtype, Tensor};
 
 use crate::{
     error::TrainError,
-    recipe::BaseFormat,
+    recipe::{BaseFormat, Checkpointing},
     run::{Event, Progress},
 };
 
@@ -43,8 +43,12 @@ impl Device {
     /// Makes the device of a recipe ready.
     ///
     /// # Errors
-    /// [`TrainError::Device`] if this build has no such device, or the machine.
-    pub(crate) fn open(choice: &DeviceChoice) -> Result<Self, TrainError> {
+    /// [`TrainError::Device`] if this build has no such device, or the machine, or if it cannot keep what a pass needs where the recipe says.
+    pub(crate) fn open(
+        choice: &DeviceChoice,
+        checkpointing: Checkpointing,
+    ) -> Result<Self, TrainError> {
+        choice.check_checkpointing(checkpointing)?;
         #[cfg(feature = "vulkan")]
         let graphics = |api, number| graphics::open(api, number).map(Self::Gpu);
         match *choice {
@@ -128,7 +132,7 @@ impl Device {
             Self::CPU,
             Self::Composed(composed),
             #[cfg(feature = "vulkan")]
-            Self::open(&DeviceChoice::Vulkan(None))
+            Self::open(&DeviceChoice::Vulkan(None), Checkpointing::Off)
                 .expect("a Vulkan driver, as tests/vulkan/run.sh installs"),
         ]
     }

@@ -1,11 +1,10 @@
 //! What no golden file can show: packing, micro-batches, checkpointing, the mask, slopes, dropout, long documents, bf16.
 
-use edgethink_model::{
-    Bytes, Dtype, Family, GenerationConfig, Model, Source, Weights, quant::quantize, reference,
-};
+use edgethink_model::{Dtype, Family, GenerationConfig, Model, Source, Weights, reference};
 use edgethink_testkit::tiny_config;
 
 use super::*;
+use crate::ops::frozen::in_format;
 
 /// The logits `[T, V]` of the reference pass with these weights.
 fn reference_logits(config: Config, params: &[Param], tokens: &[u32]) -> Vec<f32> {
@@ -440,7 +439,7 @@ fn a_base_held_as_stored_is_the_same_network_on(device: &Device) {
             let base: NamedTensors = params::stored(&g.params)
                 .into_iter()
                 .map(|(name, tensor)| match tensor.shape.len() {
-                    2 => (name, in_format(&tensor, dtype)),
+                    2 => (name, in_format(dtype, &tensor.shape, &tensor.to_f32())),
                     _ => (name, tensor),
                 })
                 .collect();
@@ -462,24 +461,6 @@ fn a_base_held_as_stored_is_the_same_network_on(device: &Device) {
             }
         }
     }
-}
-
-/// A matrix in the bytes that a file would have for it.
-fn in_format(matrix: &Tensor, dtype: Dtype) -> Tensor {
-    let values = matrix.to_f32();
-    let bytes = match dtype {
-        Dtype::F32 => matrix.bytes().to_vec(),
-        Dtype::F16 => values
-            .iter()
-            .flat_map(|&v| half::f16::from_f32(v).to_le_bytes())
-            .collect(),
-        Dtype::BF16 => values
-            .iter()
-            .flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())
-            .collect(),
-        _ => quantize(dtype, &values).expect("a format that is written"),
-    };
-    Tensor::new(dtype, matrix.shape.clone(), Bytes::copy_of(&bytes)).expect("as long as its shape")
 }
 
 #[test]

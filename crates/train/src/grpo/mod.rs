@@ -111,8 +111,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(recipe: &'a GrpoRecipe, leads: bool) -> Result<Self, TrainError> {
         let run = &recipe.run;
-        run.device.check_checkpointing(run.gradient_checkpointing)?;
-        let device = Device::open(&run.device)?;
+        let device = Device::open(&run.device, run.gradient_checkpointing)?;
         let model = Model::load(&recipe.model.base.to_string_lossy())?;
         device.check_base(&base_model::network(&model).1, recipe.run.base_dtype)?;
         if let Some(tokenizer) = &model.tokenizer {

@@ -24,6 +24,16 @@ const QUANTIZED: [Dtype; 8] = [
     Dtype::Q6K,
 ];
 
+/// How a GPU packs blocks without a minimum, exactly: the bits of a code, and the code that is zero. Other blocks it does not hold.
+pub(crate) fn packing(dtype: Dtype) -> Option<(u8, u8)> {
+    match dtype {
+        Dtype::Q4_0 => Some((4, 8)),
+        Dtype::Q5_0 => Some((8, 16)),
+        Dtype::Q8_0 => Some((8, 128)),
+        _ => None,
+    }
+}
+
 /// Values that a thread makes f32 at a time, about.
 const SHARE: usize = 1 << 16;
 
@@ -88,10 +98,27 @@ pub(super) fn widened(matrix: &FlexTensor) -> FlexTensor {
     tensor(values, &[rows, cols])
 }
 
+/// A matrix in the bytes that a file would have for it.
+#[cfg(test)]
+pub(crate) fn in_format(dtype: Dtype, shape: &[usize], values: &[f32]) -> Tensor {
+    let bytes: Vec<u8> = match dtype {
+        Dtype::F32 => bytemuck::cast_slice(values).to_vec(),
+        Dtype::F16 => values
+            .iter()
+            .flat_map(|&v| f16::from_f32(v).to_le_bytes())
+            .collect(),
+        Dtype::BF16 => values
+            .iter()
+            .flat_map(|&v| bf16::from_f32(v).to_le_bytes())
+            .collect(),
+        _ => edgethink_model::quant::quantize(dtype, values).expect("a format that is written"),
+    };
+    let bytes = edgethink_model::Bytes::copy_of(&bytes);
+    Tensor::new(dtype, shape.to_vec(), bytes).expect("as long as its shape")
+}
+
 #[cfg(test)]
 mod tests {
-    use edgethink_model::{Bytes, quant::quantize};
-
     use super::*;
     use crate::ops::into_vec;
 
@@ -100,17 +127,15 @@ mod tests {
         let values: Vec<f32> = (0..6 * 512)
             .map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0)
             .collect();
-        let shape = vec![6, 512];
-        let as_stored = |dtype: Dtype| match dtype {
-            Dtype::F32 => Tensor::from_f32(shape.clone(), &values),
-            Dtype::BF16 => Tensor::bf16_from_f32(shape.clone(), &values),
-            dtype => {
-                let bytes = quantize(dtype, &values).expect("a format that is written");
-                Tensor::new(dtype, shape.clone(), Bytes::copy_of(&bytes))
-            }
-        };
-        for dtype in [Dtype::F32, Dtype::BF16, Dtype::Q8_0, Dtype::Q4_0] {
-            let matrix = as_stored(dtype).expect("as long as its shape");
+        let shape = [6, 512];
+        for dtype in [
+            Dtype::F32,
+            Dtype::F16,
+            Dtype::BF16,
+            Dtype::Q8_0,
+            Dtype::Q4_0,
+        ] {
+            let matrix = in_format(dtype, &shape, &values);
             let held = held(&matrix);
             let bytes: usize = held.shape().iter().product::<usize>() * held.dtype().size();
             assert_eq!(bytes, matrix.bytes().len(), "{dtype}");

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     net::LINEARS,
-    ops::blocks,
+    ops::{blocks, frozen::packing},
     recipe::{BaseFormat, Checkpointing},
 };
 
@@ -129,10 +129,9 @@ fn saved(shape: &Shape, step: &Step, at: usize, last: usize) -> u64 {
 
 /// Bytes of 256 values of a type as a GPU holds them: codes of 4 or 8 bits and a scale in f32 for each 32, or floats.
 fn packed(dtype: Dtype) -> u64 {
-    match dtype {
-        Dtype::Q4_0 => 128 + 8 * F32,
-        Dtype::Q5_0 | Dtype::Q8_0 => 256 + 8 * F32,
-        floats => 256 * floats.block_bytes() as u64,
+    match packing(dtype) {
+        Some((bits, _)) => 256 / 8 * u64::from(bits) + 256 / 32 * F32,
+        None => 256 * dtype.block_bytes() as u64,
     }
 }
 

@@ -5,25 +5,23 @@ use burn_backend::{
     Bytes, DType, Shape, TensorData,
     quantization::{QuantScheme, QuantValue, ScaleDtype},
 };
-use edgethink_model::{Dtype, Tensor, quant::GROUP};
+use edgethink_model::{Tensor, quant::GROUP};
 
-/// The packed integers of a type of blocks, and which code is zero.
-fn packing(dtype: Dtype) -> Option<(QuantValue, u8)> {
-    match dtype {
-        Dtype::Q4_0 => Some((QuantValue::Q4F, 8)),
-        Dtype::Q5_0 => Some((QuantValue::Q8F, 16)),
-        Dtype::Q8_0 => Some((QuantValue::Q8F, 128)),
-        _ => None,
-    }
-}
+use crate::ops::frozen::packing;
 
 /// A matrix in blocks as the library's packed integers: words of 32 bits with the first value lowest, then the scales.
 fn packed(matrix: &Tensor) -> Option<TensorData> {
-    let (value, zero) = packing(matrix.dtype)?;
+    let (bits, zero) = packing(matrix.dtype)?;
     let (len, groups) = (matrix.len(), matrix.len() / GROUP);
     let (mut codes, mut scales, mut offsets) = (vec![0; len], vec![0.0; groups], vec![0.0; groups]);
     matrix.codes(0..matrix.rows(), &mut codes, &mut scales, &mut offsets);
-    let bits = value.size_bits();
+    let value = match bits {
+        4 => QuantValue::Q4F,
+        _ => QuantValue::Q8F,
+    };
+    let scheme = QuantScheme::default()
+        .with_value(value)
+        .per_block([GROUP as u8], ScaleDtype::F32);
     let mask = (1 << bits) - 1;
     let word = |codes: &[u8]| {
         let last_first = codes.iter().rev();
@@ -31,11 +29,8 @@ fn packed(matrix: &Tensor) -> Option<TensorData> {
             word << bits | u32::from(code.wrapping_sub(zero)) & mask
         })
     };
-    let mut words: Vec<u32> = codes.chunks_exact(32 / bits).map(word).collect();
+    let mut words: Vec<u32> = codes.chunks_exact(scheme.num_quants()).map(word).collect();
     words.extend(scales.iter().map(|scale| scale.to_bits()));
-    let scheme = QuantScheme::default()
-        .with_value(value)
-        .per_block([GROUP as u8], ScaleDtype::F32);
     let shape = Shape::from(matrix.shape.clone());
     let (bytes, dtype) = (Bytes::from_elems(words), DType::QFloat(scheme));
     Some(TensorData::from_bytes(bytes, shape, dtype))
@@ -49,9 +44,13 @@ mod gpu {
         tensor::{Device, FloatTensor},
     };
     use burn_cubecl::CubeBackend;
+    use edgethink_model::Dtype;
 
     use super::*;
-    use crate::ops::{composed::Holds, frozen::floats};
+    use crate::ops::{
+        composed::frozen::{Holds, cast},
+        frozen::floats,
+    };
 
     impl Holds for CubeBackend {
         fn holds(dtype: Dtype, device: &Device<Self>) -> bool {
@@ -65,18 +64,16 @@ mod gpu {
         }
 
         fn held(matrix: &Tensor, device: &Device<Self>) -> FloatTensor<Self> {
-            match (floats(matrix), packed(matrix)) {
-                (Some(floats), _) => Self::float_from_data(floats, device),
-                (None, Some(packed)) => Self::q_from_data(packed, device),
-                (None, None) => unreachable!("{} is not held", matrix.dtype),
+            match floats(matrix) {
+                Some(floats) => Self::float_from_data(floats, device),
+                None => Self::q_from_data(packed(matrix).expect("a type that it holds"), device),
             }
         }
 
         fn widened(held: FloatTensor<Self>) -> FloatTensor<Self> {
             match held.dtype() {
-                DType::F32 => held,
                 DType::QFloat(_) => Self::dequantize(held, FloatDType::F32),
-                _ => Self::float_cast(held, FloatDType::F32),
+                _ => cast::<Self>(held),
             }
         }
     }
@@ -86,10 +83,10 @@ mod gpu {
 mod tests {
     use burn_backend::{FloatDType, ops::QTensorOps};
     use burn_flex::{Flex, FlexDevice};
-    use edgethink_model::{Bytes as Stored, quant::quantize};
+    use edgethink_model::Dtype;
 
     use super::*;
-    use crate::ops::into_vec;
+    use crate::ops::{frozen::in_format, into_vec};
 
     /// By the library's own reading on the CPU.
     #[test]
@@ -98,9 +95,7 @@ mod tests {
             .map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0)
             .collect();
         for (dtype, bits) in [(Dtype::Q8_0, 8 + 1), (Dtype::Q4_0, 4 + 1)] {
-            let bytes = quantize(dtype, &values).expect("a format that is written");
-            let matrix = Tensor::new(dtype, vec![6, 96], Stored::copy_of(&bytes));
-            let matrix = matrix.expect("as long as its shape");
+            let matrix = in_format(dtype, &[6, 96], &values);
             let packed = packed(&matrix).expect("it has no minimum");
             assert_eq!(packed.as_bytes().len(), values.len() * bits / 8);
             let held = Flex::q_from_data(packed, &FlexDevice);

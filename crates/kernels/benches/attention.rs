@@ -1,5 +1,5 @@
-//! Attention of one kv head over int8 blocks, with the shapes of Qwen2.5-0.5B (7 query heads per kv head, D = 64): 10⁹ multiply-adds
-//! per second and GB/s of cache read, one thread.
+//! Attention of one kv head over int8 blocks, D = 64, with the 7 query heads per kv head of Qwen2.5-0.5B where no number is said:
+//! 10⁹ multiply-adds per second and GB/s of cache read, one thread.
 //!
 //! `cargo bench -p edgethink-kernels --bench attention -- [isa]`. Checked against the scalar kernel before it is timed.
 
@@ -24,6 +24,8 @@ fn main() {
     );
     for isa in Isa::available().filter(|isa| only_isa.is_none_or(|only| only == *isa)) {
         for (name, rows, tokens) in [
+            ("1 stream of 1 head, depth 512", 1, 512),
+            ("1 stream of 3 heads, depth 512", 3, 512),
             ("1 stream, depth 512", 7, 512),
             ("1 stream, depth 4096", 7, 4096),
             ("8 streams, depth 512", 56, 512),

@@ -3,22 +3,22 @@
 //! For one kv head, R query rows (heads of the group × tokens) visit the blocks of their sequence one after the other. Each row keeps
 //! m = the largest score so far, l = Σ e^(s − m) and acc = Σ e^(s − m) · v; a block with larger scores rescales both.
 //!
-//! Query rows are the SIMD lanes: sixteen rows lie side by side, `[D][16]`, and each cached key or value element is broadcast to all
-//! of them. So every row's operations are the same, in the same order, whichever rows share the call and however wide the machine's
-//! vectors are: chunked prefill equals whole prefill and a batch equals its members bit for bit, provided that the caller gives the
-//! same blocks in the same order. Tokens that a row does not see enter with weight exactly 0.
+//! Every row is computed on its own, by the same operations in the same order, whichever rows share the call: the lanes are the tokens
+//! of a step for the scores, then the dims for the values, and rows share only what is loaded. So chunked prefill equals whole prefill
+//! and a batch equals its members bit for bit, provided that the caller gives the same blocks in the same order. Tokens that a row does
+//! not see enter with weight exactly 0.
 //!
-//! The state is one f32 buffer owned by the caller: scratch for 32 tokens, then per tile of 16 rows
-//! `[query D·16 | acc D·16 | m 16 | l 16]`.
+//! The state is one f32 buffer owned by the caller: scratch for the keys and values of 32 tokens, then
+//! `[query R·D | acc R·D' | sum R·16 | m R]`, D' = D up to the next multiple of 32. The sum l is kept in lanes until the end.
 
 use crate::error::KernelError;
 use crate::isa::{Isa, dispatch};
 
-/// Rows of a tile of the state.
-pub(crate) const ROWS: usize = 16;
 /// Tokens that are processed together; blocks of the cache are multiples of it.
 pub(crate) const STEP: usize = 32;
-/// The largest head dim: bounds the scratch on the stack.
+/// Lanes of a row's sum, as many as the widest vector has.
+pub(crate) const LANES: usize = 16;
+/// The largest head dim.
 const MAX_D: usize = 256;
 
 /// Keys and values of one kv head of one block, `[tokens, D]` each.
@@ -73,7 +73,7 @@ pub struct Causal<'a> {
 
 impl Causal<'_> {
     /// The tokens of a block that the row at `position` sees, counted in the block.
-    pub(crate) fn visible(&self, position: u32, first: usize, tokens: usize) -> (u32, u32) {
+    fn visible(&self, position: u32, first: usize, tokens: usize) -> (u32, u32) {
         let position = position as usize;
         let end = (position + 1).saturating_sub(first).min(tokens);
         let start = self
@@ -87,70 +87,48 @@ impl Causal<'_> {
         let (start, end) = self.visible(position, first, tokens);
         start < end
     }
-
-    /// Whether every row between the positions sees every token of the block.
-    fn all_see_all(&self, lowest: usize, highest: usize, first: usize, tokens: usize) -> bool {
-        first + tokens <= lowest + 1 && self.window.is_none_or(|w| highest < first + w as usize)
-    }
 }
 
 /// Length in f32 of the state of `rows` query rows of head dim `d`.
 #[must_use]
 pub fn attention_state_len(rows: usize, d: usize) -> usize {
-    scratch_len(d) + rows.div_ceil(ROWS) * tile_len(d)
+    STEP * (d + padded(d)) + rows * (d + padded(d) + LANES + 1)
 }
 
-/// Keys and values of a step.
-fn scratch_len(d: usize) -> usize {
-    2 * STEP * d
-}
-
-fn tile_len(d: usize) -> usize {
-    (2 * d + 2) * ROWS
+/// Length of a row of values and of acc: whole vectors.
+fn padded(d: usize) -> usize {
+    d.next_multiple_of(STEP)
 }
 
 /// The state of R query rows that share a kv head, in a buffer of the caller.
 #[derive(Debug)]
 pub struct AttentionState<'a> {
-    /// Keys, then values: `[STEP, D]` each.
-    scratch: &'a mut [f32],
-    tiles: &'a mut [f32],
-    rows: usize,
+    /// `[D]` of 32 tokens.
+    keys: &'a mut [[f32; STEP]],
+    /// `[32, D']`
+    values: &'a mut [f32],
+    rows: Rows<'a>,
     d: usize,
 }
 
-/// One tile of the state.
-pub(crate) struct TileState<'a> {
-    /// Queries times the softmax scale, `[D]` of 16 rows.
-    pub(crate) query: &'a mut [[f32; ROWS]],
-    /// `[D]` of 16 rows.
-    pub(crate) acc: &'a mut [[f32; ROWS]],
-    pub(crate) max: &'a mut [f32; ROWS],
-    pub(crate) sum: &'a mut [f32; ROWS],
+/// The rows of the state.
+#[derive(Debug)]
+pub(crate) struct Rows<'a> {
+    /// Queries times the softmax scale, `[R, D]`.
+    pub(crate) query: &'a mut [f32],
+    /// `[R, D']`
+    pub(crate) acc: &'a mut [f32],
+    /// The lanes of l, `[R]`.
+    pub(crate) sum: &'a mut [[f32; LANES]],
+    /// `[R]`
+    pub(crate) max: &'a mut [f32],
 }
 
 impl AttentionState<'_> {
     /// Number of query rows.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.rows
-    }
-}
-
-/// One of the tiles.
-fn tile(tiles: &mut [f32], d: usize, index: usize) -> TileState<'_> {
-    let len = tile_len(d);
-    let rows = tiles[index * len..][..len].as_chunks_mut::<ROWS>().0;
-    let (query, rows) = rows.split_at_mut(d);
-    let (acc, rows) = rows.split_at_mut(d);
-    let [max, sum] = rows else {
-        unreachable!("a tile is 2 D + 2 rows of 16")
-    };
-    TileState {
-        query,
-        acc,
-        max,
-        sum,
+        self.rows.max.len()
     }
 }
 
@@ -177,23 +155,26 @@ pub fn attend_begin<'a>(
         attention_state_len(rows, d),
         "state of {rows} rows of {d}"
     );
-    let (scratch, tiles) = buffer.split_at_mut(scratch_len(d));
-    for (index, q) in q.chunks(ROWS * d).enumerate() {
-        let tile = tile(tiles, d, index);
-        tile.query.as_flattened_mut().fill(0.0);
-        tile.acc.as_flattened_mut().fill(0.0);
-        tile.max.fill(f32::NEG_INFINITY);
-        tile.sum.fill(0.0);
-        for (row, q) in q.chunks_exact(d).enumerate() {
-            for (query, q) in tile.query.iter_mut().zip(q) {
-                query[row] = q * softmax_scale;
-            }
-        }
+    let (keys, rest) = buffer.split_at_mut(STEP * d);
+    let (values, rest) = rest.split_at_mut(STEP * padded(d));
+    let (query, rest) = rest.split_at_mut(rows * d);
+    let (acc, rest) = rest.split_at_mut(rows * padded(d));
+    let (sum, max) = rest.split_at_mut(rows * LANES);
+    for (query, q) in query.iter_mut().zip(q) {
+        *query = q * softmax_scale;
     }
+    acc.fill(0.0);
+    sum.fill(0.0);
+    max.fill(f32::NEG_INFINITY);
     AttentionState {
-        scratch,
-        tiles,
-        rows,
+        keys: keys.as_chunks_mut().0,
+        values,
+        rows: Rows {
+            query,
+            acc,
+            sum: sum.as_chunks_mut().0,
+            max,
+        },
         d,
     }
 }
@@ -208,7 +189,7 @@ pub fn attend_block(
     causal: Causal<'_>,
     state: &mut AttentionState<'_>,
 ) {
-    assert_eq!(causal.positions.len(), state.rows, "positions and rows");
+    assert_eq!(causal.positions.len(), state.rows(), "positions and rows");
     let d = state.d;
     let KvBlock { kv, tokens, first } = block;
     let (k, v) = match kv {
@@ -232,73 +213,68 @@ pub fn attend_block(
         "{tokens} tokens of {d} in {k} and {v} elements"
     );
 
-    let lowest = causal.positions.iter().copied().min().unwrap_or(0) as usize;
-    let highest = causal.positions.iter().copied().max().unwrap_or(0) as usize;
-    let (keys, values) = state.scratch.split_at_mut(STEP * d);
     for start in (0..tokens).step_by(STEP) {
         let count = STEP.min(tokens - start);
-        let step = first + start;
+        let first = first + start;
         if !causal
             .positions
             .iter()
-            .any(|&p| causal.sees_any(p, step, count))
+            .any(|&p| causal.sees_any(p, first, count))
         {
             continue;
         }
-        let full = causal.all_see_all(lowest, highest, step, count);
-        let range = start * d..(start + count) * d;
-        let (keys, values) = match kv {
-            // Whole rows of sixteen tokens in f32 are read where they are.
-            KvRef::F32 { k, v } if count.is_multiple_of(16) => (&k[range.clone()], &v[range]),
-            _ => {
-                load(isa, kv, start..start + count, d, keys, values);
-                keys[count * d..count.next_multiple_of(16) * d].fill(0.0);
-                (&*keys, &values[..count * d])
-            }
+        let (key_scales, value_scales) = load(isa, kv, start..start + count, state);
+        let step = Step {
+            keys: state.keys,
+            values: state.values,
+            key_scales,
+            value_scales,
+            causal,
+            first,
+            count,
         };
-        for (index, positions) in causal.positions.chunks(ROWS).enumerate() {
-            let (mut from, mut to) = ([0; ROWS], [0; ROWS]);
-            if full {
-                to[..positions.len()].fill(count as u32);
-            } else if positions.iter().any(|&p| causal.sees_any(p, step, count)) {
-                for (row, &position) in positions.iter().enumerate() {
-                    (from[row], to[row]) = causal.visible(position, step, count);
-                }
-            } else {
-                continue;
-            }
-            let kv = Step {
-                keys,
-                values,
-                from,
-                to,
-            };
-            let mut tile = tile(state.tiles, d, index);
-            dispatch!(isa, attention::step(&kv, &mut tile));
-        }
+        dispatch!(isa, attention::step(&step, &mut state.rows));
     }
 }
 
 /// Up to 32 tokens in f32, and which of them each row sees.
 pub(crate) struct Step<'a> {
-    /// `[tokens, D]`; zeros up to the next multiple of 16 tokens, then anything.
-    pub(crate) keys: &'a [f32],
-    /// `[tokens, D]`
+    /// `[D]` of 32 tokens; those that are not there are anything.
+    pub(crate) keys: &'a [[f32; STEP]],
+    /// `[32, D']`, zeros behind D.
     pub(crate) values: &'a [f32],
-    pub(crate) from: [u32; ROWS],
-    pub(crate) to: [u32; ROWS],
+    /// What the scores are multiplied with.
+    pub(crate) key_scales: [f32; STEP],
+    /// What the weights are multiplied with.
+    pub(crate) value_scales: [f32; STEP],
+    causal: Causal<'a>,
+    first: usize,
+    count: usize,
 }
 
-/// Keys and values of some tokens to f32.
+impl Step<'_> {
+    /// The tokens of the step that row `r` sees.
+    #[inline]
+    pub(crate) fn seen(&self, r: usize) -> (usize, usize) {
+        let position = self.causal.positions[r];
+        let (from, to) = self.causal.visible(position, self.first, self.count);
+        (from as usize, to as usize)
+    }
+}
+
+/// Keys and values of some tokens to the scratch of the state; the scales of both.
 fn load(
     isa: Isa,
     kv: KvRef<'_>,
     tokens: std::ops::Range<usize>,
-    d: usize,
-    keys: &mut [f32],
-    values: &mut [f32],
-) {
+    state: &mut AttentionState<'_>,
+) -> ([f32; STEP], [f32; STEP]) {
+    let (d, count) = (state.d, tokens.len());
     let range = tokens.start * d..tokens.end * d;
+    let (mut key_scales, mut value_scales) = ([1.0; STEP], [1.0; STEP]);
+    let (keys, values) = (&mut *state.keys, &mut *state.values);
+    // The values' place serves the keys first.
+    let rows = &mut values[..count * d];
     match kv {
         KvRef::Int8 {
             k,
@@ -306,24 +282,31 @@ fn load(
             k_scale,
             v_scale,
         } => {
-            dispatch!(
-                isa,
-                quantize::widen_i8(&k[range.clone()], &k_scale[tokens.clone()], d, keys)
-            );
-            dispatch!(
-                isa,
-                quantize::widen_i8(&v[range], &v_scale[tokens], d, values)
-            );
+            dispatch!(isa, quantize::widen_i8(&k[range.clone()], rows));
+            dispatch!(isa, attention::transpose(rows, keys));
+            dispatch!(isa, quantize::widen_i8(&v[range], rows));
+            key_scales[..count].copy_from_slice(&k_scale[tokens.clone()]);
+            value_scales[..count].copy_from_slice(&v_scale[tokens]);
         }
         KvRef::F16 { k, v } => {
-            dispatch!(isa, quantize::widen_f16(&k[range.clone()], keys));
-            dispatch!(isa, quantize::widen_f16(&v[range], values));
+            dispatch!(isa, quantize::widen_f16(&k[range.clone()], rows));
+            dispatch!(isa, attention::transpose(rows, keys));
+            dispatch!(isa, quantize::widen_f16(&v[range], rows));
         }
         KvRef::F32 { k, v } => {
-            keys[..range.len()].copy_from_slice(&k[range.clone()]);
-            values[..range.len()].copy_from_slice(&v[range]);
+            dispatch!(isa, attention::transpose(&k[range.clone()], keys));
+            rows.copy_from_slice(&v[range]);
         }
     }
+    if padded(d) != d {
+        // From the last row on, as each moves back.
+        for t in (0..count).rev() {
+            let row = t * padded(d);
+            values.copy_within(t * d..(t + 1) * d, row);
+            values[row + d..row + padded(d)].fill(0.0);
+        }
+    }
+    (key_scales, value_scales)
 }
 
 /// Ends: writes acc / l to `out` `[R, D]`.
@@ -334,23 +317,26 @@ fn load(
 /// # Panics
 /// If `out` has a wrong length.
 pub fn attend_finish(state: AttentionState<'_>, out: &mut [f32]) -> Result<(), KernelError> {
-    let AttentionState { tiles, rows, d, .. } = state;
-    assert_eq!(out.len(), rows * d, "output of {rows} rows of {d}");
-    for (index, out) in out.chunks_mut(ROWS * d).enumerate() {
-        let tile = tile(tiles, d, index);
-        for (r, out) in out.chunks_exact_mut(d).enumerate() {
-            let inverse = 1.0 / tile.sum[r];
-            let mut finite = inverse.is_finite();
-            for (out, acc) in out.iter_mut().zip(tile.acc.iter()) {
-                *out = acc[r] * inverse;
-                finite &= out.is_finite();
-            }
-            if !finite {
-                return Err(KernelError::NonFinite {
-                    what: "attention",
-                    row: index * ROWS + r,
-                });
-            }
+    let AttentionState { rows, d, .. } = state;
+    assert_eq!(
+        out.len(),
+        rows.max.len() * d,
+        "output of {} rows of {d}",
+        rows.max.len()
+    );
+    let acc = rows.acc.chunks_exact(padded(d));
+    for (row, ((out, acc), sum)) in out.chunks_exact_mut(d).zip(acc).zip(rows.sum).enumerate() {
+        let inverse = 1.0 / sum.iter().sum::<f32>();
+        let mut finite = inverse.is_finite();
+        for (out, acc) in out.iter_mut().zip(acc) {
+            *out = acc * inverse;
+            finite &= out.is_finite();
+        }
+        if !finite {
+            return Err(KernelError::NonFinite {
+                what: "attention",
+                row,
+            });
         }
     }
     Ok(())

@@ -4,29 +4,12 @@ pub(crate) mod lanes;
 pub(crate) mod packed;
 pub(crate) mod roofline;
 
-pub(crate) mod attention;
-
-/// Attention with 16 lanes.
-mod wide {
-    use super::{elementwise, lanes};
-    pub(crate) mod attention {
-        crate::generic::attention_kernels!(
-            "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
-            8
-        );
-    }
-}
-
-/// Attention with 8 lanes, for at most 8 query rows: the lanes of AVX2, with 32 registers and broadcasts from memory. A row's operations
-/// are the same as in 16 lanes, the exponential included, so it gets the same bits.
-mod narrow {
-    use crate::avx2::{elementwise, lanes};
-    pub(crate) mod attention {
-        crate::generic::attention_kernels!(
-            "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
-            16
-        );
-    }
+pub(crate) mod attention {
+    pub(crate) use crate::avx2::attention::transpose;
+    crate::generic::attention_kernels!(
+        "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
+        4
+    );
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");

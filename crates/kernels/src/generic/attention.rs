@@ -1,125 +1,250 @@
-//! One step of attention: the lanes are query rows.
+//! One step of attention: the lanes are tokens for the scores, then dims for the values.
 
-/// Expands to the kernels of `attention.rs`. `$abreast` is the number of tokens, and then of dims, whose accumulators stay in registers
-/// together: 8 or 16.
+/// Expands to the kernels of `attention.rs`. `$most` is the number of query rows, at most 4, that share what is loaded.
 macro_rules! attention_kernels {
-    ($features:literal, $abreast:literal) => {
+    ($features:literal, $most:literal) => {
         use super::elementwise::exp_negative;
         use super::lanes::{self, V, W};
-        use $crate::attention::{ROWS, STEP, Step, TileState};
+        use $crate::attention::{LANES, Rows, STEP, Step};
 
-        const ABREAST: usize = $abreast;
+        /// Vectors of a step's tokens, and of as many dims.
+        const VECTORS: usize = STEP / W;
+        /// Tokens of a step.
+        const TOKENS: [f32; STEP] = {
+            let mut tokens = [0.0; STEP];
+            let mut t = 1;
+            while t < STEP {
+                tokens[t] = tokens[t - 1] + 1.0;
+                t += 1;
+            }
+            tokens
+        };
 
-        /// Lets the 16 rows of a tile see up to 32 tokens, W rows at a time.
+        /// Lets every row see up to 32 tokens.
         #[target_feature(enable = $features)]
-        pub(crate) fn step(kv: &Step<'_>, tile: &mut TileState<'_>) {
-            for part in 0..ROWS / W {
-                let rows = part * W..(part + 1) * W;
-                let to = kv.to[rows.clone()].iter().copied().max().unwrap_or(0);
-                if kv.from[rows.clone()]
-                    .iter()
-                    .zip(&kv.to[rows])
-                    .any(|(from, to)| from < to)
-                {
-                    part_of_tile(kv, part, to as usize, tile);
+        pub(crate) fn step(kv: &Step<'_>, rows: &mut Rows<'_>) {
+            let count = rows.max.len();
+            let mut first = 0;
+            // Rows in parts of about the same size: a lone row leaves the machine waiting for its sums.
+            for parts in (1..=count.div_ceil($most)).rev() {
+                let part = (count - first).div_ceil(parts);
+                match part {
+                    1 => rows_at::<1>(kv, rows, first),
+                    2 => rows_at::<2>(kv, rows, first),
+                    3 => rows_at::<3>(kv, rows, first),
+                    _ => rows_at::<4>(kv, rows, first),
                 }
+                first += part;
             }
         }
 
-        /// The lanes `part` of a row of 16.
+        /// R rows from `first` on.
+        #[target_feature(enable = $features)]
+        fn rows_at<const R: usize>(kv: &Step<'_>, rows: &mut Rows<'_>, first: usize) {
+            let mut seen = [(0, 0); R];
+            let (mut from, mut to) = (STEP, 0);
+            for r in 0..R {
+                seen[r] = kv.seen(first + r);
+                if seen[r].0 < seen[r].1 {
+                    (from, to) = (from.min(seen[r].0), to.max(seen[r].1));
+                }
+            }
+            if from >= to {
+                return;
+            }
+            let scores = scores::<R>(kv, rows.query, first);
+            let mut weights = [[0.0; STEP]; R];
+            let mut rescale = [lanes::splat(0.0); R];
+            for r in 0..R {
+                let (max, sum) = (&mut rows.max[first + r], &mut rows.sum[first + r]);
+                rescale[r] = weigh(kv, &scores[r], seen[r], max, sum, &mut weights[r]);
+            }
+
+            let width = rows.acc.len() / rows.max.len();
+            let acc = &mut rows.acc[first * width..][..R * width];
+            add_values(kv, from..to, &weights, &rescale, acc);
+        }
+
+        /// `acc` `[R, D']` times the factors, plus the values of some tokens by their weights.
         #[inline]
         #[target_feature(enable = $features)]
-        fn part<'a, T>(row: &'a [T; ROWS], part: usize) -> &'a [T; W] {
-            &row.as_chunks::<W>().0[part]
-        }
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn part_mut(row: &mut [f32; ROWS], part: usize) -> &mut [f32; W] {
-            &mut row.as_chunks_mut::<W>().0[part]
-        }
-
-        #[target_feature(enable = $features)]
-        fn part_of_tile(kv: &Step<'_>, p: usize, tokens: usize, tile: &mut TileState<'_>) {
-            let d = tile.query.len();
-            let (from, to) = (part(&kv.from, p), part(&kv.to, p));
-            let from = lanes::load(&from.map(|t| t as f32));
-            let to = lanes::load(&to.map(|t| t as f32));
-
-            // Scores, −∞ where a row does not see the token.
-            let mut weights = [lanes::splat(f32::NEG_INFINITY); STEP];
-            let old = lanes::load(part(tile.max, p));
-            let mut max = old;
-            for first in (0..tokens).step_by(ABREAST) {
-                let keys = &kv.keys[first * d..][..ABREAST * d];
-                let scores = match d {
-                    32 => scores::<32>(keys, p, tile.query),
-                    64 => scores::<64>(keys, p, tile.query),
-                    128 => scores::<128>(keys, p, tile.query),
-                    _ => scores::<0>(keys, p, tile.query),
-                };
-                for (j, score) in scores.into_iter().enumerate() {
-                    let seen =
-                        lanes::only_between(score, lanes::splat((first + j) as f32), from, to);
-                    weights[first + j] = seen;
-                    max = lanes::max(seen, max);
-                }
-            }
-
-            // A row that has seen nothing yet has max −∞; its differences must be −∞, not NaN.
-            let base = lanes::max(lanes::splat(f32::MIN), max);
-            let rescale = exp_negative(lanes::sub(old, base));
-            lanes::store(max, part_mut(tile.max, p));
-            let mut sum = lanes::mul(lanes::load(part(tile.sum, p)), rescale);
-            for weight in &mut weights[..tokens] {
-                *weight = exp_negative(lanes::sub(*weight, base));
-                sum = lanes::add(sum, *weight);
-            }
-            lanes::store(sum, part_mut(tile.sum, p));
-
-            // Values.
-            let weights = &weights[..tokens];
-            let (blocks, rest) = tile.acc.as_chunks_mut::<ABREAST>();
-            for (b, block) in blocks.iter_mut().enumerate() {
-                let mut acc = [rescale; ABREAST];
-                for (acc, row) in acc.iter_mut().zip(block.iter()) {
-                    *acc = lanes::mul(lanes::load(part(row, p)), rescale);
-                }
-                for (weight, values) in weights.iter().zip(kv.values.chunks_exact(d)) {
-                    let values: &[f32; ABREAST] = &values.as_chunks().0[b];
-                    for j in 0..ABREAST {
-                        acc[j] = lanes::fma(*weight, lanes::splat(values[j]), acc[j]);
+        fn add_values<const R: usize>(
+            kv: &Step<'_>,
+            tokens: std::ops::Range<usize>,
+            weights: &[[f32; STEP]; R],
+            rescale: &[V; R],
+            acc: &mut [f32],
+        ) {
+            let values = kv.values.as_chunks::<STEP>().0;
+            let acc = acc.as_chunks_mut::<STEP>().0;
+            let width = acc.len() / R;
+            for chunk in 0..width {
+                let mut sums = [[lanes::splat(0.0); VECTORS]; R];
+                for r in 0..R {
+                    let acc = acc[r * width + chunk].as_chunks::<W>().0;
+                    for v in 0..VECTORS {
+                        sums[r][v] = lanes::mul(lanes::load(&acc[v]), rescale[r]);
                     }
                 }
-                for (acc, row) in acc.into_iter().zip(block) {
-                    lanes::store(acc, part_mut(row, p));
+                for t in tokens.clone() {
+                    let values = values[t * width + chunk].as_chunks::<W>().0;
+                    let mut weight = [lanes::splat(0.0); R];
+                    for r in 0..R {
+                        weight[r] = lanes::splat(weights[r][t]);
+                    }
+                    for v in 0..VECTORS {
+                        let value = lanes::load(&values[v]);
+                        for r in 0..R {
+                            sums[r][v] = lanes::fma(weight[r], value, sums[r][v]);
+                        }
+                    }
                 }
-            }
-            for (i, row) in rest.iter_mut().enumerate() {
-                let mut acc = lanes::mul(lanes::load(part(row, p)), rescale);
-                for (weight, values) in weights.iter().zip(kv.values.chunks_exact(d)) {
-                    let value = values[d / ABREAST * ABREAST + i];
-                    acc = lanes::fma(*weight, lanes::splat(value), acc);
+                for r in 0..R {
+                    let acc = acc[r * width + chunk].as_chunks_mut::<W>().0;
+                    for v in 0..VECTORS {
+                        lanes::store(sums[r][v], &mut acc[v]);
+                    }
                 }
-                lanes::store(acc, part_mut(row, p));
             }
         }
 
-        /// Scores of some tokens, whose keys are `[ABREAST, D]`. D is known to the compiler for the usual head dims, so that all keys
-        /// are at fixed distances from one pointer; 0 is any.
+        /// Scores of R rows with all tokens of a step.
+        #[inline]
         #[target_feature(enable = $features)]
-        fn scores<const D: usize>(keys: &[f32], p: usize, query: &[[f32; ROWS]]) -> [V; ABREAST] {
-            let d = if D == 0 { query.len() } else { D };
-            let (query, keys) = (&query[..d], &keys[..ABREAST * d]);
-            let mut acc = [lanes::splat(0.0); ABREAST];
+        fn scores<const R: usize>(
+            kv: &Step<'_>,
+            queries: &[f32],
+            first: usize,
+        ) -> [[V; VECTORS]; R] {
+            let d = kv.keys.len();
+            let mut query = [&[][..]; R];
+            for r in 0..R {
+                query[r] = &queries[(first + r) * d..][..d];
+            }
+            let mut sums = [[lanes::splat(0.0); VECTORS]; R];
             for i in 0..d {
-                let query = lanes::load(part(&query[i], p));
-                for j in 0..ABREAST {
-                    acc[j] = lanes::fma(query, lanes::splat(keys[j * d + i]), acc[j]);
+                let keys = kv.keys[i].as_chunks::<W>().0;
+                let mut q = [lanes::splat(0.0); R];
+                for r in 0..R {
+                    q[r] = lanes::splat(query[r][i]);
+                }
+                for v in 0..VECTORS {
+                    let key = lanes::load(&keys[v]);
+                    for r in 0..R {
+                        sums[r][v] = lanes::fma(q[r], key, sums[r][v]);
+                    }
                 }
             }
-            acc
+            for v in 0..VECTORS {
+                let scale = lanes::load(&kv.key_scales.as_chunks().0[v]);
+                for r in 0..R {
+                    sums[r][v] = lanes::mul(sums[r][v], scale);
+                }
+            }
+            sums
+        }
+
+        /// The online softmax of one row: its weights, and the factor of what it has summed so far.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn weigh(
+            kv: &Step<'_>,
+            scores: &[V; VECTORS],
+            seen: (usize, usize),
+            max: &mut f32,
+            sum: &mut [f32; LANES],
+            weights: &mut [f32; STEP],
+        ) -> V {
+            let mut scores = *scores;
+            if seen != (0, STEP) {
+                let (from, to) = (lanes::splat(seen.0 as f32), lanes::splat(seen.1 as f32));
+                for v in 0..VECTORS {
+                    let tokens = lanes::load(&TOKENS.as_chunks().0[v]);
+                    scores[v] = lanes::only_between(scores[v], tokens, from, to);
+                }
+            }
+            let mut most = scores[0];
+            for v in 1..VECTORS {
+                most = lanes::max(scores[v], most);
+            }
+            let old = *max;
+            *max = largest(lanes::max(most, lanes::splat(old)));
+            // A row that has seen nothing yet has max −∞; its differences must be −∞, not NaN.
+            let base = max.max(f32::MIN);
+            let rescale = exp_negative(lanes::splat(old - base));
+            let base = lanes::splat(base);
+            // The lanes of the sum are sixteen whatever the width, so that all widths agree.
+            let mut total = [lanes::splat(0.0); LANES / W];
+            let sum = sum.as_chunks_mut::<W>().0;
+            for (total, sum) in total.iter_mut().zip(sum.iter()) {
+                *total = lanes::mul(lanes::load(sum), rescale);
+            }
+            let scales = kv.value_scales.as_chunks::<W>().0;
+            let weights = weights.as_chunks_mut::<W>().0;
+            for first in (0..VECTORS).step_by(LANES / W) {
+                for (lane, total) in total.iter_mut().enumerate() {
+                    let v = first + lane;
+                    let weight = exp_negative(lanes::sub(scores[v], base));
+                    *total = lanes::add(*total, weight);
+                    lanes::store(lanes::mul(weight, lanes::load(&scales[v])), &mut weights[v]);
+                }
+            }
+            for (total, sum) in total.into_iter().zip(sum) {
+                lanes::store(total, sum);
+            }
+            rescale
+        }
+
+        /// The largest lane. A NaN may be lost: the weights have it too.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn largest(v: V) -> f32 {
+            let mut each = [0.0; W];
+            lanes::store(v, &mut each);
+            let mut half = W / 2;
+            while half > 0 {
+                for i in 0..half {
+                    let (a, b) = (each[i], each[i + half]);
+                    each[i] = if a > b { a } else { b };
+                }
+                half /= 2;
+            }
+            each[0]
         }
     };
 }
 pub(crate) use attention_kernels;
+
+/// Expands to `transpose`.
+macro_rules! transpose_kernel {
+    ($features:literal) => {
+        /// `rows` `[tokens, D]` to `keys` `[D][32]`; up to the next multiple of the lanes the tokens that are not there are zeros.
+        #[target_feature(enable = $features)]
+        pub(crate) fn transpose(rows: &[f32], keys: &mut [[f32; $crate::attention::STEP]]) {
+            use super::lanes::{self, W};
+
+            let d = keys.len();
+            for (first, rows) in rows.chunks(W * d).enumerate() {
+                let (blocks, tail) = keys.as_chunks_mut::<W>();
+                for (i, block) in blocks.iter_mut().enumerate() {
+                    let mut square = [lanes::splat(0.0); W];
+                    for (row, v) in rows.chunks_exact(d).zip(&mut square) {
+                        *v = lanes::load(&row.as_chunks().0[i]);
+                    }
+                    for (v, keys) in lanes::transpose(square).into_iter().zip(block) {
+                        lanes::store(v, &mut keys.as_chunks_mut().0[first]);
+                    }
+                }
+                let done = d - tail.len();
+                for (i, keys) in tail.iter_mut().enumerate() {
+                    let keys: &mut [f32; W] = &mut keys.as_chunks_mut().0[first];
+                    *keys = [0.0; W];
+                    for (row, key) in rows.chunks_exact(d).zip(keys) {
+                        *key = row[done + i];
+                    }
+                }
+            }
+        }
+    };
+}
+pub(crate) use transpose_kernel;

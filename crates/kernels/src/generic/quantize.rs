@@ -72,18 +72,16 @@ macro_rules! quantize_kernels {
             Some((scale, lanes::sum4([sum, zero, zero, zero])[0] as i32))
         }
 
-        /// int8 with one scale per token to f32.
+        /// int8 to f32.
         #[target_feature(enable = $features)]
-        pub(crate) fn widen_i8(q: &[i8], scales: &[f32], d: usize, out: &mut [f32]) {
-            for ((out, q), scale) in out.chunks_exact_mut(d).zip(q.chunks_exact(d)).zip(scales) {
-                let (body, tail) = q.as_chunks::<W>();
-                let (out, out_tail) = out.as_chunks_mut::<W>();
-                for (out, q) in out.iter_mut().zip(body) {
-                    lanes::store(lanes::mul(lanes::load_i8(q), lanes::splat(*scale)), out);
-                }
-                for (out, q) in out_tail.iter_mut().zip(tail) {
-                    *out = f32::from(*q) * scale;
-                }
+        pub(crate) fn widen_i8(q: &[i8], out: &mut [f32]) {
+            let (body, tail) = q.as_chunks::<W>();
+            let (out, out_tail) = out[..q.len()].as_chunks_mut::<W>();
+            for (out, q) in out.iter_mut().zip(body) {
+                lanes::store(lanes::load_i8(q), out);
+            }
+            for (out, q) in out_tail.iter_mut().zip(tail) {
+                *out = f32::from(*q);
             }
         }
 

@@ -1,40 +1,53 @@
 //! One step of attention, row by row.
 
-use crate::attention::{ROWS, STEP, Step, TileState};
+use crate::attention::{Rows, STEP, Step};
 
-/// Lets the 16 rows of a tile see up to 32 tokens.
-pub(crate) fn step(kv: &Step<'_>, tile: &mut TileState<'_>) {
-    let d = tile.query.len();
-    for r in 0..ROWS {
-        let seen = kv.from[r] as usize..kv.to[r] as usize;
-        if seen.is_empty() {
+/// Lets every row see up to 32 tokens.
+pub(crate) fn step(kv: &Step<'_>, rows: &mut Rows<'_>) {
+    let d = kv.keys.len();
+    let padded = rows.acc.len() / rows.max.len();
+    for r in 0..rows.max.len() {
+        let (from, to) = kv.seen(r);
+        if from >= to {
             continue;
         }
+        let query = &rows.query[r * d..][..d];
         let mut weights = [0.0f32; STEP];
-        let mut max = tile.max[r];
-        for t in seen.clone() {
-            let key = &kv.keys[t * d..][..d];
-            let score = tile
-                .query
+        let old = rows.max[r];
+        let mut max = old;
+        for (t, weight) in weights.iter_mut().enumerate().take(to).skip(from) {
+            let dot = query
                 .iter()
-                .zip(key)
-                .fold(0.0f32, |sum, (q, k)| sum + q[r] * k);
-            weights[t] = score;
+                .zip(kv.keys)
+                .fold(0.0f32, |sum, (q, keys)| sum + q * keys[t]);
+            *weight = dot * kv.key_scales[t];
             // A NaN stays, so that it reaches the sum and is found at the end.
-            max = if max > score { max } else { score };
+            max = if max > *weight { max } else { *weight };
         }
-        let rescale = (tile.max[r] - max).exp();
-        tile.max[r] = max;
-        tile.sum[r] *= rescale;
-        for t in seen.clone() {
-            weights[t] = (weights[t] - max).exp();
-            tile.sum[r] += weights[t];
+        let rescale = (old - max).exp();
+        rows.max[r] = max;
+        let sum = &mut rows.sum[r][0];
+        *sum *= rescale;
+        let acc = &mut rows.acc[r * padded..][..d];
+        for acc in acc.iter_mut() {
+            *acc *= rescale;
         }
-        for (i, acc) in tile.acc.iter_mut().enumerate() {
-            acc[r] *= rescale;
-            for t in seen.clone() {
-                acc[r] += weights[t] * kv.values[t * d + i];
+        for (t, weight) in weights.iter().enumerate().take(to).skip(from) {
+            let weight = (weight - max).exp();
+            *sum += weight;
+            let values = &kv.values[t * padded..][..d];
+            for (acc, value) in acc.iter_mut().zip(values) {
+                *acc += weight * kv.value_scales[t] * value;
             }
+        }
+    }
+}
+
+/// `rows` `[tokens, D]` to `keys` `[D][32]`.
+pub(crate) fn transpose(rows: &[f32], keys: &mut [[f32; STEP]]) {
+    for (t, row) in rows.chunks_exact(keys.len()).enumerate() {
+        for (keys, key) in keys.iter_mut().zip(row) {
+            keys[t] = *key;
         }
     }
 }

@@ -56,12 +56,10 @@ pub(crate) fn scale_of(max: f32) -> (f32, f32) {
     }
 }
 
-/// int8 with one scale per token to f32.
-pub(crate) fn widen_i8(q: &[i8], scales: &[f32], d: usize, out: &mut [f32]) {
-    for ((out, q), scale) in out.chunks_exact_mut(d).zip(q.chunks_exact(d)).zip(scales) {
-        for (out, &q) in out.iter_mut().zip(q) {
-            *out = f32::from(q) * scale;
-        }
+/// int8 to f32.
+pub(crate) fn widen_i8(q: &[i8], out: &mut [f32]) {
+    for (out, &q) in out.iter_mut().zip(q) {
+        *out = f32::from(q);
     }
 }
 

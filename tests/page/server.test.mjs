@@ -43,8 +43,16 @@ async function keep(page, settings) {
   await ready(page);
 }
 
-/** Thoughts that last: those of the adapter that ships are over before a slow page has pressed a key. */
-const LONG = { think: "on", adapter: WORDY, minThink: 600, n: 8, temperature: 1.5, earlyStop: "off" };
+/** Many thoughts that run to their budget, whatever the model: its own are over before a slow page has pressed a key. */
+const LONG = { think: "on", adapter: WORDY, budget: 800, n: 8, temperature: 1.5, earlyStop: "off" };
+
+/** The page's requests from here on: the model can close no thought, only the budget, or the reader. */
+async function endless(page) {
+  const reply = await page.request.post(`${url}/tokenize`, { data: { content: "</think>", add_special: false } });
+  const { tokens } = await reply.json();
+  assert.equal(tokens.length, 1, "the closing tag is one token");
+  await page.route("**/v1/chat/completions", (route) => route.continue({ postData: { ...route.request().postDataJSON(), logit_bias: { [tokens[0]]: -100 } } }));
+}
 
 const SIX_STEPS =
   "Tom has 14 apples. Anna has 5 more than Tom. Ben has twice as many as Anna. Ida has 3 more than Ben. Leo has 4 fewer than Ida. Mia has twice as many as Leo. Olga has 5 more than Mia. How many apples does Olga have?";
@@ -93,6 +101,7 @@ on("a hard question gets a thought, an easy one does not", {}, async (page) => {
 
 on("a thought streams and Esc stops it", {}, async (page) => {
   await keep(page, LONG);
+  await endless(page);
   await pressWhenThinking(page, { key: "Escape" });
   await ask(page, HARD);
   const turn = await ended(page);
@@ -106,6 +115,7 @@ on("a thought streams and Esc stops it", {}, async (page) => {
 
 on("answer now ends the thoughts that are open", {}, async (page) => {
   await keep(page, LONG);
+  await endless(page);
   await pressWhenThinking(page, { key: "a", code: "KeyA", altKey: true });
   await ask(page, HARD);
   const turn = await ended(page);

@@ -8,7 +8,7 @@ What is the same: base, adapter to start from (which is also the reference), pro
 own reward on every completion of our run), group, completion length, temperature, loss, epsilon, beta, AdamW with its learning rate,
 gradient clipping, f32, threads. What is not: TRL divides by the sample deviation of a group, we by the population's (a factor of 1.07
 on all advantages, which AdamW takes out again). TRL keeps the tokens of groups without signal in the mean, so a step with such groups
-has a smaller gradient there; we leave them out.
+has a smaller gradient there; we leave them out. TRL weights the KL by the ratio (use_bias_correction_kl), we do not.
 Not TRL's defaults: no gradient checkpointing (on by default, and slower), f32 (bf16 by default), micro-batches of 16 completions; other
 sizes were not tried, --micro-batch sets one.
 """

@@ -1,4 +1,4 @@
-//! The objective through the network against torch's autograd (`golden/grpo.py`), for every loss and micro-batch split.
+//! The objective through the network against TRL (`golden/grpo.py`), for every loss and micro-batch split.
 
 use edgethink_model::hf::safetensors;
 use serde_json::Value;
@@ -31,13 +31,13 @@ fn close(got: f64, want: f64) -> bool {
 }
 
 #[test]
-fn losses_and_gradients_are_torchs() {
+fn losses_and_gradients_are_trls() {
     Device::tested()
         .iter()
-        .for_each(losses_and_gradients_are_torchs_on);
+        .for_each(losses_and_gradients_are_trls_on);
 }
 
-fn losses_and_gradients_are_torchs_on(device: &Device) {
+fn losses_and_gradients_are_trls_on(device: &Device) {
     let dir = edgethink_testkit::golden_dir().join("train");
     let text = std::fs::read_to_string(dir.join("grpo.json")).unwrap();
     let want: Value = serde_json::from_str(&text).unwrap();

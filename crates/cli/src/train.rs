@@ -29,9 +29,10 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
         {
             train_plan::dry_run(&args.recipe.config, args.device)
         }
-        TrainCommand::Quantize(args) | TrainCommand::Verifier(args) if args.dry_run => {
-            train_plan::dry_run(&args.config, None)
+        TrainCommand::Quantize(args) if args.recipe.dry_run => {
+            train_plan::dry_run(&args.recipe.config, args.device)
         }
+        TrainCommand::Verifier(args) if args.dry_run => train_plan::dry_run(&args.config, None),
         TrainCommand::Switcher {
             config,
             dry_run: true,
@@ -52,8 +53,9 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
         }
         TrainCommand::Quantize(args) => {
             alone()?;
-            let mut recipe = QuantizeRecipe::load(&args.config)?;
-            resume(args, &mut recipe.run.resume);
+            let mut recipe = QuantizeRecipe::load(&args.recipe.config)?;
+            resume(&args.recipe, &mut recipe.run.resume);
+            recipe.run.device = args.device.unwrap_or(recipe.run.device);
             train(|view| edgethink_train::quantize(&recipe, view).map(drop))
         }
         TrainCommand::Grpo(args) => {

@@ -90,6 +90,7 @@ impl Golden {
                 scale: l.scale,
                 dropout: None,
             }),
+            teacher: None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use burn_backend::{Shape, TensorMetadata, ops::FloatTensorOps};
 
 use crate::ops::{
-    AdapterRows, AttentionPlan, NetOps, Targets, Tensor,
+    AdapterRows, AttentionPlan, Lesson, NetOps, Targets, Tensor,
     lora::{Frozen, LoraPlan},
 };
 
@@ -252,15 +252,16 @@ fn head_norm<O: NetOps>(spec: &Spec, x: Tensor<O>, weight: Option<&Tensor<O>>) -
     O::Backend::float_reshape(normed, Shape::from(vec![rows, cols]))
 }
 
-/// Weighted sum of the negative log-likelihoods of a micro-batch, `[1]`.
+/// Weighted sum of the losses of a micro-batch, `[1]`; see [`NetOps::cross_entropy`].
 pub(crate) fn loss<O: NetOps>(
     spec: &Spec,
     slots: &Slots,
     base: &[Tensor<O>],
     adapter: Option<&AdapterPass<'_, O>>,
     batch: &MicroBatch,
+    lesson: Option<&Lesson<O::Inner>>,
 ) -> Tensor<O> {
     let h = hidden(spec, slots, base, adapter, batch);
     let head = base[slots.head.unwrap_or(slots.embed)].clone();
-    O::cross_entropy(h, head, &batch.targets)
+    O::cross_entropy(h, head, &batch.targets, lesson)
 }

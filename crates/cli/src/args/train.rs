@@ -22,7 +22,7 @@ pub(crate) enum TrainCommand {
     #[command(after_help = "Example:
   edgethink train quantize --config recipes/pocket/quantize.toml
   edgethink quantize --scheme recipes/quantize/w4.toml --trained out/trained --out pocket-w4.gguf")]
-    Quantize(RecipeArgs),
+    Quantize(DeviceRecipeArgs),
     /// Make an adapter's thoughts short by reinforcement learning (GRPO with budgets)
     #[command(after_help = "Example:
   edgethink train grpo --config recipes/pocket/grpo.toml")]

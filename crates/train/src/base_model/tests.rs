@@ -44,6 +44,7 @@ fn train_logits(spec: &Spec, params: &NamedTensors, format: BaseFormat) -> Vec<f
         slots: &slots,
         checkpointing: Checkpointing::Off,
         adapter: None,
+        teacher: None,
     };
     let batch = Batcher::new(spec, TOKENS.len()).batch(&set, &[0]);
     gradient::logits(

@@ -18,9 +18,9 @@ pub(crate) trait Compute: Debug + Clone + Send + Sync + 'static {
     /// The backend of its tensors.
     type Inner: Backend;
     /// Operations without a tape.
-    type Plain: NetOps<Backend = Self::Inner>;
+    type Plain: NetOps<Backend = Self::Inner, Inner = Self::Inner>;
     /// Operations that record a gradient.
-    type Taped: NetOps<Backend = Autodiff<Self::Inner>>;
+    type Taped: NetOps<Backend = Autodiff<Self::Inner>, Inner = Self::Inner>;
 
     /// Values as a tensor of a shape.
     fn put(&self, values: Vec<f32>, shape: &[usize]) -> FloatTensor<Self::Inner>;

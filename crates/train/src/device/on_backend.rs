@@ -51,7 +51,7 @@ impl<B: Backend> OnBackend<B> {
     }
 }
 
-impl<B: ByHand + Holds> Compute for OnBackend<B> {
+impl<B: ByHand<Inner = B> + Holds> Compute for OnBackend<B> {
     type Inner = B;
     type Plain = Composed<B>;
     type Taped = Composed<Autodiff<B>>;

@@ -188,6 +188,7 @@ fn logits_are_those_of_the_reference_pass_on(device: &Device) {
             slots: &slots,
             checkpointing: Checkpointing::Off,
             adapter: None,
+            teacher: None,
         };
         let batch = Batcher::new(&spec, 64).batch(&set, &[0]);
         let got = gradient::logits(&pass, &Leaves::base(device, &params, false), &batch);

@@ -21,6 +21,27 @@ pub(crate) struct Pass<'a> {
     pub checkpointing: Checkpointing,
     /// The adapter, if one is trained: then the base is frozen.
     pub adapter: Option<AdapterSide<'a>>,
+    /// Whose distributions are learnt instead of the target tokens.
+    pub teacher: Option<&'a Teacher>,
+}
+
+/// A frozen network that is asked, never trained. It is on the device of the network that learns from it.
+#[derive(Debug)]
+pub(crate) struct Teacher {
+    spec: Spec,
+    slots: Slots,
+    leaves: Leaves,
+}
+
+impl Teacher {
+    /// A network with its parameters.
+    pub(crate) fn new(device: &Device, spec: Spec, base: NamedTensors) -> Self {
+        Self {
+            slots: spec.numbered_slots(),
+            spec,
+            leaves: Leaves::frozen(device, base, false, BaseFormat::F32),
+        }
+    }
 }
 
 /// The adapter's side of a pass.

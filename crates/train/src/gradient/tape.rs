@@ -3,7 +3,7 @@
 //! Checkpointing keeps the input of each layer only, on the device or on the host. The backward pass then takes one layer at a time, runs it
 //! again on a tape, and feeds it the gradient of its output as `sum(output * gradient)`.
 
-use std::fmt::Debug;
+use std::{any::Any, fmt::Debug};
 
 use burn_autodiff::Autodiff;
 use burn_backend::{
@@ -17,13 +17,13 @@ use crate::{
     device::{Compute, rounded},
     error::TrainError,
     net::{self, AdapterPass, MicroBatch},
-    ops::{NetOps, Score, Tensor},
+    ops::{Lesson, NetOps, Score, Tensor},
     params::Param,
     recipe::{BaseFormat, Checkpointing},
 };
 
 /// What can be asked of a network on a device; [`super`] says what each gives.
-pub(super) trait Held: Debug + Send + Sync {
+pub(super) trait Held: Any + Debug + Send + Sync {
     fn with_adapter(self: Box<Self>, adapter: &[Param], bf16_weights: bool) -> Box<dyn Held>;
     fn fork(&self) -> Box<dyn Held>;
     fn accumulate(
@@ -130,6 +130,21 @@ impl<C: Compute> Tensors<C> {
         net::hidden::<C::Plain>(pass.spec, pass.slots, &base, adapter.as_ref(), batch)
     }
 
+    /// What the teacher of a pass says, where there is one.
+    fn lesson(&self, pass: &Pass<'_>, batch: &MicroBatch) -> Option<Lesson<C::Inner>> {
+        let teacher = pass.teacher?;
+        let held: &dyn Any = &*teacher.leaves.0;
+        let held: &Self = held
+            .downcast_ref()
+            .expect("a teacher is on the device of the network that learns from it");
+        let (spec, slots) = (&teacher.spec, &teacher.slots);
+        let base = inner::<C>(&held.base);
+        Some(Lesson {
+            hidden: net::hidden::<C::Plain>(spec, slots, &base, None, batch),
+            head: base[slots.head.unwrap_or(slots.embed)].clone(),
+        })
+    }
+
     /// Runs the tape back from `root`, adds the gradients of the trained tensors to `sums`, and returns that of `input`.
     fn backward(
         &self,
@@ -171,7 +186,9 @@ impl<C: Compute> Tensors<C> {
         let input = tracked::<C>(x);
         let norm = self.base[slots.norm].clone();
         let normed = C::Taped::rms_norm(input.clone(), norm, spec.eps);
-        let root = C::Taped::cross_entropy(normed, self.head(pass).clone(), &batch.targets);
+        let (head, lesson) = (self.head(pass).clone(), self.lesson(pass, batch));
+        let root = C::Taped::cross_entropy(normed, head, &batch.targets, lesson.as_ref());
+        drop(lesson);
         let loss = self.at.scalar(root.primitive().clone())?;
         let fed = |out: Taped<C>, g: Plain<C>| {
             Tape::<C>::float_sum(Tape::<C>::float_mul(out, Tape::<C>::from_inner(g)))
@@ -242,7 +259,8 @@ impl<C: Compute> Held for Tensors<C> {
         }
         let adapter = adapter_pass::<C::Taped>(pass, &self.adapter);
         let (spec, slots) = (pass.spec, pass.slots);
-        let loss = net::loss::<C::Taped>(spec, slots, &self.base, adapter.as_ref(), batch);
+        let (adapter, lesson) = (adapter.as_ref(), self.lesson(pass, batch));
+        let loss = net::loss::<C::Taped>(spec, slots, &self.base, adapter, batch, lesson.as_ref());
         let value = self.at.scalar(loss.primitive().clone())?;
         self.backward(loss, None, sums)?;
         Ok(value)
@@ -250,7 +268,8 @@ impl<C: Compute> Held for Tensors<C> {
 
     fn evaluate(&self, pass: &Pass<'_>, batch: &MicroBatch) -> Result<f64, TrainError> {
         let head = self.head(pass).primitive().clone();
-        let loss = C::Plain::cross_entropy(self.hidden(pass, batch), head, &batch.targets);
+        let (hidden, lesson) = (self.hidden(pass, batch), self.lesson(pass, batch));
+        let loss = C::Plain::cross_entropy(hidden, head, &batch.targets, lesson.as_ref());
         self.at.scalar(loss)
     }
 

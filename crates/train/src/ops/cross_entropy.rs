@@ -12,7 +12,7 @@ use burn_autodiff::{
     grads::Gradients,
     ops::{Backward, Ops, OpsKind},
 };
-use burn_backend::tensor::FloatTensor;
+use burn_backend::{Backend, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
@@ -36,17 +36,15 @@ pub(crate) struct Targets {
     pub weights: Vec<f32>,
     /// Divides the logits: the distribution that completions were drawn from. 1 for everything but reinforcement learning.
     pub temperature: f32,
-    /// Distributions to be learnt instead of the target tokens.
-    pub lesson: Option<Lesson>,
 }
 
-/// Another network's distributions of the same tokens, as what gives them.
+/// Another network's distributions of the same tokens, as what gives them; learnt instead of the target tokens.
 #[derive(Debug, Clone)]
-pub(crate) struct Lesson {
+pub(crate) struct Lesson<B: Backend> {
     /// Its final hidden states, `[T, E']`.
-    pub hidden: FlexTensor,
+    pub hidden: FloatTensor<B>,
     /// Its head, `[V, E']`.
-    pub head: FlexTensor,
+    pub head: FloatTensor<B>,
 }
 
 /// What a model thinks of one target token.
@@ -72,6 +70,7 @@ pub(crate) fn run(
     hidden: &FlexTensor,
     head: &FlexTensor,
     targets: &Targets,
+    lesson: Option<&Lesson<Flex>>,
     want: [bool; 2],
 ) -> Output {
     let (rows, e) = rows_cols(hidden);
@@ -81,7 +80,7 @@ pub(crate) fn run(
     let mut d_head: Option<FlexTensor> = None;
     each_chunk(hidden, head, targets, |chunk, gathered, mut logits| {
         let scale = 1.0 / targets.temperature;
-        let wanted = targets.lesson.as_ref().map(|lesson| {
+        let wanted = lesson.map(|lesson| {
             let e = rows_cols(&lesson.hidden).1;
             matmul_nt(&gather(values(&lesson.hidden), e, chunk), &lesson.head)
         });
@@ -268,11 +267,12 @@ pub(crate) fn taped(
     hidden: FloatTensor<Taped>,
     head: FloatTensor<Taped>,
     targets: &Arc<Targets>,
+    lesson: Option<&Lesson<Flex>>,
 ) -> FloatTensor<Taped> {
     let nodes = [hidden.node(), head.node()];
     let want = [hidden.is_tracked(), head.is_tracked()];
     let (hidden, head) = (dense(hidden.into_primitive()), dense(head.into_primitive()));
-    let out = run(&hidden, &head, targets, want);
+    let out = run(&hidden, &head, targets, lesson, want);
     match CrossEntropy
         .prepare::<NoCheckpointing>(nodes)
         .compute_bound()
@@ -292,12 +292,11 @@ mod tests {
         (0..n).map(|i| ((i as f32 * step).sin()) * size).collect()
     }
 
-    fn targets(lesson: Option<Lesson>) -> Targets {
+    fn targets() -> Targets {
         Targets {
             ids: vec![0; 3],
             weights: vec![1.0, 0.0, 2.0],
             temperature: 1.0,
-            lesson,
         }
     }
 
@@ -306,7 +305,7 @@ mod tests {
         let (vocab, e, wide) = (7, 4, 6);
         let hidden = wave(3 * e, 1.7, 1.0);
         let head = tensor(wave(vocab * e, 0.9, 0.8), &[vocab, e]);
-        let lesson = Lesson {
+        let lesson = Lesson::<Flex> {
             hidden: tensor(wave(3 * wide, 2.3, 1.0), &[3, wide]),
             head: tensor(wave(vocab * wide, 1.1, 0.7), &[vocab, wide]),
         };
@@ -327,11 +326,11 @@ mod tests {
             };
             row(0) + 2.0 * row(2)
         };
-        let targets = targets(Some(lesson.clone()));
         let got = run(
             &tensor(hidden.clone(), &[3, e]),
             &head,
-            &targets,
+            &targets(),
+            Some(&lesson),
             [true, true],
         );
         let loss = f64::from(values(&got.loss)[0]);
@@ -351,12 +350,12 @@ mod tests {
 
     #[test]
     fn a_network_has_nothing_to_learn_from_itself() {
-        let lesson = Lesson {
+        let lesson = Lesson::<Flex> {
             hidden: tensor(wave(12, 1.7, 1.0), &[3, 4]),
             head: tensor(wave(28, 0.9, 0.8), &[7, 4]),
         };
         let (hidden, head) = (lesson.hidden.clone(), lesson.head.clone());
-        let got = run(&hidden, &head, &targets(Some(lesson)), [true, false]);
+        let got = run(&hidden, &head, &targets(), Some(&lesson), [true, false]);
         assert!(values(&got.loss)[0].abs() < 1e-6);
         let gradient = got.d_hidden.expect("it was asked for");
         assert!(values(&gradient).iter().all(|g| g.abs() < 1e-6));

@@ -42,6 +42,8 @@ pub(crate) type Taped = Autodiff<Flex>;
 pub(crate) trait NetOps: std::fmt::Debug + 'static {
     /// Whose tensors they work on.
     type Backend: Backend;
+    /// The same without a tape.
+    type Inner: Backend;
 
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each row of `weight.len()` values.
     fn rms_norm(x: Tensor<Self>, weight: Tensor<Self>, eps: f32) -> Tensor<Self>;
@@ -66,11 +68,13 @@ pub(crate) trait NetOps: std::fmt::Debug + 'static {
     fn swiglu(gate: Tensor<Self>, up: Tensor<Self>) -> Tensor<Self>;
     /// Rows `ids` of `table [V, E]`.
     fn embed(table: Tensor<Self>, ids: &Arc<[u32]>) -> Tensor<Self>;
-    /// Weighted sum of the negative log-likelihoods (nats) of `targets` under `softmax(hidden head^T)`: `[1]`.
+    /// Weighted sum of the negative log-likelihoods (nats) of `targets` under `softmax(hidden head^T)`, or, with a lesson, of the divergences
+    /// from its distributions: `[1]`.
     fn cross_entropy(
         hidden: Tensor<Self>,
         head: Tensor<Self>,
         targets: &Arc<Targets>,
+        lesson: Option<&Lesson<Self::Inner>>,
     ) -> Tensor<Self>;
 }
 
@@ -114,6 +118,7 @@ pub(crate) fn rows_cols(t: &FlexTensor) -> (usize, usize) {
 
 impl NetOps for Flex {
     type Backend = Self;
+    type Inner = Self;
 
     fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f32) -> FlexTensor {
         rms_norm::forward(&dense(x), &dense(weight), eps).0
@@ -144,13 +149,20 @@ impl NetOps for Flex {
     fn embed(table: FlexTensor, ids: &Arc<[u32]>) -> FlexTensor {
         embedding::forward(&dense(table), ids)
     }
-    fn cross_entropy(hidden: FlexTensor, head: FlexTensor, targets: &Arc<Targets>) -> FlexTensor {
-        cross_entropy::run(&dense(hidden), &dense(head), targets, [false, false]).loss
+    fn cross_entropy(
+        hidden: FlexTensor,
+        head: FlexTensor,
+        targets: &Arc<Targets>,
+        lesson: Option<&Lesson<Self>>,
+    ) -> FlexTensor {
+        let (hidden, head) = (dense(hidden), dense(head));
+        cross_entropy::run(&hidden, &head, targets, lesson, [false, false]).loss
     }
 }
 
 impl NetOps for Taped {
     type Backend = Self;
+    type Inner = Flex;
 
     fn rms_norm(x: Tensor<Self>, weight: Tensor<Self>, eps: f32) -> Tensor<Self> {
         rms_norm::taped(x, weight, eps)
@@ -185,7 +197,8 @@ impl NetOps for Taped {
         hidden: Tensor<Self>,
         head: Tensor<Self>,
         targets: &Arc<Targets>,
+        lesson: Option<&Lesson<Flex>>,
     ) -> Tensor<Self> {
-        cross_entropy::taped(hidden, head, targets)
+        cross_entropy::taped(hidden, head, targets, lesson)
     }
 }

@@ -27,6 +27,8 @@ use crate::{
 const OF_SCORES: u64 = 5;
 /// Tensors of the size of a chunk of logits that are held at once.
 const OF_LOGITS: u64 = 4;
+/// The same where a teacher's are held beside them.
+const OF_TAUGHT_LOGITS: u64 = 7;
 
 /// The plan of a step with documents of up to `longest` tokens.
 pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
@@ -91,8 +93,18 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
         OF_SCORES * F32 * scores,
     ));
     let chunk = (blocks::LOGITS / spec.vocab).max(blocks::SHORTEST_LOGITS) as u64;
-    let logits = OF_LOGITS * F32 * vocab * chunk.min(step.tokens);
+    let of_logits = if step.taught {
+        OF_TAUGHT_LOGITS
+    } else {
+        OF_LOGITS
+    };
+    let logits = of_logits * F32 * vocab * chunk.min(step.tokens);
     rest.push(cost("logits of a chunk of the loss", logits));
+    if step.taught {
+        let network: u64 = layers.iter().map(|l| l.parameters).sum();
+        // Its last hidden states; what its layers hold in turn is gone before the network runs.
+        rest.push(cost("the teacher", F32 * network + rows * e));
+    }
     if !step.adapter {
         // The sum over the chunks, the next one's part, and the new sum; a tied head's meets the embedding's.
         rest.push(cost("gradient of the head", 3 * F32 * vocab * e));

@@ -42,6 +42,8 @@ pub(super) struct Step {
     pub(super) dropout: bool,
     /// How the matrices of a frozen base are held.
     pub(super) base: BaseFormat,
+    /// Another network of the same shape says what is to be learnt.
+    pub(super) taught: bool,
 }
 
 /// The plan of a recipe, without its remedies.
@@ -74,12 +76,16 @@ pub(super) fn plan(recipe: &Recipe, shape: &Shape) -> Plan {
             data(&mut plan, &r.data.train, &r.data.valid);
         }
         Recipe::Quantize(r) => {
-            let step = Step::of(&r.run, shape, false, false);
+            let step = Step {
+                taught: true,
+                ..Step::of(&r.run, shape, false, false)
+            };
             train(&mut plan, shape, step, r.data.max_length);
             data(&mut plan, &r.data.train, &r.data.valid);
-            // The teacher's weights as values and as tensors, the rounded weights, and the gradients pulled back through them.
+            // The teacher's weights as values and, on the CPU, as tensors, the rounded weights, and the gradients pulled back through them.
             let network: u64 = plan.layers.iter().map(|l| l.parameters).sum();
-            plan.cost("teacher and rounded weights", 4 * F32 * network);
+            let copies = if shape.device.is_cpu() { 4 } else { 3 };
+            plan.cost("teacher and rounded weights", copies * F32 * network);
         }
         Recipe::Grpo(r) => {
             let step = Step {
@@ -169,6 +175,7 @@ impl Step {
             masked,
             dropout: false,
             base: BaseFormat::F32,
+            taught: false,
         }
     }
 }

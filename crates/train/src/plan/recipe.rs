@@ -124,7 +124,8 @@ impl Recipe {
             Self::Base(r) => Some(r.run.device),
             Self::Sft(r) => Some(r.run.device),
             Self::Grpo(r) => Some(r.run.device),
-            Self::Quantize(_) | Self::Verifier(_) | Self::Switcher(_) => None,
+            Self::Quantize(r) => Some(r.run.device),
+            Self::Verifier(_) | Self::Switcher(_) => None,
         }
     }
 

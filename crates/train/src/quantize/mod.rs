@@ -1,13 +1,11 @@
 //! `train quantize`: transforms and ranges of a quantized model, learnt end to end (METHOD 6, the last row of the paper's Table 10).
 //!
 //! The network runs with the weights that an engine will read ([`rounded`]), and learns the distributions of the model as it was
-//! ([`teacher`]). What comes out is a directory for `edgethink quantize --trained`, which folds it into the file: inference is unchanged.
+//! ([`Teacher`]). What comes out is a directory for `edgethink quantize --trained`, which folds it into the file: inference is unchanged.
 
 mod rounded;
-mod teacher;
 
 pub(crate) use rounded::Rounded;
-pub(crate) use teacher::Teacher;
 
 use std::path::{Path, PathBuf};
 
@@ -20,8 +18,9 @@ use crate::{
     base::{Summary, finish, with_threads},
     base_model,
     data::{Encoder, Encoding},
-    device::{Device, DeviceChoice},
+    device::Device,
     error::TrainError,
+    gradient::Teacher,
     process_group::ProcessGroup,
     recipe::{self, DataRecipe, LossOn, ModelRecipe, OptimizerRecipe, RunRecipe},
     run::{self, Job, Learns, Progress},
@@ -63,14 +62,6 @@ impl QuantizeRecipe {
             {
                 problems.push("[model] of a quantization takes base, and nothing else".to_owned());
             }
-            if !recipe.run.device.is_cpu() {
-                problems.push("[run] device: a quantization is trained on the CPU".to_owned());
-            }
-            if let Err(error) =
-                DeviceChoice::Cpu.check_checkpointing(recipe.run.gradient_checkpointing)
-            {
-                problems.push(error.to_string());
-            }
             recipe::none_frozen(&recipe.run, &mut problems);
             recipe::shared(&recipe.data, &recipe.optimizer, &recipe.run, &mut problems);
             problems
@@ -87,6 +78,7 @@ pub fn quantize(
     progress: &mut dyn Progress,
 ) -> Result<Summary, TrainError> {
     with_threads(recipe.run.threads, || {
+        let device = Device::open(&recipe.run.device, recipe.run.gradient_checkpointing)?;
         let unfit = |source: QuantizeError| TrainError::Quantize {
             path: recipe.scheme.clone(),
             source: Box::new(source),
@@ -111,7 +103,7 @@ pub fn quantize(
             encoding: Encoding::new(&recipe.data, LossOn::All, None),
         };
         let (train, valid) = encoder.load_sets(&recipe.data, &recipe.output_dir, progress)?;
-        let teacher = Teacher::new(start.spec, base_model::in_f32(start.weights));
+        let teacher = Teacher::new(&device, start.spec, start.weights);
         let outcome = run::run(
             Job {
                 output_dir: &recipe.output_dir,
@@ -126,7 +118,7 @@ pub fn quantize(
                 teacher: Some(&teacher),
                 train,
                 valid,
-                device: &Device::CPU,
+                device: &device,
                 group: &mut ProcessGroup::alone(),
             },
             progress,

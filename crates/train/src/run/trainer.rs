@@ -16,13 +16,13 @@ use crate::{
     data::{Dataset, Order},
     device::Device,
     error::TrainError,
-    gradient::{self, AdapterSide, Leaves, Pass},
+    gradient::{self, AdapterSide, Leaves, Pass, Teacher},
     net::{MicroBatch, Slots, Spec},
     ops::{AdapterRows, AttentionPlan, Targets},
     optimizer::{self, AdamW},
     params::Param,
     process_group::ProcessGroup,
-    quantize::{Rounded, Teacher},
+    quantize::Rounded,
     recipe::{BaseFormat, Checkpointing, FloatType, OptimizerRecipe, RunRecipe},
 };
 
@@ -106,7 +106,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         .flat_map(|set| set.examples.iter().map(|e| e.len))
         .max()
         .unwrap_or(0);
-    let batcher = Batcher::new(job.spec, longest).taught_by(job.teacher);
+    let batcher = Batcher::new(job.spec, longest);
 
     let mut adamw = AdamW::new(&params);
     let mut order = Order::new(
@@ -166,6 +166,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         bf16,
         frozen: (!frozen.is_empty())
             .then(|| Leaves::frozen(job.device, frozen, bf16, recipe.base_dtype)),
+        teacher: job.teacher,
     };
     let weights = |params: &[Param]| job.rounded.map(|rounded| rounded.weights(params));
     let mut lanes = Lanes::new(job.device, weights(&params).as_deref().unwrap_or(&params))?;
@@ -320,6 +321,7 @@ pub(crate) struct Side<'a> {
     checkpointing: Checkpointing,
     bf16: bool,
     frozen: Option<Leaves>,
+    teacher: Option<&'a Teacher>,
 }
 
 impl<'a> Side<'a> {
@@ -341,6 +343,7 @@ impl<'a> Side<'a> {
             checkpointing,
             bf16: false,
             frozen: Some(Leaves::frozen(device, base, false, dtype)),
+            teacher: None,
         }
     }
 
@@ -375,6 +378,7 @@ impl<'a> Side<'a> {
                     )
                 }),
             }),
+            teacher: self.teacher,
         }
     }
 }
@@ -386,7 +390,6 @@ pub(crate) struct Batcher<'a> {
     temperature: f32,
     cos: Arc<[f32]>,
     sin: Arc<[f32]>,
-    teacher: Option<&'a Teacher>,
 }
 
 impl<'a> Batcher<'a> {
@@ -403,13 +406,7 @@ impl<'a> Batcher<'a> {
             temperature,
             cos,
             sin,
-            teacher: None,
         }
-    }
-
-    /// The same, with a teacher's distributions to be learnt instead of the next tokens.
-    pub(crate) fn taught_by(self, teacher: Option<&'a Teacher>) -> Self {
-        Self { teacher, ..self }
     }
 
     /// The micro-batch of `examples`, one document after the other.
@@ -419,7 +416,6 @@ impl<'a> Batcher<'a> {
             ids: Vec::new(),
             weights: Vec::new(),
             temperature: self.temperature,
-            lesson: None,
         };
         let mut bounds = vec![0];
         let mut ranges: Vec<Range<usize>> = Vec::new();
@@ -443,7 +439,7 @@ impl<'a> Batcher<'a> {
             bounds.push(ids.len());
         }
         let total = ids.len();
-        let mut batch = MicroBatch {
+        MicroBatch {
             ids: ids.into(),
             attention: Arc::new(AttentionPlan {
                 heads: self.spec.heads,
@@ -460,11 +456,7 @@ impl<'a> Batcher<'a> {
                 total,
                 keys,
             }),
-        };
-        if let Some(teacher) = self.teacher {
-            teacher.teach(&mut batch);
         }
-        batch
     }
 }
 

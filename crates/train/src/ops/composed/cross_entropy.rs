@@ -15,7 +15,7 @@ use burn_backend::{
 };
 
 use super::{floats, frozen::cast, indices, matmul_nt, matmul_tn, read, reshape};
-use crate::ops::{Score, Targets, blocks};
+use crate::ops::{Lesson, Score, Targets, blocks};
 
 /// Logits held at a time. In tests so few that there are several chunks.
 const CHUNK_LOGITS: usize = if cfg!(test) { 1 } else { blocks::LOGITS };
@@ -54,12 +54,10 @@ impl<B: Backend> Chunk<B> {
         let device = hidden.device();
         let at = indices::<B>(rows.iter().copied(), &device);
         let hidden = B::float_select(hidden.clone(), 0, at.clone());
+        let x = shifted::<B>(hidden.clone(), head.clone(), targets.temperature);
+        let exp = B::float_exp(x.clone());
         let ids = indices::<B>(rows.iter().map(|&row| targets.ids[row] as usize), &device);
         let ids = B::int_reshape(ids, Shape::from(vec![rows.len(), 1]));
-        let logits = matmul_nt::<B>(hidden.clone(), head.clone());
-        let x = B::float_div_scalar(logits, targets.temperature.into());
-        let x = B::float_sub(x.clone(), B::float_max_dim(x, 1));
-        let exp = B::float_exp(x.clone());
         Self {
             rows,
             at,
@@ -108,14 +106,45 @@ impl<B: Backend> Chunk<B> {
         B::float_sub(B::float_log(self.sum.clone()), mean)
     }
 
-    /// The gradient of the weighted loss with respect to the logits, `[n, V]`: `c (softmax(z) - onehot(t))`.
-    fn gradient(self, targets: &Targets) -> FloatTensor<B> {
-        let scale = 1.0 / targets.temperature;
-        let factor = B::float_div(self.weights(targets, scale), self.sum.clone());
-        let at_target = self.weights(targets, -scale);
-        let gradient = B::float_mul(self.exp, factor);
-        B::float_scatter(1, gradient, self.ids, at_target, IndexingUpdateOp::Add)
+    /// The lesson's distributions p `[n, V]`, and the divergences `sum p (log p - log q)` from them, `[n, 1]`.
+    fn lesson(&self, lesson: &Lesson<B>, targets: &Targets) -> (FloatTensor<B>, FloatTensor<B>) {
+        let hidden = B::float_select(lesson.hidden.clone(), 0, self.at.clone());
+        let y = shifted::<B>(hidden, lesson.head.clone(), targets.temperature);
+        let exp = B::float_exp(y.clone());
+        let sum = B::float_sum_dim(exp.clone(), 1);
+        let p = B::float_div(exp, sum.clone());
+        let apart = B::float_sum_dim(B::float_mul(p.clone(), B::float_sub(y, self.x.clone())), 1);
+        let sums = B::float_sub(B::float_log(self.sum.clone()), B::float_log(sum));
+        (p, B::float_add(apart, sums))
     }
+
+    /// The gradient of the weighted loss with respect to the logits, `[n, V]`: `c (softmax(z) - onehot(t))`, or `c (softmax(z) - p)`.
+    fn gradient(self, targets: &Targets, lesson: Option<FloatTensor<B>>) -> FloatTensor<B> {
+        let scale = 1.0 / targets.temperature;
+        let weights = self.weights(targets, scale);
+        let own = B::float_mul(self.exp, B::float_div(weights.clone(), self.sum));
+        match lesson {
+            Some(p) => B::float_sub(own, B::float_mul(p, weights)),
+            None => B::float_scatter(
+                1,
+                own,
+                self.ids,
+                B::float_neg(weights),
+                IndexingUpdateOp::Add,
+            ),
+        }
+    }
+}
+
+/// Logits over the temperature, less the largest of the row.
+fn shifted<B: Backend>(
+    hidden: FloatTensor<B>,
+    head: FloatTensor<B>,
+    temperature: f32,
+) -> FloatTensor<B> {
+    let logits = matmul_nt::<B>(hidden, head);
+    let x = B::float_div_scalar(logits, temperature.into());
+    B::float_sub(x.clone(), B::float_max_dim(x, 1))
 }
 
 /// Computes the loss of `hidden [T, E]` under `head [V, E]`; `want` asks for the gradients of each.
@@ -123,12 +152,9 @@ pub(super) fn run<B: Backend>(
     hidden: &FloatTensor<B>,
     head: &FloatTensor<B>,
     targets: &Targets,
+    lesson: Option<&Lesson<B>>,
     want: [bool; 2],
 ) -> Output<B> {
-    assert!(
-        targets.lesson.is_none(),
-        "a training of a quantized model runs on the CPU: its recipe says so"
-    );
     let device = hidden.device();
     let head = &cast::<B>(head.clone());
     let zeros = |shape| B::float_zeros(shape, &device, FloatDType::F32);
@@ -136,13 +162,20 @@ pub(super) fn run<B: Backend>(
     let mut d_hidden = want[0].then(|| zeros(hidden.shape()));
     let mut d_head = want[1].then(|| zeros(head.shape()));
     for chunk in Chunk::<B>::all(hidden, head, targets) {
-        let losses = B::float_mul(chunk.logprobs(), chunk.weights(targets, -1.0));
+        let (lesson, losses) = match lesson {
+            Some(lesson) => {
+                let (p, divergences) = chunk.lesson(lesson, targets);
+                (Some(p), divergences)
+            }
+            None => (None, B::float_neg(chunk.logprobs())),
+        };
+        let losses = B::float_mul(losses, chunk.weights(targets, 1.0));
         loss = B::float_add(loss, B::float_sum(losses));
         if want == [false, false] {
             continue;
         }
         let (at, inputs) = (chunk.at.clone(), chunk.hidden.clone());
-        let gradient = chunk.gradient(targets);
+        let gradient = chunk.gradient(targets, lesson);
         d_hidden = d_hidden.map(|sum| {
             let part = B::float_matmul(gradient.clone(), head.clone());
             B::float_select_assign(sum, 0, at, part, IndexingUpdateOp::Add)
@@ -197,10 +230,11 @@ pub(super) fn taped<B: Backend>(
     hidden: FloatTensor<Autodiff<B>>,
     head: FloatTensor<Autodiff<B>>,
     targets: &Arc<Targets>,
+    lesson: Option<&Lesson<B>>,
 ) -> FloatTensor<Autodiff<B>> {
     let nodes = [hidden.node(), head.node()];
     let want = [hidden.is_tracked(), head.is_tracked()];
-    let out = run::<B>(hidden.primitive(), head.primitive(), targets, want);
+    let out = run::<B>(hidden.primitive(), head.primitive(), targets, lesson, want);
     match Backward::<B, 2>::prepare::<NoCheckpointing>(CrossEntropy, nodes)
         .compute_bound()
         .stateful()

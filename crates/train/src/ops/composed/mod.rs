@@ -23,7 +23,7 @@ use burn_backend::{
 use burn_flex::Flex;
 use half::bf16;
 
-use super::{AttentionPlan, NetOps, Targets, lora};
+use super::{AttentionPlan, Lesson, NetOps, Targets, lora};
 
 pub(crate) use cross_entropy::score;
 pub(crate) use frozen::Holds;
@@ -34,6 +34,9 @@ pub(crate) struct Composed<B>(PhantomData<B>);
 
 /// The operations that record a gradient of their own where there is a tape.
 pub(crate) trait ByHand: Backend {
+    /// The backend without a tape.
+    type Inner: Backend;
+
     /// As [`NetOps::attend`].
     fn attend(
         q: FloatTensor<Self>,
@@ -48,14 +51,23 @@ pub(crate) trait ByHand: Backend {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: &Arc<Targets>,
-    ) -> FloatTensor<Self> {
-        cross_entropy::run::<Self>(&hidden, &head, targets, [false, false]).loss
-    }
+        lesson: Option<&Lesson<Self::Inner>>,
+    ) -> FloatTensor<Self>;
     /// `x [T, in] W^T`, with a frozen `W [out, in]` in fewer bits than 32.
     fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl ByHand for Flex {
+    type Inner = Self;
+
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: &Arc<Targets>,
+        lesson: Option<&Lesson<Self>>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::run::<Self>(&hidden, &head, targets, lesson, [false, false]).loss
+    }
     fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         frozen::product::<Self>(x, weight)
     }
@@ -63,12 +75,24 @@ impl ByHand for Flex {
 
 #[cfg(feature = "gpu")]
 impl ByHand for burn_cubecl::CubeBackend {
+    type Inner = Self;
+
+    fn cross_entropy(
+        hidden: FloatTensor<Self>,
+        head: FloatTensor<Self>,
+        targets: &Arc<Targets>,
+        lesson: Option<&Lesson<Self>>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::run::<Self>(&hidden, &head, targets, lesson, [false, false]).loss
+    }
     fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         frozen::product::<Self>(x, weight)
     }
 }
 
 impl<B: Holds> ByHand for Autodiff<B> {
+    type Inner = B;
+
     fn attend(
         q: FloatTensor<Self>,
         k: FloatTensor<Self>,
@@ -81,8 +105,9 @@ impl<B: Holds> ByHand for Autodiff<B> {
         hidden: FloatTensor<Self>,
         head: FloatTensor<Self>,
         targets: &Arc<Targets>,
+        lesson: Option<&Lesson<B>>,
     ) -> FloatTensor<Self> {
-        cross_entropy::taped::<B>(hidden, head, targets)
+        cross_entropy::taped::<B>(hidden, head, targets, lesson)
     }
     fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         frozen::taped::<B>(x, weight)
@@ -91,6 +116,7 @@ impl<B: Holds> ByHand for Autodiff<B> {
 
 impl<B: ByHand> NetOps for Composed<B> {
     type Backend = B;
+    type Inner = B::Inner;
 
     fn rms_norm(x: FloatTensor<B>, weight: FloatTensor<B>, eps: f32) -> FloatTensor<B> {
         let n = weight.shape()[0];
@@ -150,8 +176,9 @@ impl<B: ByHand> NetOps for Composed<B> {
         hidden: FloatTensor<B>,
         head: FloatTensor<B>,
         targets: &Arc<Targets>,
+        lesson: Option<&Lesson<B::Inner>>,
     ) -> FloatTensor<B> {
-        B::cross_entropy(hidden, head, targets)
+        B::cross_entropy(hidden, head, targets, lesson)
     }
 }
 

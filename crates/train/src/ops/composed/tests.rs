@@ -1,4 +1,5 @@
-//! Attention against the CPU's operation where the golden files do not reach: windows, several blocks, a document of one token.
+//! Against the CPU's operations where the golden files do not reach: attention with windows, in several blocks, in a document of one token;
+//! the loss under a lesson.
 
 use std::sync::Arc;
 
@@ -56,6 +57,46 @@ fn attention_is_the_fused_one_with_and_without_a_window() {
                 assert!(
                     (want - got).abs() <= 1e-5,
                     "{window:?}: {got} is not {want}"
+                );
+            }
+        }
+    }
+}
+
+/// The divergence from a lesson, and its gradients of the hidden states and the head.
+fn learn<O: NetOps<Backend = Taped, Inner = Flex>>(temperature: f32) -> [Vec<f32>; 3] {
+    let (rows, e, wide, vocab) = (70, 6, 8, 11);
+    let hidden = wave(rows, e, 1.7);
+    let head = wave(vocab, e, 0.9);
+    let lesson = Lesson {
+        hidden: wave(rows, wide, 2.3).into_primitive(),
+        head: wave(vocab, wide, 1.1).into_primitive(),
+    };
+    let targets = Arc::new(Targets {
+        ids: vec![0; rows],
+        weights: (0..rows).map(|row| (row % 3) as f32).collect(),
+        temperature,
+    });
+    let loss = O::cross_entropy(hidden.clone(), head.clone(), &targets, Some(&lesson));
+    let mut grads = loss.clone().backward();
+    let mut of = |x: FloatTensor<Taped>| into_vec(x.grad_remove(&mut grads).unwrap());
+    let (d_hidden, d_head) = (of(hidden), of(head));
+    [into_vec(loss.into_primitive()), d_hidden, d_head]
+}
+
+#[test]
+fn a_lesson_is_learnt_as_on_the_cpu() {
+    for temperature in [1.0, 0.7] {
+        let fused = learn::<Taped>(temperature);
+        let composed = learn::<Composed<Taped>>(temperature);
+        for (want, got) in fused.iter().zip(&composed) {
+            assert_eq!(want.len(), got.len());
+            let largest = want.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            assert!(largest > 0.1, "{largest}");
+            for (want, got) in want.iter().zip(got) {
+                assert!(
+                    (want - got).abs() <= 1e-5 * largest.max(1.0),
+                    "{got} is not {want}"
                 );
             }
         }

@@ -146,6 +146,13 @@ pub(crate) struct Slots {
     pub head: Option<usize>,
 }
 
+impl Slots {
+    /// The output head `[V, E]`; a tied network's is its embedding.
+    pub(crate) fn output(&self) -> usize {
+        self.head.unwrap_or(self.embed)
+    }
+}
+
 /// The tensors of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerSlots {
@@ -262,6 +269,6 @@ pub(crate) fn loss<O: NetOps>(
     lesson: Option<&Lesson<O::Inner>>,
 ) -> Tensor<O> {
     let h = hidden(spec, slots, base, adapter, batch);
-    let head = base[slots.head.unwrap_or(slots.embed)].clone();
+    let head = base[slots.output()].clone();
     O::cross_entropy(h, head, &batch.targets, lesson)
 }

@@ -4,7 +4,7 @@ use edgethink_model::{Dtype, Family, GenerationConfig, Model, Source, Weights, r
 use edgethink_testkit::tiny_config;
 
 use super::*;
-use crate::ops::frozen::in_format;
+use crate::ops::frozen::{WRITTEN, in_format};
 
 /// The logits `[T, V]` of the reference pass with these weights.
 fn reference_logits(config: Config, params: &[Param], tokens: &[u32]) -> Vec<f32> {
@@ -430,13 +430,7 @@ fn a_base_held_as_stored_is_the_same_network_on(device: &Device) {
         for p in &mut adapter {
             p.values = params::normal(&mut params::generator(4, &p.name), 0.1, p.values.len());
         }
-        for dtype in [
-            Dtype::F32,
-            Dtype::F16,
-            Dtype::BF16,
-            Dtype::Q8_0,
-            Dtype::Q4_0,
-        ] {
+        for dtype in WRITTEN {
             let base: NamedTensors = params::stored(&g.params)
                 .into_iter()
                 .map(|(name, tensor)| match tensor.shape.len() {

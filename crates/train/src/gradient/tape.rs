@@ -120,7 +120,7 @@ impl<C: Compute> Tensors<C> {
 
     /// The tensor of the output head `[V, E]`.
     fn head(&self, pass: &Pass<'_>) -> &Taped<C> {
-        &self.base[pass.slots.head.unwrap_or(pass.slots.embed)]
+        &self.base[pass.slots.output()]
     }
 
     /// Final hidden states `[T, E]`, without a tape.
@@ -141,7 +141,7 @@ impl<C: Compute> Tensors<C> {
         let base = inner::<C>(&held.base);
         Some(Lesson {
             hidden: net::hidden::<C::Plain>(spec, slots, &base, None, batch),
-            head: base[slots.head.unwrap_or(slots.embed)].clone(),
+            head: base[slots.output()].clone(),
         })
     }
 

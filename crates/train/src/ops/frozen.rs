@@ -98,6 +98,16 @@ pub(super) fn widened(matrix: &FlexTensor) -> FlexTensor {
     tensor(values, &[rows, cols])
 }
 
+/// The types that [`in_format`] writes.
+#[cfg(test)]
+pub(crate) const WRITTEN: [Dtype; 5] = [
+    Dtype::F32,
+    Dtype::F16,
+    Dtype::BF16,
+    Dtype::Q8_0,
+    Dtype::Q4_0,
+];
+
 /// A matrix in the bytes that a file would have for it.
 #[cfg(test)]
 pub(crate) fn in_format(dtype: Dtype, shape: &[usize], values: &[f32]) -> Tensor {
@@ -128,13 +138,7 @@ mod tests {
             .map(|i| ((i * 37 % 101) as f32 - 50.0) / 64.0)
             .collect();
         let shape = [6, 512];
-        for dtype in [
-            Dtype::F32,
-            Dtype::F16,
-            Dtype::BF16,
-            Dtype::Q8_0,
-            Dtype::Q4_0,
-        ] {
+        for dtype in WRITTEN {
             let matrix = in_format(dtype, &shape, &values);
             let held = held(&matrix);
             let bytes: usize = held.shape().iter().product::<usize>() * held.dtype().size();

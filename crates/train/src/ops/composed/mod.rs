@@ -57,38 +57,32 @@ pub(crate) trait ByHand: Backend {
     fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
-impl ByHand for Flex {
-    type Inner = Self;
+/// A backend without a tape keeps nothing for a way back.
+macro_rules! without_tape {
+    ($backend:ty) => {
+        impl ByHand for $backend {
+            type Inner = Self;
 
-    fn cross_entropy(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
-        targets: &Arc<Targets>,
-        lesson: Option<&Lesson<Self>>,
-    ) -> FloatTensor<Self> {
-        cross_entropy::run::<Self>(&hidden, &head, targets, lesson, [false, false]).loss
-    }
-    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        frozen::product::<Self>(x, weight)
-    }
+            fn cross_entropy(
+                hidden: FloatTensor<Self>,
+                head: FloatTensor<Self>,
+                targets: &Arc<Targets>,
+                lesson: Option<&Lesson<Self>>,
+            ) -> FloatTensor<Self> {
+                cross_entropy::run::<Self>(&hidden, &head, targets, lesson, [false, false]).loss
+            }
+            fn frozen_product(
+                x: FloatTensor<Self>,
+                weight: FloatTensor<Self>,
+            ) -> FloatTensor<Self> {
+                frozen::product::<Self>(x, weight)
+            }
+        }
+    };
 }
-
+without_tape!(Flex);
 #[cfg(feature = "gpu")]
-impl ByHand for burn_cubecl::CubeBackend {
-    type Inner = Self;
-
-    fn cross_entropy(
-        hidden: FloatTensor<Self>,
-        head: FloatTensor<Self>,
-        targets: &Arc<Targets>,
-        lesson: Option<&Lesson<Self>>,
-    ) -> FloatTensor<Self> {
-        cross_entropy::run::<Self>(&hidden, &head, targets, lesson, [false, false]).loss
-    }
-    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        frozen::product::<Self>(x, weight)
-    }
-}
+without_tape!(burn_cubecl::CubeBackend);
 
 impl<B: Holds> ByHand for Autodiff<B> {
     type Inner = B;

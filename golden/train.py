@@ -54,6 +54,14 @@ def gradients(net, completion):
     return loss.item(), grads
 
 
+def in_bf16(linear):
+    def forward(x):
+        y = torch.nn.functional.linear(x.bfloat16(), linear.weight.bfloat16()).float()
+        return y if linear.bias is None else y + linear.bias
+
+    return forward
+
+
 out = {"docs": [{"tokens": d, "completion_from": s} for d, s in DOCS], "invocation": INVOCATION}
 for family in ["qwen2", "qwen3"]:
     tensors, values = {}, {}
@@ -107,6 +115,13 @@ for family in ["qwen2", "qwen3"]:
         if kind == "plain":
             tensors |= {f"lora.{short(n)}": p.detach().clone() for n, p in peft.named_parameters() if "lora_" in n}
         tensors |= {f"lora_grad_{kind}.{short(n)}": g for n, g in grads.items() if "lora_" in n}
+        if kind == "masked":
+            # The products with the base in bf16, as automatic mixed precision has them; everything else in f32.
+            for _, layer in peft.named_modules():
+                if hasattr(layer, "base_layer"):
+                    layer.base_layer.forward = in_bf16(layer.base_layer)
+            values["lora_bf16_loss"], grads = gradients(peft, True)
+            tensors |= {f"lora_grad_bf16.{short(n)}": g for n, g in grads.items() if "lora_" in n}
     save_file({n: t.float().contiguous() for n, t in tensors.items()}, f"{HERE}/{family}.safetensors")
 
 os.remove(HERE + "/tmp/config.json")

@@ -5,8 +5,8 @@ Run:    cargo build --release -p edgethink --features cuda        (or vulkan)
         python benchmarks/gpu/all.py [--device cuda] [--shapes 0.5B 1.5B 3B 7B] [--card "H100 SXM" | --peak TFLOPS] [--record FILE]
 Needs:  Python 3. With torch, transformers and peft (versions: benchmarks/peft/sft_speed.py) the same SFT by PyTorch and PEFT, up to 1.5B.
 
-The operations of a step are those that `edgethink train plan` counts. The peak is that of the arithmetic that the products use: FP32 through
-Vulkan and Metal, TF32 through CUDA, where the library makes products of f32 values so. Memory is the most that `nvidia-smi` saw in use on
+The operations of a step are those that `edgethink train plan` counts. The peak is that of the arithmetic that most products use: FP32 through
+Vulkan and Metal; through CUDA bf16 (`[run] compute_dtype`, --compute-dtype), or TF32, as the library makes products of f32 values. Memory is the most that `nvidia-smi` saw in use on
 card 0, less what was in use before. A GRPO step is the learning alone; our engine draws its completions on the CPU, which is told beside it.
 Random weights end at no time of their own: one token in 64 counts as an end, so that lengths, and with them L1's rewards, differ.
 The CPU makes the first step of --cpu-shapes too, with the same base in bf16; losses are told, and equal if within 1e-3 of each other.
@@ -39,9 +39,12 @@ SHAPES = {
     "3B": (dict(hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16, num_key_value_heads=2, vocab_size=151936), True, 1024, 8, True),
     "7B": (dict(hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4, vocab_size=152064), False, 1024, 8, True),
 }
-# 10^12 operations per second, without sparsity: FP32 outside the tensor cores, and TF32. From NVIDIA's data sheets (A100, L4, H100, H200) and
-# architecture papers (GA102, Ada).
-CARDS = {"A100": (19.5, 156), "H100 SXM": (67, 494.5), "H200": (67, 494.5), "L4": (30.3, 60), "RTX 3090": (35.6, 35.6), "RTX 4090": (82.6, 82.6)}
+# 10^12 operations per second, without sparsity: FP32 outside the tensor cores, TF32, and bf16 with sums in FP32. From NVIDIA's data sheets
+# (A100, L4, H100, H200) and architecture papers (GA102, Ada).
+CARDS = {
+    "A100": (19.5, 156, 312), "H100 SXM": (67, 494.5, 989.5), "H200": (67, 494.5, 989.5), "L4": (30.3, 60, 121),
+    "RTX 3090": (35.6, 35.6, 71), "RTX 4090": (82.6, 82.6, 165.2),
+}
 
 GRPO = """
 output_dir = "{out}"
@@ -167,10 +170,11 @@ def run(binary: pathlib.Path, kind: str, recipe: str, folder: pathlib.Path) -> d
     return {"steps": [row for row in rows if "step_time" in row], "host_gib": memory, "gpu_gib": None if before is None else most - before}
 
 
-def sft_recipe(out: pathlib.Path, folder: pathlib.Path, shape: tuple, device: str, steps: int) -> str:
+def sft_recipe(out: pathlib.Path, folder: pathlib.Path, shape: tuple, device: str, steps: int, held: str, compute: str) -> str:
     _, _, length, rows, again = shape
     text = sft_speed.RECIPE.format(out=out, model=folder / "model", data=folder / "rows.jsonl", length=length, tokens=length * rows * steps, batch=length * rows,
-                                   micro=length * (rows if device != "cpu" else 1), device=device, threads=0)
+                                   micro=length * (rows if device != "cpu" else 1), device=device, held=held,
+                                   compute=compute, threads=0)
     return text.replace("gradient_checkpointing = false", f"gradient_checkpointing = {str(again).lower()}")
 
 
@@ -186,9 +190,11 @@ def measure(a, name: str, folder: pathlib.Path) -> dict:
     dims, tied, length, rows, again = shape
     write_model(dims, tied, folder / "model")
     sft_speed.write_rows(folder / "rows.jsonl", rows * a.steps, length)
-    base = 'base_dtype = "bf16"\n' if a.device.startswith("cuda") else ""
+    # Held and computed in bf16 where there are such numbers.
+    held, compute = ("bf16", a.compute_dtype) if a.device.startswith("cuda") else ("f32", "f32")
+    base = f'base_dtype = "{held}"\ncompute_dtype = "{compute}"\n'
     found = {}
-    sft = run(a.binary, "sft", sft_recipe(folder / "gpu", folder, shape, a.device, a.steps) + base, folder)
+    sft = run(a.binary, "sft", sft_recipe(folder / "gpu", folder, shape, a.device, a.steps, held, compute), folder)
     seconds = statistics.median([row["step_time"] for row in sft["steps"]][1:])
     rate = flops(a.binary, folder / "sft.toml") / seconds / 1e12
     found["sft"] = {"tokens_per_second": length * rows / seconds, "tflops": rate, "share_of_peak": rate / a.peak if a.peak else NOT,
@@ -205,7 +211,7 @@ def measure(a, name: str, folder: pathlib.Path) -> dict:
     found["grpo"] = {"learning_seconds": statistics.median(learnt), "rollout_seconds": statistics.median(row["rollout/seconds"] for row in timed),
                      "gpu_gib": NOT if rl["gpu_gib"] is None else rl["gpu_gib"], "losses": [row["loss"] for row in rl["steps"]], "cpu_loss": NOT, "equal": NOT}
     if name in a.cpu_shapes:
-        first = run(a.binary, "sft", sft_recipe(folder / "cpu", folder, shape, "cpu", 1) + base, folder)
+        first = run(a.binary, "sft", sft_recipe(folder / "cpu", folder, shape, "cpu", 1, held, compute), folder)
         again_rl = run(a.binary, "grpo", cut(grpo("cpu", folder / "grpo-cpu", 1)), folder)
         for kind, cpu in (("sft", first), ("grpo", again_rl)):
             loss, other = cpu["steps"][0]["loss"], found[kind]["losses"][0]
@@ -235,7 +241,7 @@ def pytorch(a, name: str) -> dict | str:
         return NOT
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         sft_speed.child([sys.executable, ROOT / "benchmarks/peft/sft_speed.py", "--shapes", name, "--rounds", "1", "--binary", a.binary, "--device", a.device,
-                         "--torch-device", "cuda", "--record", file.name])
+                         "--torch-device", "cuda", "--compute-dtype", a.compute_dtype if a.device.startswith("cuda") else "f32", "--record", file.name])
         found = json.loads(pathlib.Path(file.name).read_text())["shapes"][name]
     rate = found["tokens_per_second"]
     return {"tokens_per_second": max(rate["at once"], rate["one by one"]), "beside_ours": found}
@@ -247,6 +253,7 @@ def main() -> None:
     p.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=["0.5B", "1.5B", "3B", "7B"])
     p.add_argument("--cpu-shapes", nargs="*", choices=list(SHAPES), default=["28M", "0.5B"], help="whose first step the CPU makes too")
     p.add_argument("--steps", type=int, default=4)
+    p.add_argument("--compute-dtype", choices=["f32", "bf16"], default="bf16", help="of the products with the base through CUDA; elsewhere they are f32")
     p.add_argument("--card", choices=list(CARDS))
     p.add_argument("--peak", type=float, help="of the card, 10^12 operations per second, instead of --card")
     p.add_argument("--binary", type=pathlib.Path, default=ROOT / "target/release/edgethink")
@@ -256,7 +263,8 @@ def main() -> None:
     if not a.device and used() is not None:
         a.device = "cuda"
     if a.card and not a.peak:
-        a.peak = CARDS[a.card][a.device is not None and a.device.startswith("cuda")]
+        by_cuda = a.device is not None and a.device.startswith("cuda")
+        a.peak = CARDS[a.card][{"f32": 1, "bf16": 2}[a.compute_dtype] if by_cuda else 0]
 
     record = {"machine": platform.processor() or platform.machine(), "device": a.device or NOT, "card": a.card or NOT, "peak_tflops": a.peak or NOT,
               "time": time.strftime("%Y-%m-%d"), "shapes": {}}

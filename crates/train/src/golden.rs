@@ -15,7 +15,7 @@ use crate::{
     net::{Slots, Spec},
     optimizer::{self, AdamW},
     params::{self, Param, decays},
-    recipe::{BaseFormat, Checkpointing, LoraRecipe, OptimizerRecipe, Schedule},
+    recipe::{BaseFormat, Checkpointing, FloatType, LoraRecipe, OptimizerRecipe, Schedule},
     run::{Batcher, LoraLayout},
     sft,
 };
@@ -89,6 +89,7 @@ impl Golden {
                 slots: &l.slots,
                 scale: l.scale,
                 dropout: None,
+                compute: FloatType::F32,
             }),
             teacher: None,
         }
@@ -218,6 +219,43 @@ fn adapter_losses_and_gradients_are_pefts_on(device: &Device) {
                     let want = g.tensors[&format!("lora_grad_{kind}.{}", p.name)].to_f32();
                     assert_close(&p.name, grad, &want, 2e-4);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_in_bf16_are_those_of_mixed_precision() {
+    Device::tested()
+        .iter()
+        .for_each(products_in_bf16_are_those_of_mixed_precision_on);
+}
+
+/// Torch rounds the same values: only a sum that lies between two values of bf16 may go to the other one.
+fn products_in_bf16_are_those_of_mixed_precision_on(device: &Device) {
+    for family in ["qwen2", "qwen3"] {
+        let g = golden(family);
+        let base = params::stored(&g.params);
+        if let Err(error) = device.check_base(&base, BaseFormat::F32, FloatType::Bf16) {
+            assert!(error.to_string().contains("compute_dtype"), "{error}");
+            continue;
+        }
+        let (adapter, layout) = g.adapter();
+        let leaves = Leaves::frozen(device, base, false, BaseFormat::F32);
+        let leaves = leaves.with_adapter(&adapter, false);
+        for checkpointing in [Checkpointing::Off, Checkpointing::On] {
+            let mut pass = g.pass(Some(&layout), checkpointing);
+            let side = pass.adapter.as_mut().expect("an adapter");
+            side.compute = FloatType::Bf16;
+            let (loss, grads) = run(&pass, &leaves, &adapter, &g.masked, 1000);
+            let want = g.number("lora_bf16_loss");
+            assert!(
+                (loss - want).abs() <= 1e-4,
+                "{family}: {loss} is not {want}"
+            );
+            for (p, grad) in adapter.iter().zip(&grads) {
+                let want = g.tensors[&format!("lora_grad_bf16.{}", p.name)].to_f32();
+                assert_close(&p.name, grad, &want, 2e-4);
             }
         }
     }

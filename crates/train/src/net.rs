@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use burn_backend::{Shape, TensorMetadata, ops::FloatTensorOps};
 
-use crate::ops::{
-    AdapterRows, AttentionPlan, Lesson, NetOps, Targets, Tensor,
-    lora::{Frozen, LoraPlan},
+use crate::{
+    ops::{
+        AdapterRows, AttentionPlan, Lesson, NetOps, Targets, Tensor,
+        lora::{Frozen, LoraPlan},
+    },
+    recipe::FloatType,
 };
 
 /// Linear layers of a block, in the order of `model::Linear`.
@@ -181,6 +184,8 @@ pub(crate) struct AdapterPass<'a, O: NetOps> {
     pub scale: f32,
     /// Dropout share, and the seed of this step.
     pub dropout: Option<(f32, u64)>,
+    /// Of the products with the frozen base.
+    pub compute: FloatType,
 }
 
 /// Final hidden states `[T, E]`, after the last norm.
@@ -209,15 +214,20 @@ pub(crate) fn block<O: NetOps>(
     x: Tensor<O>,
 ) -> Tensor<O> {
     let s = &slots.layers[layer];
+    let compute = adapter.map_or(FloatType::F32, |a| a.compute);
     let linear = |i: usize, x: Tensor<O>| -> Tensor<O> {
         let weight = &base[s.linears[i]];
         let bias = s.biases[i].map(|b| &base[b]);
         let pair = adapter.and_then(|a| a.slots[layer][i].map(|pair| (a, pair)));
         match pair {
-            None => O::project(x, weight.clone(), bias.cloned()),
+            None => O::project(x, weight.clone(), bias.cloned(), compute),
             Some((pass, (a, b))) => O::project_with_adapter(
                 x,
-                Frozen { weight, bias },
+                Frozen {
+                    weight,
+                    bias,
+                    compute,
+                },
                 pass.tensors[a].clone(),
                 pass.tensors[b].clone(),
                 LoraPlan {

@@ -202,6 +202,10 @@ pub struct RunRecipe {
     /// How the matrices of a frozen base are held; sums stay f32.
     #[serde(default, skip_serializing_if = "BaseFormat::is_f32")]
     pub base_dtype: BaseFormat,
+    /// Of the products with the linear layers of a frozen base, forward and backward: `bf16` rounds what they multiply and their results.
+    /// Everything else stays f32.
+    #[serde(default, skip_serializing_if = "FloatType::is_f32")]
+    pub compute_dtype: FloatType,
     /// Of the written model or adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,
@@ -241,6 +245,13 @@ pub enum FloatType {
     F32,
     /// 16 bits with f32's range.
     Bf16,
+}
+
+impl FloatType {
+    /// Whether it is f32: what a recipe says that names none.
+    pub fn is_f32(&self) -> bool {
+        *self == Self::F32
+    }
 }
 
 /// What a forward pass keeps for the backward pass, from most memory on the device to least: in a recipe `false`, `true` or `"offload"`.
@@ -332,9 +343,15 @@ impl BaseFormat {
 
 /// Finds what has a meaning for a frozen base alone.
 pub(crate) fn none_frozen(run: &RunRecipe, problems: &mut Vec<String>) {
-    if !run.base_dtype.is_f32() {
-        problems
-            .push("[run] base_dtype is of a frozen base, and here the base is trained".to_owned());
+    for (setting, is_f32) in [
+        ("base_dtype", run.base_dtype.is_f32()),
+        ("compute_dtype", run.compute_dtype.is_f32()),
+    ] {
+        if !is_f32 {
+            problems.push(format!(
+                "[run] {setting} is of a frozen base, and here the base is trained"
+            ));
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub fn sft_in(
         let run = &recipe.run;
         let device = Device::open(&run.device, run.gradient_checkpointing)?;
         let start = base_model::load(&recipe.model, recipe.seed)?;
-        device.check_base(&start.weights, recipe.run.base_dtype)?;
+        device.check_base(&start.weights, run.base_dtype, run.compute_dtype)?;
         let invocation = invocation(&recipe.lora, &start.text)?;
         let encoder = Encoder {
             tokenizer: &start.text.tokenizer,

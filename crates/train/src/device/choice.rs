@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::TrainError,
     ops::frozen::packing,
-    recipe::{BaseFormat, Checkpointing},
+    recipe::{BaseFormat, Checkpointing, FloatType},
 };
 
 /// Which device trains. A number is that of the device in the driver's list; without one it is the best, or CUDA's first.
@@ -40,8 +40,12 @@ impl DeviceChoice {
         &self,
         mut linears: impl Iterator<Item = Dtype>,
         format: BaseFormat,
+        compute: FloatType,
     ) -> Result<(), TrainError> {
         let name = || self.to_string();
+        if !compute.is_f32() && !self.holds(Dtype::BF16) {
+            return Err(no_bf16(&name()));
+        }
         match format {
             BaseFormat::F32 => Ok(()),
             BaseFormat::Bf16 if self.holds(Dtype::BF16) => Ok(()),
@@ -94,8 +98,8 @@ impl DeviceChoice {
 pub(super) fn no_bf16(device: &str) -> TrainError {
     TrainError::Device {
         device: device.to_owned(),
-        problem: "it cannot hold a base in bf16, as the language of its programs (WGSL) has no such numbers; leave [run] base_dtype out, or \
-                  take cuda"
+        problem: "it has no numbers in bf16 (the language of its programs may be WGSL, which has none); leave [run] base_dtype = \"bf16\" and \
+                  compute_dtype = \"bf16\" out, or take cuda"
             .to_owned(),
     }
 }
@@ -179,8 +183,17 @@ mod tests {
             (vulkan, BaseFormat::Stored, [Dtype::Q4_0, Dtype::Q8_0], true),
             (metal, BaseFormat::Stored, bf16, false),
         ] {
-            let held = device.check_base(linears.into_iter(), format);
+            let held = device.check_base(linears.into_iter(), format, FloatType::F32);
             assert_eq!(held.is_ok(), known, "{device}, {format:?}: {held:?}");
+        }
+        for (device, known) in [
+            (DeviceChoice::Cpu, true),
+            (cuda, true),
+            (vulkan, false),
+            (metal, false),
+        ] {
+            let computed = device.check_base(bf16.into_iter(), BaseFormat::F32, FloatType::Bf16);
+            assert_eq!(computed.is_ok(), known, "{device}: {computed:?}");
         }
     }
 

@@ -19,7 +19,7 @@ use edgethink_model::{Dtype, Tensor};
 
 use crate::{
     error::TrainError,
-    recipe::{BaseFormat, Checkpointing},
+    recipe::{BaseFormat, Checkpointing, FloatType},
     run::{Event, Progress},
 };
 
@@ -66,7 +66,7 @@ impl Device {
         }
     }
 
-    /// Refuses a frozen base that it cannot hold in a format.
+    /// Refuses a frozen base that it cannot hold in a format, or multiply with.
     ///
     /// # Errors
     /// [`TrainError::Device`].
@@ -74,7 +74,11 @@ impl Device {
         &self,
         base: &[(String, Tensor)],
         format: BaseFormat,
+        compute: FloatType,
     ) -> Result<(), TrainError> {
+        if !compute.is_f32() && !self.holds(Dtype::BF16) {
+            return Err(choice::no_bf16(self.name()));
+        }
         for (name, tensor) in base {
             match format.of(name, &tensor.shape) {
                 BaseFormat::Bf16 if !self.holds(Dtype::BF16) => {

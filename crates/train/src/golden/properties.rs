@@ -372,7 +372,9 @@ fn a_frozen_base_in_bf16_is_its_rounded_values() {
 fn a_frozen_base_in_bf16_is_its_rounded_values_on(device: &Device) {
     for family in ["qwen2", "qwen3"] {
         let g = golden(family);
-        if let Err(error) = device.check_base(&params::stored(&g.params), BaseFormat::Bf16) {
+        if let Err(error) =
+            device.check_base(&params::stored(&g.params), BaseFormat::Bf16, FloatType::F32)
+        {
             assert!(error.to_string().contains("base_dtype"), "{error}");
             continue;
         }
@@ -438,21 +440,27 @@ fn a_base_held_as_stored_is_the_same_network_on(device: &Device) {
                     _ => (name, tensor),
                 })
                 .collect();
-            if let Err(error) = device.check_base(&base, BaseFormat::Stored) {
+            if let Err(error) = device.check_base(&base, BaseFormat::Stored, FloatType::F32) {
                 assert!(matches!(dtype, Dtype::F16 | Dtype::BF16), "{error}");
                 assert!(error.to_string().contains("q_proj.weight"), "{error}");
                 continue;
             }
             for checkpointing in [Checkpointing::Off, Checkpointing::On] {
-                let pass = g.pass(Some(&layout), checkpointing);
-                let of = |format| {
-                    let leaves = Leaves::frozen(device, base.clone(), false, format);
-                    let leaves = leaves.with_adapter(&adapter, false);
-                    run(&pass, &leaves, &adapter, &g.masked, 1000)
-                };
-                let (stored, f32) = (of(BaseFormat::Stored), of(BaseFormat::F32));
-                let (got, want) = (stored.0, f32.0);
-                assert!(stored == f32, "{family:?} {dtype}: {got} is not {want}");
+                for compute in [FloatType::F32, FloatType::Bf16] {
+                    if device.check_base(&base, BaseFormat::F32, compute).is_err() {
+                        continue;
+                    }
+                    let mut pass = g.pass(Some(&layout), checkpointing);
+                    pass.adapter.as_mut().expect("an adapter").compute = compute;
+                    let of = |format| {
+                        let leaves = Leaves::frozen(device, base.clone(), false, format);
+                        let leaves = leaves.with_adapter(&adapter, false);
+                        run(&pass, &leaves, &adapter, &g.masked, 1000)
+                    };
+                    let (stored, f32) = (of(BaseFormat::Stored), of(BaseFormat::F32));
+                    let (got, want) = (stored.0, f32.0);
+                    assert!(stored == f32, "{family:?} {dtype}: {got} is not {want}");
+                }
             }
         }
     }

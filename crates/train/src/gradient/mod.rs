@@ -9,7 +9,7 @@ use crate::{
     net::{MicroBatch, Slots, Spec},
     ops::Score,
     params::Param,
-    recipe::{BaseFormat, Checkpointing},
+    recipe::{BaseFormat, Checkpointing, FloatType},
 };
 use tape::{Held, Tensors};
 
@@ -50,6 +50,8 @@ pub(crate) struct AdapterSide<'a> {
     pub slots: &'a [[Option<(usize, usize)>; 7]],
     pub scale: f32,
     pub dropout: Option<(f32, u64)>,
+    /// Of the products with the frozen base.
+    pub compute: FloatType,
 }
 
 /// The parameters of one optimizer step as tensors on a device.

@@ -82,6 +82,7 @@ fn adapter_pass<'a, O: NetOps>(
         slots: side.slots,
         scale: side.scale,
         dropout: side.dropout,
+        compute: side.compute,
     })
 }
 
@@ -282,7 +283,12 @@ impl<C: Compute> Held for Tensors<C> {
     #[cfg(test)]
     fn logits(&self, pass: &Pass<'_>, batch: &MicroBatch) -> Result<Vec<f32>, TrainError> {
         let head = self.head(pass).primitive().clone();
-        let logits = C::Plain::project(self.hidden(pass, batch), head, None);
+        let logits = C::Plain::project(
+            self.hidden(pass, batch),
+            head,
+            None,
+            crate::recipe::FloatType::F32,
+        );
         self.at.values(logits)
     }
 }

@@ -113,7 +113,8 @@ impl<'a> Run<'a> {
         let run = &recipe.run;
         let device = Device::open(&run.device, run.gradient_checkpointing)?;
         let model = Model::load(&recipe.model.base.to_string_lossy())?;
-        device.check_base(&base_model::network(&model).1, recipe.run.base_dtype)?;
+        let weights = base_model::network(&model).1;
+        device.check_base(&weights, run.base_dtype, run.compute_dtype)?;
         if let Some(tokenizer) = &model.tokenizer {
             base_model::check_vocab(&model.config, tokenizer, &recipe.model.base)?;
         }

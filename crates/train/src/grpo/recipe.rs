@@ -251,6 +251,10 @@ pub struct GrpoRunRecipe {
     /// How the matrices of the base are held; sums stay f32.
     #[serde(default, skip_serializing_if = "BaseFormat::is_f32")]
     pub base_dtype: BaseFormat,
+    /// Of the products with the linear layers of the base, forward and backward: `bf16` rounds what they multiply and their results.
+    /// Everything else stays f32.
+    #[serde(default, skip_serializing_if = "FloatType::is_f32")]
+    pub compute_dtype: FloatType,
     /// Of the written adapter.
     #[serde(default = "default_save")]
     pub save_dtype: FloatType,

@@ -311,7 +311,7 @@ impl<'a> Learner<'a> {
                 slots,
                 &policy.layout,
                 base,
-                recipe.run.base_dtype,
+                (recipe.run.base_dtype, recipe.run.compute_dtype),
                 recipe.run.gradient_checkpointing,
             ),
             lanes: Lanes::new(device, &policy.params)?,

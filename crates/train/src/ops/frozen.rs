@@ -10,7 +10,12 @@ use edgethink_model::{Dtype, Tensor, tensor::dequantize};
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::tensor;
+use super::{
+    dense,
+    linear::{matmul_nn, matmul_nt},
+    tensor,
+};
+use crate::recipe::FloatType;
 
 /// What a file may hold in blocks.
 const QUANTIZED: [Dtype; 8] = [
@@ -96,6 +101,36 @@ pub(super) fn widened(matrix: &FlexTensor) -> FlexTensor {
         .zip(bytes.par_chunks(share * row_bytes))
         .for_each(|(values, bytes)| dequantize(dtype, bytes, values));
     tensor(values, &[rows, cols])
+}
+
+/// `x [T, in] W^T`, `W [out, in]` as it is held or f32. In bf16 both are rounded, and the result is; the sums are f32.
+pub(super) fn product(x: &FlexTensor, weight: &FlexTensor, compute: FloatType) -> FlexTensor {
+    let weight = widened(weight);
+    match compute {
+        FloatType::F32 => matmul_nt(x, &weight),
+        FloatType::Bf16 => rounded(matmul_nt(&rounded(x.clone()), &rounded(weight))),
+    }
+}
+
+/// The way back of [`product`]: `dy [T, out] W`.
+pub(super) fn back(dy: &FlexTensor, weight: &FlexTensor, compute: FloatType) -> FlexTensor {
+    let weight = widened(weight);
+    match compute {
+        FloatType::F32 => matmul_nn(dy, &weight),
+        FloatType::Bf16 => rounded(matmul_nn(&rounded(dy.clone()), &rounded(weight))),
+    }
+}
+
+/// Values rounded to bf16, in f32.
+fn rounded(x: FlexTensor) -> FlexTensor {
+    let mut x = dense(x);
+    let round = |values: &mut [f32]| {
+        for value in values {
+            *value = bf16::from_f32(*value).to_f32();
+        }
+    };
+    x.storage_mut::<f32>().par_chunks_mut(SHARE).for_each(round);
+    x
 }
 
 /// The types that [`in_format`] writes.

@@ -14,6 +14,7 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use super::{Taped, dense, frozen, rows_cols, simd, tensor, values};
+use crate::recipe::FloatType;
 
 /// Rows of one partial sum of the bias gradient.
 const ROWS: usize = 512;
@@ -38,8 +39,9 @@ pub(crate) fn forward(
     x: &FlexTensor,
     weight: &FlexTensor,
     bias: Option<&FlexTensor>,
+    compute: FloatType,
 ) -> FlexTensor {
-    let mut y = matmul_nt(x, &frozen::widened(weight));
+    let mut y = frozen::product(x, weight, compute);
     if let Some(bias) = bias {
         let bias = dense(bias.clone());
         let b = values(&bias);
@@ -81,19 +83,21 @@ pub(crate) fn sum_rows(dy: &FlexTensor) -> FlexTensor {
 #[derive(Debug)]
 struct Linear;
 
-fn backward(
-    x: &FlexTensor,
-    weight: &FlexTensor,
-    dy: &FlexTensor,
-    nodes: [Option<NodeId>; 3],
-    grads: &mut Gradients,
-) {
+/// What the backward pass needs.
+#[derive(Debug, Clone)]
+struct Saved {
+    x: FlexTensor,
+    weight: FlexTensor,
+    compute: FloatType,
+}
+
+fn backward(saved: &Saved, dy: &FlexTensor, nodes: [Option<NodeId>; 3], grads: &mut Gradients) {
     let [x_node, w_node, b_node] = nodes;
     if let Some(id) = x_node {
-        grads.register::<Flex>(id, matmul_nn(dy, &frozen::widened(weight)));
+        grads.register::<Flex>(id, frozen::back(dy, &saved.weight, saved.compute));
     }
     if let Some(id) = w_node {
-        grads.register::<Flex>(id, matmul_tn(dy, x));
+        grads.register::<Flex>(id, matmul_tn(dy, &saved.x));
     }
     if let Some(id) = b_node {
         grads.register::<Flex>(id, sum_rows(dy));
@@ -101,29 +105,22 @@ fn backward(
 }
 
 impl Backward<Flex, 2> for Linear {
-    type State = (FlexTensor, FlexTensor);
+    type State = Saved;
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = dense(grads.consume::<Flex>(&ops.node));
-        let (x, weight) = ops.state;
         let [x_node, w_node] = ops.parents.map(|node| node.map(|n| n.id));
-        backward(&x, &weight, &dy, [x_node, w_node, None], grads);
+        backward(&ops.state, &dy, [x_node, w_node, None], grads);
     }
 }
 
 impl Backward<Flex, 3> for Linear {
-    type State = (FlexTensor, FlexTensor);
+    type State = Saved;
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = dense(grads.consume::<Flex>(&ops.node));
-        let (x, weight) = ops.state;
-        backward(
-            &x,
-            &weight,
-            &dy,
-            ops.parents.map(|node| node.map(|n| n.id)),
-            grads,
-        );
+        let nodes = ops.parents.map(|node| node.map(|n| n.id));
+        backward(&ops.state, &dy, nodes, grads);
     }
 }
 
@@ -132,28 +129,34 @@ pub(crate) fn taped(
     x: FloatTensor<Taped>,
     weight: FloatTensor<Taped>,
     bias: Option<FloatTensor<Taped>>,
+    compute: FloatType,
 ) -> FloatTensor<Taped> {
     let (x_node, w_node) = (x.node(), weight.node());
     let (x, weight) = (x.into_primitive(), weight.into_primitive());
-    match bias {
+    let bias_node = bias.as_ref().map(|bias| bias.node());
+    let out = forward(
+        &x,
+        &weight,
+        bias.as_ref().map(|bias| bias.primitive()),
+        compute,
+    );
+    let saved = Saved { x, weight, compute };
+    match bias_node {
         None => {
-            let out = forward(&x, &weight, None);
             match Backward::<Flex, 2>::prepare::<NoCheckpointing>(Linear, [x_node, w_node])
                 .compute_bound()
                 .stateful()
             {
-                OpsKind::Tracked(prep) => prep.finish((x, weight), out),
+                OpsKind::Tracked(prep) => prep.finish(saved, out),
                 OpsKind::UnTracked(prep) => prep.finish(out),
             }
         }
-        Some(bias) => {
-            let b_node = bias.node();
-            let out = forward(&x, &weight, Some(bias.primitive()));
+        Some(b_node) => {
             match Backward::<Flex, 3>::prepare::<NoCheckpointing>(Linear, [x_node, w_node, b_node])
                 .compute_bound()
                 .stateful()
             {
-                OpsKind::Tracked(prep) => prep.finish((x, weight), out),
+                OpsKind::Tracked(prep) => prep.finish(saved, out),
                 OpsKind::UnTracked(prep) => prep.finish(out),
             }
         }

@@ -20,6 +20,7 @@ use super::{
     linear::{self, matmul_nn, matmul_nt, matmul_tn},
     rows_cols, simd, tensor, values,
 };
+use crate::recipe::FloatType;
 
 /// The rows of a micro-batch on which the adapter is on, as ascending ranges.
 #[derive(Debug)]
@@ -78,6 +79,8 @@ impl AdapterRows {
 pub(crate) struct Frozen<'a, B: Backend> {
     pub weight: &'a FloatTensor<B>,
     pub bias: Option<&'a FloatTensor<B>>,
+    /// Of the product with the weight.
+    pub compute: FloatType,
 }
 
 /// How the adapter acts in one layer and one micro-batch.
@@ -96,8 +99,9 @@ pub(crate) struct Saved {
     x: FlexTensor,      // [Ta, in], rows with the adapter on, after dropout
     low: FlexTensor,    // [Ta, R] = x A^T
     weight: FlexTensor, // [out, in], as it is held
-    a: FlexTensor,      // [R, in]
-    b: FlexTensor,      // [out, R]
+    compute: FloatType,
+    a: FlexTensor, // [R, in]
+    b: FlexTensor, // [out, R]
 }
 
 /// Keeps each value of `t` `[rows, cols]` with probability `1 - share`, scaled by `1 / (1 - share)`. The choice is a function of the
@@ -142,13 +146,12 @@ fn mixed(mut z: u64) -> u64 {
 /// The layer's output `[T, out]` and what its gradient needs.
 pub(crate) fn forward(
     x: &FlexTensor,
-    weight: &FlexTensor,
-    bias: Option<&FlexTensor>,
+    frozen: &Frozen<'_, Flex>,
     a: &FlexTensor,
     b: &FlexTensor,
     plan: &LoraPlan,
 ) -> (FlexTensor, Saved) {
-    let mut y = linear::forward(x, weight, bias);
+    let mut y = linear::forward(x, frozen.weight, frozen.bias, frozen.compute);
     let mut active = plan.rows.gather(x);
     if let Some((share, seed)) = plan.dropout {
         active = tensor(
@@ -170,7 +173,8 @@ pub(crate) fn forward(
     let saved = Saved {
         x: active,
         low,
-        weight: weight.clone(),
+        weight: frozen.weight.clone(),
+        compute: frozen.compute,
         a: a.clone(),
         b: b.clone(),
     };
@@ -207,7 +211,7 @@ impl Backward<Flex, 3> for LoraLinear {
             if let Some((share, seed)) = plan.dropout {
                 drop_out(&mut through, share, seed, &plan.rows.keys);
             }
-            dy = matmul_nn(&dy, &frozen::widened(&saved.weight));
+            dy = frozen::back(&dy, &saved.weight, saved.compute);
             simd::vectorized(|| {
                 simd::add_assign(dy.storage_mut::<f32>(), values(&through));
             });
@@ -234,8 +238,12 @@ pub(crate) fn taped(
     let nodes = [x.node(), a.node(), b.node()];
     let x = dense(x.into_primitive());
     let (a, b) = (a.into_primitive(), b.into_primitive());
-    let bias = frozen.bias.map(|bias| bias.primitive());
-    let (out, saved) = forward(&x, frozen.weight.primitive(), bias, &a, &b, &plan);
+    let frozen = Frozen {
+        weight: frozen.weight.primitive(),
+        bias: frozen.bias.map(|bias| bias.primitive()),
+        compute: frozen.compute,
+    };
+    let (out, saved) = forward(&x, &frozen, &a, &b, &plan);
     match LoraLinear
         .prepare::<NoCheckpointing>(nodes)
         .compute_bound()

@@ -32,6 +32,8 @@ pub(crate) use composed::Composed;
 pub(crate) use cross_entropy::{Lesson, Score, Targets};
 pub(crate) use lora::AdapterRows;
 
+use crate::recipe::FloatType;
+
 /// The backend that records a tape.
 pub(crate) type Taped = Autodiff<Flex>;
 
@@ -47,8 +49,13 @@ pub(crate) trait NetOps: std::fmt::Debug + 'static {
 
     /// `y = x / sqrt(mean(x^2) + eps) * weight` for each row of `weight.len()` values.
     fn rms_norm(x: Tensor<Self>, weight: Tensor<Self>, eps: f32) -> Tensor<Self>;
-    /// `y [T, out] = x [T, in] W^T + bias`, `W [out, in]`.
-    fn project(x: Tensor<Self>, weight: Tensor<Self>, bias: Option<Tensor<Self>>) -> Tensor<Self>;
+    /// `y [T, out] = x [T, in] W^T + bias`, `W [out, in]`. `compute` is of the product, and `Bf16` of a frozen `W` alone.
+    fn project(
+        x: Tensor<Self>,
+        weight: Tensor<Self>,
+        bias: Option<Tensor<Self>>,
+        compute: FloatType,
+    ) -> Tensor<Self>;
     /// As `project`, with frozen `weight` and `bias`, plus `scale * B A x` on the rows where the adapter is on.
     fn project_with_adapter(
         x: Tensor<Self>,
@@ -123,8 +130,13 @@ impl NetOps for Flex {
     fn rms_norm(x: FlexTensor, weight: FlexTensor, eps: f32) -> FlexTensor {
         rms_norm::forward(&dense(x), &dense(weight), eps).0
     }
-    fn project(x: FlexTensor, weight: FlexTensor, bias: Option<FlexTensor>) -> FlexTensor {
-        linear::forward(&x, &weight, bias.as_ref())
+    fn project(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: Option<FlexTensor>,
+        compute: FloatType,
+    ) -> FlexTensor {
+        linear::forward(&x, &weight, bias.as_ref(), compute)
     }
     fn project_with_adapter(
         x: FlexTensor,
@@ -133,7 +145,7 @@ impl NetOps for Flex {
         b: FlexTensor,
         plan: lora::LoraPlan,
     ) -> FlexTensor {
-        lora::forward(&dense(x), frozen.weight, frozen.bias, &a, &b, &plan).0
+        lora::forward(&dense(x), &frozen, &a, &b, &plan).0
     }
     fn attend(
         q: FlexTensor,
@@ -167,8 +179,13 @@ impl NetOps for Taped {
     fn rms_norm(x: Tensor<Self>, weight: Tensor<Self>, eps: f32) -> Tensor<Self> {
         rms_norm::taped(x, weight, eps)
     }
-    fn project(x: Tensor<Self>, weight: Tensor<Self>, bias: Option<Tensor<Self>>) -> Tensor<Self> {
-        linear::taped(x, weight, bias)
+    fn project(
+        x: Tensor<Self>,
+        weight: Tensor<Self>,
+        bias: Option<Tensor<Self>>,
+        compute: FloatType,
+    ) -> Tensor<Self> {
+        linear::taped(x, weight, bias, compute)
     }
     fn project_with_adapter(
         x: Tensor<Self>,

@@ -15,7 +15,7 @@ use edgethink_model::Dtype;
 
 use super::{
     Cost, DevicePlan, LayerCost, Shape,
-    memory::{F32, Step, adapter_of, matrices, parts},
+    memory::{F32, ROUNDED, Step, adapter_of, matrices, parts, rounded},
 };
 use crate::{
     net::LINEARS,
@@ -115,6 +115,11 @@ pub(super) fn plan(shape: &Shape, step: &Step, longest: usize) -> DevicePlan {
             _ => f.max((spec.heads * spec.head_dim) as u64),
         } * e;
         rest.push(cost("a matrix in f32, for its product", F32 * widest));
+    }
+    if !step.compute.is_f32() {
+        // And the result, until it is f32.
+        let values = rounded(spec, step.tokens) + step.tokens * f;
+        rest.push(cost(ROUNDED, 2 * values));
     }
     DevicePlan {
         device: shape.device,

@@ -16,7 +16,7 @@ use crate::{
     grpo::{RolloutKv, RolloutWeights},
     net::{LINEARS, Spec},
     ops::cross_entropy::chunk_rows,
-    recipe::{BaseFormat, Checkpointing, RunRecipe},
+    recipe::{BaseFormat, Checkpointing, FloatType, RunRecipe},
     run::lanes_of,
 };
 
@@ -42,6 +42,8 @@ pub(super) struct Step {
     pub(super) dropout: bool,
     /// How the matrices of a frozen base are held.
     pub(super) base: BaseFormat,
+    /// In which numbers its linear layers are computed.
+    pub(super) compute: FloatType,
     /// Another network of the same shape says what is to be learnt.
     pub(super) taught: bool,
 }
@@ -92,6 +94,7 @@ pub(super) fn plan(recipe: &Recipe, shape: &Shape) -> Plan {
                 tokens: r.run.micro_batch_tokens as u64,
                 checkpointing: r.run.gradient_checkpointing,
                 base: r.run.base_dtype,
+                compute: r.run.compute_dtype,
                 // Every completion of a step may be learnt from.
                 ..Step::lanes(shape, true, true, usize::MAX)
             };
@@ -151,6 +154,7 @@ impl Step {
             tokens: run.micro_batch_tokens as u64,
             checkpointing: run.gradient_checkpointing,
             base: run.base_dtype,
+            compute: run.compute_dtype,
             ..Self::lanes(shape, adapter, masked, micros)
         }
     }
@@ -175,9 +179,19 @@ impl Step {
             masked,
             dropout: false,
             base: BaseFormat::F32,
+            compute: FloatType::F32,
             taught: false,
         }
     }
+}
+
+pub(super) const ROUNDED: &str = "a product in bf16";
+
+/// Values of a product in bf16: a matrix, and what it multiplies.
+pub(super) fn rounded(spec: &Spec, tokens: u64) -> u64 {
+    let (e, f) = (spec.hidden as u64, spec.ffn as u64);
+    let widest = f.max((spec.heads * spec.head_dim) as u64);
+    widest * e + tokens * widest
 }
 
 /// Names and values of the parts of the network.
@@ -288,6 +302,9 @@ fn train(plan: &mut Plan, shape: &Shape, step: Step, longest: usize) {
             "a matrix in f32, for its product",
             F32 * widest * step.active,
         );
+    }
+    if !step.compute.is_f32() {
+        plan.cost(ROUNDED, F32 * rounded(spec, step.tokens) * step.active);
     }
     let vocab = spec.vocab as u64;
     let logits = chunk_rows(spec.vocab) as u64 * (2 * vocab + 2 * e) * F32;

@@ -16,7 +16,13 @@ use std::path::{Path, PathBuf};
 
 use edgethink_model::{Config, Dtype, LoadOptions, Model};
 
-use crate::{base_model, device::DeviceChoice, error::TrainError, net::Spec, recipe::BaseFormat};
+use crate::{
+    base_model,
+    device::DeviceChoice,
+    error::TrainError,
+    net::Spec,
+    recipe::{BaseFormat, FloatType},
+};
 
 /// What a plan may be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -228,15 +234,15 @@ impl Shape {
             device,
             notes,
         };
-        shape.check_base(recipe.base_dtype())?;
+        shape.check_base(recipe.base_dtype(), recipe.compute_dtype())?;
         device.check_checkpointing(recipe.checkpointing().unwrap_or_default())?;
         Ok(shape)
     }
 
-    /// Refuses a frozen base that the device cannot hold in a format.
-    fn check_base(&self, format: BaseFormat) -> Result<(), TrainError> {
+    /// Refuses a frozen base that the device cannot hold in a format, or multiply with.
+    fn check_base(&self, format: BaseFormat, compute: FloatType) -> Result<(), TrainError> {
         let linears = self.linears.iter().map(|&(dtype, _)| dtype);
-        self.device.check_base(linears, format)
+        self.device.check_base(linears, format, compute)
     }
 
     /// Bytes of so many values of the linear layers, where `block` gives the bytes of 256 values of a type.

@@ -12,7 +12,7 @@ use crate::{
     grpo::{GrpoRecipe, RolloutKv, RolloutWeights},
     net::LINEARS,
     quantize::QuantizeRecipe,
-    recipe::{BaseFormat, BaseRecipe, Checkpointing, RunRecipe, SftRecipe},
+    recipe::{BaseFormat, BaseRecipe, Checkpointing, FloatType, RunRecipe, SftRecipe},
     switcher::SwitcherRecipe,
     verifier::VerifierRecipe,
 };
@@ -135,6 +135,15 @@ impl Recipe {
             Self::Sft(r) => r.run.base_dtype,
             Self::Grpo(r) => r.run.base_dtype,
             _ => BaseFormat::F32,
+        }
+    }
+
+    /// In which numbers the linear layers of its frozen base are computed.
+    pub(super) fn compute_dtype(&self) -> FloatType {
+        match self {
+            Self::Sft(r) => r.run.compute_dtype,
+            Self::Grpo(r) => r.run.compute_dtype,
+            _ => FloatType::F32,
         }
     }
 
@@ -276,7 +285,7 @@ impl Recipe {
                 DeviceChoice::Cuda(_) if !in_blocks => ("bf16", BaseFormat::Bf16),
                 _ => ("stored", BaseFormat::Stored),
             };
-            if shape.check_base(base).is_ok() {
+            if shape.check_base(base, self.compute_dtype()).is_ok() {
                 let setting = format!("[run] base_dtype = \"{name}\"");
                 add(setting, &|r| r.hold(base));
             }

@@ -163,6 +163,7 @@ pub(crate) fn run(job: Job<'_>, progress: &mut dyn Progress) -> Result<Outcome, 
         slots: &slots,
         layout: layout.as_ref(),
         checkpointing: recipe.gradient_checkpointing,
+        compute: recipe.compute_dtype,
         bf16,
         frozen: (!frozen.is_empty())
             .then(|| Leaves::frozen(job.device, frozen, bf16, recipe.base_dtype)),
@@ -319,20 +320,21 @@ pub(crate) struct Side<'a> {
     slots: &'a Slots,
     layout: Option<&'a LoraLayout>,
     checkpointing: Checkpointing,
+    compute: FloatType,
     bf16: bool,
     frozen: Option<Leaves>,
     teacher: Option<&'a Teacher>,
 }
 
 impl<'a> Side<'a> {
-    /// An adapter on a frozen base, whose matrices are held in `dtype`.
+    /// An adapter on a frozen base, whose matrices are held in `dtype` and multiplied with in `compute`.
     pub(crate) fn frozen(
         device: &'a Device,
         spec: &'a Spec,
         slots: &'a Slots,
         layout: &'a LoraLayout,
         base: NamedTensors,
-        dtype: BaseFormat,
+        (dtype, compute): (BaseFormat, FloatType),
         checkpointing: Checkpointing,
     ) -> Self {
         Self {
@@ -341,6 +343,7 @@ impl<'a> Side<'a> {
             slots,
             layout: Some(layout),
             checkpointing,
+            compute,
             bf16: false,
             frozen: Some(Leaves::frozen(device, base, false, dtype)),
             teacher: None,
@@ -371,6 +374,7 @@ impl<'a> Side<'a> {
             adapter: self.layout.map(|l| AdapterSide {
                 slots: &l.slots,
                 scale: l.scale,
+                compute: self.compute,
                 dropout: (training && l.dropout > 0.0).then(|| {
                     (
                         l.dropout,

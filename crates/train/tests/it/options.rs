@@ -116,6 +116,27 @@ fn bf16_trains_as_f32_does_and_keeps_f32_weights() {
 }
 
 #[test]
+fn an_adapter_learns_on_products_in_bf16_as_in_f32() {
+    let dir = workspace();
+    let mut refused = base_recipe(dir.path(), "base");
+    base(&refused, &mut Silent).expect("a base");
+    refused.run.compute_dtype = FloatType::Bf16;
+    let error = base(&refused, &mut Silent).expect_err("nothing is frozen");
+    assert!(error.to_string().contains("compute_dtype"), "{error}");
+
+    let loss = |compute, out: &str| {
+        let mut recipe = sft_recipe(dir.path(), "base", out, true, 1.0);
+        recipe.run.compute_dtype = compute;
+        recipe.data.valid = recipe.data.train.clone();
+        sft(&recipe, &mut Silent).expect("an adapter");
+        last(dir.path(), out, "eval_loss")
+    };
+    let (f32, bf16) = (loss(FloatType::F32, "f32"), loss(FloatType::Bf16, "bf16"));
+    assert!((f32 - bf16).abs() <= 0.02 * f32, "f32 {f32}, bf16 {bf16}");
+    assert!(f32 != bf16, "bf16 changes nothing");
+}
+
+#[test]
 fn long_examples_are_dropped_or_cut_as_the_recipe_says() {
     let dir = workspace();
     let path = dir.path().join("train.jsonl");

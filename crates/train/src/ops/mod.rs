@@ -185,7 +185,7 @@ impl NetOps for Taped {
         bias: Option<Tensor<Self>>,
         compute: FloatType,
     ) -> Tensor<Self> {
-        linear::taped(x, weight, bias, compute)
+        linear::taped(x, weight, bias.as_ref(), compute)
     }
     fn project_with_adapter(
         x: Tensor<Self>,

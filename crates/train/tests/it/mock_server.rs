@@ -99,12 +99,15 @@ fn serve(mut stream: TcpStream, owner: &str, log: &Log, play: &Play) {
         return;
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let number = {
+    let (number, running) = {
         let mut log = log.lock().unwrap();
         log.push((path.clone(), body.clone()));
-        log.len() - 1
+        let mut paths = log.iter().rev().map(|(path, _)| path.as_str());
+        let last = paths.find(|path| path.starts_with("/models/"));
+        (log.len() - 1, last == Some("/models/load"))
     };
     let (status, text) = match play(number, &path) {
+        Act::Well if owner == "llamacpp" => (200, llama_server(running, &path, &body)),
         Act::Well => (200, reply(owner, &path, &body)),
         Act::Status(status, text) => (status, text.to_owned()),
         Act::Garbage => (200, "yes".to_owned()),
@@ -122,12 +125,58 @@ fn serve(mut stream: TcpStream, owner: &str, log: &Log, play: &Play) {
     let _ = stream.write_all((head + &text).as_bytes());
 }
 
-/// As a server that works: every second choice has the right sum, the others end at once.
+/// As a server that works.
 fn reply(owner: &str, path: &str, body: &Value) -> String {
-    if path != "/v1/completions" {
-        return json!({"data": [{"id": "base", "owned_by": owner}]}).to_string();
+    match path {
+        "/v1/completions" => {
+            let drawn = draw(&body["prompt"], &body["n"]);
+            let choices = drawn.iter().enumerate().map(|(index, ids)| {
+                json!({"index": index, "text": "", "finish_reason": "stop", "token_ids": ids,
+                    "logprobs": {"token_logprobs": vec![-1.0; ids.len()]}})
+            });
+            json!({"choices": choices.collect::<Vec<_>>()}).to_string()
+        }
+        // SGLang's.
+        "/generate" => {
+            let prompts = body["input_ids"].as_array().unwrap();
+            let drawn = draw(&prompts[0], &json!(prompts.len()));
+            let all = drawn.iter().map(|ids| {
+                let logprobs: Vec<Value> = ids.iter().map(|id| json!([-1.0, id, null])).collect();
+                json!({"meta_info": {"prompt_tokens": prompts[0].as_array().unwrap().len(),
+                    "output_token_logprobs": logprobs, "finish_reason": {"type": "stop"}}})
+            });
+            Value::Array(all.collect()).to_string()
+        }
+        _ => json!({"data": [{"id": "base", "owned_by": owner}]}).to_string(),
     }
-    let prompt: Vec<u64> = body["prompt"]
+}
+
+/// As llama-server does as a router, with its instance running or not.
+fn llama_server(running: bool, path: &str, body: &Value) -> String {
+    match path {
+        "/v1/models" | "/models" => {
+            let value = if running { "loaded" } else { "unloaded" };
+            let model = json!({"id": "policy", "owned_by": "llamacpp", "status": {"value": value}});
+            json!({"data": [model]}).to_string()
+        }
+        "/completion" => {
+            let prompt = body["prompt"].as_array().unwrap().len();
+            let drawn = draw(&body["prompt"], &body["n_cmpl"]);
+            let all = drawn.iter().enumerate().map(|(index, ids)| {
+                let prob = |id: &u64| json!({"id": id, "prob": (-1_f64).exp()});
+                let probs: Vec<Value> = ids.iter().map(prob).collect();
+                json!({"index": index, "tokens": ids, "tokens_evaluated": prompt, "stop_type": "eos",
+                    "completion_probabilities": probs})
+            });
+            Value::Array(all.collect()).to_string()
+        }
+        _ => json!({"success": true}).to_string(),
+    }
+}
+
+/// Every second completion has the right sum, the others end at once.
+fn draw(prompt: &Value, n: &Value) -> Vec<Vec<u64>> {
+    let prompt: Vec<u64> = prompt
         .as_array()
         .unwrap()
         .iter()
@@ -136,15 +185,12 @@ fn reply(owner: &str, path: &str, body: &Value) -> String {
     // "add a b": numbers begin at token 7.
     let add = prompt.iter().position(|&id| id == 5).unwrap();
     let sum = prompt[add + 1] - 7 + prompt[add + 2] - 7;
-    let choice = |index: u64| {
-        let ids = if index.is_multiple_of(2) {
+    let one = |index: u64| {
+        if index.is_multiple_of(2) {
             vec![6, 7 + sum, 2]
         } else {
             vec![6, 2]
-        };
-        json!({"index": index, "text": "", "finish_reason": "stop", "token_ids": ids,
-            "logprobs": {"token_logprobs": vec![-1.0; ids.len()]}})
+        }
     };
-    let choices: Vec<Value> = (0..body["n"].as_u64().unwrap()).map(choice).collect();
-    json!({"choices": choices}).to_string()
+    (0..n.as_u64().unwrap()).map(one).collect()
 }

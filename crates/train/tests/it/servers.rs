@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -258,6 +259,94 @@ fn what_a_server_makes_of_the_policy_is_measured_and_stopped_on() {
         Value::Null,
         "vLLM is told when it starts"
     );
+}
+
+#[test]
+fn sglang_is_told_of_adapters_in_its_own_words() {
+    let dir = world();
+    let d = dir.path();
+    let sglang = Mock::start("sglang", |_, _| Act::Well);
+    let said = grpo(&by_servers(d, "masked", &[&sglang]), &mut Silent)
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("masked") && said.contains("SGLang"), "{said}");
+    sft(&sft_recipe(d, "base", "plain", false, 1.0), &mut Silent).unwrap();
+    let mut plain = by_servers(d, "plain-rl", &[&sglang]);
+    plain.model.adapter = d.join("plain");
+    grpo(&plain, &mut Silent).unwrap();
+    assert_eq!(sglang.asked("/load_lora_adapter").len(), 3);
+    assert_eq!(sglang.asked("/unload_lora_adapter").len(), 3);
+    let loaded = &sglang.asked("/load_lora_adapter")[0];
+    assert_eq!(loaded["load_inplace"], Value::Null, "it has no such field");
+    let asked = &sglang.asked("/generate")[0];
+    assert_eq!(asked["lora_path"], loaded["lora_name"]);
+    assert_eq!(asked["input_ids"].as_array().map(Vec::len), Some(6));
+
+    // Started anew, it does not know the adapter, and says so by 400.
+    let anew = Mock::start("sglang", |number, path| match (number, path) {
+        (4, "/generate") => Act::Status(400, "Got LoRA adapter that has never been loaded: x"),
+        _ => Act::Well,
+    });
+    let mut once = by_servers(d, "anew-rl", &[&anew]);
+    once.model.adapter = d.join("plain");
+    once.run.steps = 1;
+    grpo(&once, &mut Silent).unwrap();
+    assert_eq!(anew.asked("/load_lora_adapter").len(), 2);
+    assert_eq!(values(d, "anew-rl", "rollout/retried"), [1.0]);
+}
+
+#[test]
+fn llama_server_starts_anew_with_the_file_of_each_version() {
+    let dir = world();
+    let d = dir.path();
+    let well = Mock::well();
+    grpo(&by_servers(d, "well", &[&well]), &mut Silent).unwrap();
+
+    let file = adapters(d, "llama").join("policy.gguf");
+    let (versions, seen) = (Arc::new(Mutex::new(Vec::new())), file.clone());
+    let read = Arc::clone(&versions);
+    let llama = Mock::start("llamacpp", move |_, path| {
+        if path == "/models/load" {
+            read.lock().unwrap().push(fs::read(&seen).unwrap());
+        }
+        Act::Well
+    });
+    let recipe = by_servers(d, "llama", &[&llama]);
+    grpo(&recipe, &mut Silent).unwrap();
+    let of_models =
+        |(path, _): &(String, Value)| path.starts_with("/models/").then(|| path.clone());
+    let order: Vec<String> = llama.log().iter().filter_map(of_models).collect();
+    let (load, unload) = ("/models/load", "/models/unload");
+    assert_eq!(order, [load, unload, load, unload, load, unload]);
+    let versions = versions.lock().unwrap();
+    assert!(versions[0] != versions[1] && versions[1] != versions[2]);
+    assert!(versions.iter().all(|file| file.starts_with(b"GGUF")));
+    assert!(!file.exists(), "the run is over");
+    let asked = llama.asked("/completion");
+    assert_eq!(asked.len(), 12);
+    assert_eq!(asked[0]["model"], "policy");
+    assert_eq!(asked[0]["n_cmpl"], 6);
+    let adapter = |out: &str| bytes(&d.join(out).join("adapter_model.safetensors"));
+    assert!(adapter("well") == adapter("llama"), "the adapters differ");
+
+    // One model without a router, and an instance that does not start.
+    let single = Mock::start("llamacpp", |_, path| match path {
+        "/models" => Act::Garbage,
+        _ => Act::Well,
+    });
+    let said = grpo(&by_servers(d, "single", &[&single]), &mut Silent);
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("[policy] of docs/rollouts.md"), "{said}");
+    let fails = Mock::start("llamacpp", |_, path| match path {
+        "/models" => Act::Status(
+            200,
+            r#"{"data": [{"id": "policy", "status": {"value": "unloaded", "failed": true, "exit_code": 3}}]}"#,
+        ),
+        _ => Act::Well,
+    });
+    let said = grpo(&by_servers(d, "fails", &[&fails]), &mut Silent);
+    let said = said.unwrap_err().to_string();
+    assert!(said.contains("exit code 3"), "{said}");
 }
 
 #[test]

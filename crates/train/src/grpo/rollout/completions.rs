@@ -1,4 +1,5 @@
-//! What a server is asked for a group of completions, and what is believed of its reply: token ids, their log-probabilities, the end.
+//! What a server is asked for a group of completions by OpenAI's endpoint, and what is believed of any reply: token ids, their
+//! log-probabilities, the end.
 
 use serde_json::{Value, json};
 
@@ -39,7 +40,7 @@ pub(super) fn request(kind: Kind, model: &str, prompt: &[u32], at: usize, draws:
 
 /// The seed of the prompt at place `at`. Our server's streams have draws of their own, so it is that of the engine in process; elsewhere
 /// stream i of a request may have the seed plus i, so the seeds of two prompts lie n apart, in 48 bits, which are safe from an overflow.
-fn seed(kind: Kind, at: usize, draws: Draws) -> i64 {
+pub(super) fn seed(kind: Kind, at: usize, draws: Draws) -> i64 {
     if kind == Kind::Edgethink {
         return draws.seed.wrapping_add(at as u64).cast_signed();
     }
@@ -52,7 +53,16 @@ pub(super) fn parsed(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| format!("its reply is no JSON: {error}"))
 }
 
-/// Reads the completions of a reply, and refuses what cannot be learnt from.
+/// A completion as a server tells it.
+pub(super) struct Reply {
+    pub index: Option<u64>,
+    pub tokens: Vec<u32>,
+    /// `None` for what is no number.
+    pub logprobs: Vec<Option<f32>>,
+    pub ended: bool,
+}
+
+/// Reads the completions of a reply.
 pub(super) fn completions(
     text: &str,
     prompt: &[u32],
@@ -63,46 +73,73 @@ pub(super) fn completions(
     let choices = body["choices"]
         .as_array()
         .ok_or("its reply has no choices")?;
-    if choices.len() != draws.n {
+    let read = |choice| reply(choice, prompt);
+    let replies: Result<Vec<Reply>, String> = choices.iter().map(read).collect();
+    checked(replies?, draws, limits)
+}
+
+fn reply(choice: &Value, prompt: &[u32]) -> Result<Reply, String> {
+    let tokens = token_ids(&choice["token_ids"]).ok_or(
+        "a choice has no token_ids; the server must know return_token_ids (vLLM since 0.10.2, edgethink serve)",
+    )?;
+    if let Some(read) = token_ids(&choice["prompt_token_ids"])
+        && read != prompt
+    {
+        return Err("it read another prompt than it was given".to_owned());
+    }
+    let logprobs = choice["logprobs"]["token_logprobs"].as_array();
+    let logprobs = logprobs.ok_or("a choice has no logprobs")?.iter();
+    Ok(Reply {
+        index: choice["index"].as_u64(),
+        tokens,
+        logprobs: logprobs
+            .map(|value| value.as_f64().map(|value| value as f32))
+            .collect(),
+        ended: match choice["finish_reason"].as_str() {
+            Some("stop") => true,
+            Some("length") => false,
+            other => {
+                return Err(format!(
+                    "a choice ended by {other:?}, not by stop or length"
+                ));
+            }
+        },
+    })
+}
+
+pub(super) fn token_ids(list: &Value) -> Option<Vec<u32>> {
+    let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+    list.as_array()?.iter().map(id).collect()
+}
+
+/// Puts the replies in order, and refuses what cannot be learnt from.
+pub(super) fn checked(
+    replies: Vec<Reply>,
+    draws: Draws,
+    limits: Limits<'_>,
+) -> Result<Vec<Completion>, String> {
+    if replies.len() != draws.n {
         return Err(format!(
             "its reply has {} choices, not {}",
-            choices.len(),
+            replies.len(),
             draws.n
         ));
     }
     let mut found: Vec<Option<Completion>> = vec![None; draws.n];
-    for choice in choices {
-        let index = choice["index"]
-            .as_u64()
-            .and_then(|i| usize::try_from(i).ok());
+    for reply in replies {
+        let index = reply.index.and_then(|i| usize::try_from(i).ok());
         let place = index.and_then(|index| found.get_mut(index));
         let place = place.ok_or("a choice has no index below n")?;
         if place.is_some() {
             return Err("two choices have the same index".to_owned());
         }
-        *place = Some(completion(choice, prompt, draws, limits)?);
+        *place = Some(completion(reply, draws, limits)?);
     }
     Ok(found.into_iter().flatten().collect())
 }
 
-fn completion(
-    choice: &Value,
-    prompt: &[u32],
-    draws: Draws,
-    limits: Limits<'_>,
-) -> Result<Completion, String> {
-    let ids = |list: &Value| -> Option<Vec<u32>> {
-        let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-        list.as_array()?.iter().map(id).collect()
-    };
-    let tokens = ids(&choice["token_ids"]).ok_or(
-        "a choice has no token_ids; the server must know return_token_ids (vLLM since 0.10.2, edgethink serve)",
-    )?;
-    if let Some(read) = ids(&choice["prompt_token_ids"])
-        && read != prompt
-    {
-        return Err("it read another prompt than it was given".to_owned());
-    }
+fn completion(reply: Reply, draws: Draws, limits: Limits<'_>) -> Result<Completion, String> {
+    let Reply { tokens, ended, .. } = reply;
     if tokens.is_empty() || tokens.len() > draws.cap {
         return Err(format!(
             "a choice has {} tokens, not 1 to {}",
@@ -116,12 +153,7 @@ fn completion(
             limits.vocab_size
         ));
     }
-    let logprobs = choice["logprobs"]["token_logprobs"].as_array();
-    let logprobs: Option<Vec<f32>> = logprobs
-        .ok_or("a choice has no logprobs")?
-        .iter()
-        .map(|value| value.as_f64().map(|value| value as f32))
-        .collect();
+    let logprobs: Option<Vec<f32>> = reply.logprobs.into_iter().collect();
     let logprobs = logprobs.filter(|all| all.iter().all(|value| value.is_finite()));
     let logprobs = logprobs.ok_or("a log-probability is no number")?;
     if logprobs.len() != tokens.len() {
@@ -131,19 +163,17 @@ fn completion(
             logprobs.len()
         ));
     }
-    let ended = match choice["finish_reason"].as_str() {
-        Some("stop") => true,
-        Some("length") => false,
-        other => {
-            return Err(format!(
-                "a choice ended by {other:?}, not by stop or length"
-            ));
-        }
-    };
     let last = tokens.last().copied().unwrap_or_default();
     if ended && !limits.eos.contains(&last) {
         return Err(format!(
             "a choice stopped at token {last}, which does not end a turn of the base; its list of end tokens differs, or it leaves them out"
+        ));
+    }
+    if !ended && tokens.len() < draws.cap {
+        return Err(format!(
+            "a choice was cut after {} of {} tokens; its context is too short",
+            tokens.len(),
+            draws.cap
         ));
     }
     Ok(Completion {

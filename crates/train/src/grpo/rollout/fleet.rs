@@ -21,6 +21,7 @@ use edgethink_model::Model;
 use super::{
     Completion, Draws, RolloutBackend, ServerCount, ServersRecipe,
     completions::Limits,
+    llama_server,
     recipe::address,
     server::{Failure, Kind, Pushed, Server},
 };
@@ -194,13 +195,17 @@ impl<'a> Fleet<'a> {
                 Err(failure) => state.failed(failure.clone()),
             }
         }
+        let plain_only = found
+            .iter()
+            .enumerate()
+            .find_map(|(at, kind)| Some((at, kind.as_ref().ok()?.without_masks()?)));
         if self.place.policy.masked()
-            && let Some(at) = found.iter().position(|kind| *kind == Ok(Kind::Vllm))
+            && let Some((at, name)) = plain_only
         {
             return Err(TrainError::Servers {
-                problem: "the adapter is masked, and vLLM has plain adapters only".to_owned(),
+                problem: format!("the adapter is masked, and {name} has plain adapters only"),
                 servers: vec![format!(
-                    "{}: draw by `edgethink serve`, or train an adapter without a prompt mask",
+                    "{}: draw by `edgethink serve` or llama-server, or train an adapter without a prompt mask",
                     self.servers[at].url
                 )],
             });
@@ -327,6 +332,13 @@ impl RolloutBackend for Fleet<'_> {
                 &recipe.budget,
             )
         })?;
+        if self.servers.iter().any(Server::may_read_gguf) {
+            let path = self.dir(llama_server::FILE);
+            let saved = policy
+                .adapter(params)?
+                .save_gguf(&path, &self.place.model.config);
+            saved.map_err(|source| TrainError::Adapter { path, source })?;
+        }
         let path = dir.to_string_lossy().into_owned();
         let new = (version, Pushed { name, path });
         if let Some((_, old)) = self.current.replace(new) {
@@ -414,6 +426,8 @@ impl Drop for Fleet<'_> {
         well.for_each(|(server, _)| server.unload());
         if let Some((_, pushed)) = self.current.take() {
             self.forget(&pushed.name);
+            // Only there if a server may have needed it.
+            let _ = fs::remove_file(self.dir(llama_server::FILE));
         }
     }
 }

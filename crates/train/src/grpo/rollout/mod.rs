@@ -1,4 +1,4 @@
-//! Where completions come from: our engine in this process, or servers with OpenAI's API.
+//! Where completions come from: our engine in this process, or servers.
 //!
 //! Both draw a step's groups with one version of the policy and tell each token's log-probability under the distribution that it was drawn
 //! from. The trainer computes them again, measures the difference and corrects for it, so a backend is trusted in nothing but its tokens.
@@ -7,8 +7,10 @@
 mod completions;
 mod engine;
 mod fleet;
+mod llama_server;
 mod recipe;
 mod server;
+mod sglang;
 mod shared;
 
 pub(crate) use engine::Sampler;

@@ -18,7 +18,7 @@ pub enum BackendRecipe {
     /// Our engine in this process. It has no settings here; `[rollout] weights`, `kv` and `max_sequences` are its.
     #[serde(rename = "engine")]
     Engine {},
-    /// Servers with OpenAI's API that load adapters at run time: `edgethink serve --adapter-root`, vLLM.
+    /// Servers that take a new adapter at run time: `edgethink serve --adapter-root`, vLLM, SGLang, llama-server as a router.
     #[serde(rename = "openai")]
     Servers(ServersRecipe),
 }
@@ -29,7 +29,7 @@ impl Default for BackendRecipe {
     }
 }
 
-/// Servers with OpenAI's API. Every one must serve the base of `[model]`.
+/// Servers. Every one must serve the base of `[model]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServersRecipe {

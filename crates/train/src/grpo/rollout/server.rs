@@ -6,14 +6,16 @@
 //! POST /v1/unload_lora_adapter {lora_name}
 //! POST /v1/completions         {model: lora_name, prompt: [ids], n, max_tokens, temperature, seed, logprobs: 0, return_token_ids}
 //! ```
+//!
+//! [`sglang`] and [`llama_server`] have others.
 
 use std::{sync::Mutex, time::Duration};
 
 use serde_json::{Value, json};
 use ureq::Agent;
 
-use super::completions::{Limits, completions, parsed, request};
-use super::{Completion, Draws};
+use super::completions::{self, Limits, parsed};
+use super::{Completion, Draws, llama_server, sglang};
 
 /// A reply longer than this is refused, bytes.
 const LONGEST_REPLY: u64 = 1 << 30;
@@ -29,10 +31,34 @@ const BRIEF: Duration = Duration::from_secs(30);
 pub(crate) enum Kind {
     /// `edgethink serve`.
     Edgethink,
-    /// vLLM, which has no masked adapters.
     Vllm,
+    Sglang,
+    /// llama.cpp's, as a router.
+    LlamaServer,
     /// Another one.
     Other,
+}
+
+impl Kind {
+    /// From `owned_by` of a list of models.
+    fn of(owner: Option<&str>) -> Self {
+        match owner {
+            Some("edgethink") => Self::Edgethink,
+            Some("vllm") => Self::Vllm,
+            Some("sglang") => Self::Sglang,
+            Some("llamacpp") => Self::LlamaServer,
+            _ => Self::Other,
+        }
+    }
+
+    /// Its name, if it takes no adapters that leave the prompt to the base.
+    pub(crate) fn without_masks(self) -> Option<&'static str> {
+        match self {
+            Self::Vllm => Some("vLLM"),
+            Self::Sglang => Some("SGLang"),
+            Self::Edgethink | Self::LlamaServer | Self::Other => None,
+        }
+    }
 }
 
 /// Why a request failed.
@@ -69,7 +95,7 @@ pub(crate) struct Server {
     /// Without `/v1`.
     pub url: String,
     agent: Agent,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     key: Option<String>,
     remote_dir: Option<String>,
     /// What is known of it, and the adapter that it has; held while one is loaded.
@@ -118,14 +144,14 @@ impl Server {
             return Ok(kind);
         }
         let models = parsed(&self.exchange("/v1/models", None)?).map_err(Failure::lost)?;
-        let owner = models["data"][0]["owned_by"].as_str();
-        let kind = match owner {
-            Some("edgethink") => Kind::Edgethink,
-            Some("vllm") => Kind::Vllm,
-            _ => Kind::Other,
-        };
+        let kind = Kind::of(models["data"][0]["owned_by"].as_str());
         known.kind = Some(kind);
         Ok(kind)
+    }
+
+    /// Whether it needs the adapter as a GGUF file, or may turn out to.
+    pub(crate) fn may_read_gguf(&self) -> bool {
+        matches!(self.known().kind, None | Some(Kind::LlamaServer))
     }
 
     /// Makes `pushed` the adapter that it has, and takes the one before away. Returns what kind of server it is.
@@ -135,28 +161,19 @@ impl Server {
         if known.loaded.as_ref() == Some(&pushed.name) {
             return Ok(kind);
         }
-        if let Some(old) = known.loaded.take() {
-            // It may be gone already, and what is left of it is in nobody's way.
-            let _ = self.unload_named(&old);
-        }
-        let path = match (&self.remote_dir, kind) {
-            (Some(dir), _) if dir.is_empty() => pushed.name.clone(),
-            (Some(dir), _) => format!("{}/{}", dir.trim_end_matches('/'), pushed.name),
-            (None, Kind::Edgethink) => pushed.name.clone(),
-            (None, _) => pushed.path.clone(),
-        };
-        let body = json!({"lora_name": pushed.name, "lora_path": path, "load_inplace": true});
-        let load = || self.exchange("/v1/load_lora_adapter", Some(&body));
-        let mut loaded = load();
-        if loaded.as_ref().is_err_and(|failure| failure.refused) {
-            // It may have the name from a run before, and not know `load_inplace`.
-            if self.unload_named(&pushed.name).is_ok() {
-                loaded = load();
+        let old = known.loaded.take();
+        let loaded = if kind == Kind::LlamaServer {
+            llama_server::start(self)
+        } else {
+            if let Some(old) = old {
+                // It may be gone already, and what is left of it is in nobody's way.
+                let _ = self.unload_named(kind, &old);
             }
-        }
+            self.load(kind, pushed)
+        };
         loaded.map_err(|failure| Failure {
             problem: format!(
-                "it does not load the adapter {path}: {}{}",
+                "it does not load the adapter: {}{}",
                 failure.problem,
                 hint(kind)
             ),
@@ -167,15 +184,47 @@ impl Server {
         Ok(kind)
     }
 
-    fn unload_named(&self, name: &str) -> Result<String, Failure> {
-        self.exchange("/v1/unload_lora_adapter", Some(&json!({"lora_name": name})))
+    fn load(&self, kind: Kind, pushed: &Pushed) -> Result<(), Failure> {
+        let path = match (&self.remote_dir, kind) {
+            (Some(dir), _) if dir.is_empty() => pushed.name.clone(),
+            (Some(dir), _) => format!("{}/{}", dir.trim_end_matches('/'), pushed.name),
+            (None, Kind::Edgethink) => pushed.name.clone(),
+            (None, _) => pushed.path.clone(),
+        };
+        let mut body = json!({"lora_name": pushed.name, "lora_path": path});
+        if kind != Kind::Sglang {
+            body["load_inplace"] = json!(true);
+        }
+        let load = || self.exchange(&adapters(kind, "load_lora_adapter"), Some(&body));
+        let mut loaded = load();
+        if loaded.as_ref().is_err_and(|failure| failure.refused) {
+            // It may have the name from a run before, and not know `load_inplace`.
+            if self.unload_named(kind, &pushed.name).is_ok() {
+                loaded = load();
+            }
+        }
+        loaded.map(drop).map_err(|failure| Failure {
+            problem: format!("{path}: {}", failure.problem),
+            ..failure
+        })
+    }
+
+    fn unload_named(&self, kind: Kind, name: &str) -> Result<String, Failure> {
+        self.exchange(
+            &adapters(kind, "unload_lora_adapter"),
+            Some(&json!({"lora_name": name})),
+        )
     }
 
     /// Takes away what this run has loaded.
     pub(crate) fn unload(&self) {
-        if let Some(old) = self.known().loaded.take() {
+        let mut known = self.known();
+        if let (Some(old), Some(kind)) = (known.loaded.take(), known.kind) {
             // The run is over; a server that is gone has nothing to forget.
-            let _ = self.unload_named(&old);
+            let _ = match kind {
+                Kind::LlamaServer => llama_server::end(self),
+                _ => self.unload_named(kind, &old),
+            };
         }
     }
 
@@ -189,30 +238,58 @@ impl Server {
         limits: Limits<'_>,
     ) -> Result<Vec<Completion>, Failure> {
         let kind = self.ready(pushed)?;
-        let body = request(kind, &pushed.name, prompt, at, draws);
-        let reply = self.exchange("/v1/completions", Some(&body));
+        let (path, body) = match kind {
+            Kind::Sglang => (
+                "/generate",
+                sglang::request(&pushed.name, prompt, at, draws),
+            ),
+            Kind::LlamaServer => ("/completion", llama_server::request(prompt, at, draws)),
+            _ => (
+                "/v1/completions",
+                completions::request(kind, &pushed.name, prompt, at, draws),
+            ),
+        };
+        let gone = match kind {
+            Kind::Sglang => Some(sglang::GONE),
+            Kind::LlamaServer => Some(llama_server::GONE),
+            _ => None,
+        };
+        let reply = self.exchange(path, Some(&body)).map_err(|failure| {
+            match gone.is_some_and(|gone| failure.problem.contains(gone)) {
+                true => Failure {
+                    unknown_model: true,
+                    ..Failure::lost(failure.problem)
+                },
+                false => failure,
+            }
+        });
         if reply.as_ref().is_err_and(|failure| failure.unknown_model) {
             let mut known = self.known();
             if known.loaded.as_ref() == Some(&pushed.name) {
                 *known = Known::default();
             }
         }
-        completions(&reply?, prompt, draws, limits).map_err(Failure::lost)
+        let read = match kind {
+            Kind::Sglang => sglang::completions,
+            Kind::LlamaServer => llama_server::completions,
+            _ => completions::completions,
+        };
+        read(&reply?, prompt, draws, limits).map_err(Failure::lost)
     }
 
     /// Sends a request and returns the text of a reply that is no error.
-    fn exchange(&self, path: &str, body: Option<&Value>) -> Result<String, Failure> {
+    pub(super) fn exchange(&self, path: &str, body: Option<&Value>) -> Result<String, Failure> {
         let url = format!("{}{path}", self.url);
         let lost = |error: ureq::Error| Failure {
             refused: matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_)),
             ..Failure::lost(format!("{path}: {error}"))
         };
         let bearer = self.key.as_ref().map(|key| format!("Bearer {key}"));
-        let drawn = path == "/v1/completions" || path == "/v1/load_lora_adapter";
-        let timeout = if drawn {
-            self.timeout
-        } else {
+        let brief = path.ends_with("/unload_lora_adapter") || path.contains("/models");
+        let timeout = if brief {
             BRIEF.min(self.timeout)
+        } else {
+            self.timeout
         };
         let reply = match body {
             Some(body) => {
@@ -248,12 +325,26 @@ impl Server {
     }
 }
 
+/// The path of a request about adapters.
+fn adapters(kind: Kind, request: &str) -> String {
+    match kind {
+        Kind::Sglang => format!("/{request}"),
+        _ => format!("/v1/{request}"),
+    }
+}
+
 /// What a server that does not load adapters is told with.
 fn hint(kind: Kind) -> &'static str {
     match kind {
         Kind::Edgethink => "; start it with --adapter-root, the recipe's adapter_dir",
         Kind::Vllm => {
             "; start it with --enable-lora, --max-lora-rank at least the adapter's, and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+        }
+        Kind::Sglang => {
+            "; start it with --enable-lora, --max-lora-rank at least the adapter's, and --lora-target-modules"
+        }
+        Kind::LlamaServer => {
+            "; start it as a router, with --models-preset and the section [policy] of docs/rollouts.md"
         }
         Kind::Other => "; it must know /v1/load_lora_adapter as vLLM does",
     }

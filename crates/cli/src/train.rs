@@ -32,11 +32,14 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
         TrainCommand::Quantize(args) if args.recipe.dry_run => {
             train_plan::dry_run(&args.recipe.config, args.device)
         }
-        TrainCommand::Verifier(args) if args.dry_run => train_plan::dry_run(&args.config, None),
+        TrainCommand::Verifier { recipe, head } if recipe.dry_run => {
+            train_plan::dry_run(&recipe.config, head.device)
+        }
         TrainCommand::Switcher {
             config,
             dry_run: true,
-        } => train_plan::dry_run(config, None),
+            head,
+        } => train_plan::dry_run(config, head.device),
         TrainCommand::Base(args) => {
             let mut recipe = BaseRecipe::load(&args.recipe.recipe.config)?;
             resume(&args.recipe.recipe, &mut recipe.run.resume);
@@ -65,7 +68,7 @@ pub(crate) fn run(command: &TrainCommand) -> Result<ExitCode> {
             let mut group = join(&args.group)?;
             train(|view| edgethink_train::grpo_in(&recipe, &mut group, view).map(drop))
         }
-        TrainCommand::Verifier(args) => {
+        TrainCommand::Verifier { recipe: args, .. } => {
             alone()?;
             let mut recipe = VerifierRecipe::load(&args.config)?;
             resume(args, &mut recipe.run.resume);

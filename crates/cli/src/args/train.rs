@@ -34,7 +34,12 @@ pub(crate) enum TrainCommand {
 Example:
   edgethink train verifier --config recipes/pocket/verifier.toml"
     )]
-    Verifier(RecipeArgs),
+    Verifier {
+        #[command(flatten)]
+        recipe: RecipeArgs,
+        #[command(flatten)]
+        head: HeadArgs,
+    },
     /// Train a switcher: the head that says which queries need a thought
     #[command(after_help = "Example:
   edgethink train switcher --config recipes/pocket/switcher.toml
@@ -46,6 +51,8 @@ Then set its threshold with edgethink calibrate.")]
         /// Only say what it takes, as `train plan` does
         #[arg(long)]
         dry_run: bool,
+        #[command(flatten)]
+        head: HeadArgs,
     },
     /// Say what a recipe takes before it runs: memory layer by layer, and about how long
     #[command(
@@ -119,6 +126,25 @@ pub(crate) struct DeviceRecipeArgs {
     /// Where the network learns: cpu, vulkan, cuda or metal, and vulkan:N for one of several GPUs; instead of the recipe's device
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<DeviceChoice>,
+}
+
+/// A training of a head, which learns where our engine runs.
+#[derive(Debug, Args)]
+pub(crate) struct HeadArgs {
+    /// Where it learns: cpu, and no other, as heads are fitted to the states of our engine
+    #[arg(long, value_name = "DEVICE", value_parser = cpu)]
+    pub(crate) device: Option<DeviceChoice>,
+}
+
+fn cpu(text: &str) -> Result<DeviceChoice, String> {
+    let device: DeviceChoice = text.parse()?;
+    if device.is_cpu() {
+        return Ok(device);
+    }
+    Err(
+        "a head is fitted to the states of our engine, in the formats that will be deployed, and the engine runs on the CPU; leave --device out"
+            .to_owned(),
+    )
 }
 
 /// A training that several processes can share.

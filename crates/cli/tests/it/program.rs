@@ -449,3 +449,22 @@ fn what_one_process_does_is_refused_to_several() {
         assert!(one.contains("absent.toml"), "{command}: {one}");
     }
 }
+
+#[cfg(feature = "train")]
+#[test]
+fn heads_learn_on_the_cpu_and_say_so_to_another_device() {
+    for command in ["switcher", "verifier"] {
+        let run = |device: &str| {
+            let args = ["train", command, "--config", "absent.toml", "--device"];
+            let output = edgethink().args(args).arg(device).output();
+            stderr(&output.expect("it runs"))
+        };
+        let refused = run("cuda");
+        assert!(
+            refused.contains("leave --device out"),
+            "{command}: {refused}"
+        );
+        let taken = run("cpu");
+        assert!(taken.contains("absent.toml"), "{command}: {taken}");
+    }
+}

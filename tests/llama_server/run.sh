@@ -8,16 +8,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-root="$PWD"
+root="$PWD" suite=llama_server
+. tests/rollouts/server.sh
 bin="${LLAMA_BIN:-$root/target/llama-bin}"
 if [ "${1:-}" = --install ]; then
   benchmarks/llama_cpp/setup.sh "$root/target/llama-venv" "$bin" "$(nproc)"
 fi
-[ -x "$bin/llama-server" ] || { echo "tests/llama_server: skipped, llama-server is not there; see --install"; exit 0; }
-if [ -z "${EDGETHINK:-}" ]; then
-  cargo build --release --locked -p edgethink
-  EDGETHINK="${CARGO_TARGET_DIR:-$root/target}/release/edgethink"
-fi
+[ -x "$bin/llama-server" ] || skip "llama-server is not there; see --install"
+program
 
 work="$(mktemp -d)"
 "$EDGETHINK" export gguf --model models/pocket/base --dtype f32 --output "$work/base.gguf"
@@ -32,15 +30,11 @@ cache-type-k = f32
 cache-type-v = f32
 flash-attn = off
 INI
-port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+port="$(free_port)"
 "$bin/llama-server" --models-preset "$work/llama.ini" --host 127.0.0.1 --port "$port" >"$work/llama.log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null; wait "$server" 2>/dev/null; rm -rf "$work"' EXIT
-for _ in $(seq 60); do
-  curl -fs "http://127.0.0.1:$port/health" >/dev/null && break
-  kill -0 "$server" 2>/dev/null || { tail -30 "$work/llama.log"; echo "tests/llama_server: the server did not start" >&2; exit 1; }
-  sleep 1
-done
+started 60 "http://127.0.0.1:$port/health" "$server" "$work/llama.log"
 
 python3 tests/rollouts/check.py "$EDGETHINK" "$work" "http://127.0.0.1:$port" llama-server
 echo "tests/llama_server: ok"

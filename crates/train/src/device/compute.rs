@@ -6,7 +6,6 @@ use burn_autodiff::Autodiff;
 use burn_backend::{Backend, tensor::FloatTensor};
 use burn_flex::{Flex, FlexTensor};
 use edgethink_model::{Dtype, Tensor};
-use half::bf16;
 
 use crate::{
     error::TrainError,
@@ -58,9 +57,7 @@ pub(crate) trait Compute: Debug + Clone + Send + Sync + 'static {
 /// Values as the forward pass reads them: rounded to bf16 where the recipe says so.
 pub(crate) fn rounded(mut values: Vec<f32>, rounds: bool) -> Vec<f32> {
     if rounds {
-        for value in &mut values {
-            *value = bf16::from_f32(*value).to_f32();
-        }
+        ops::frozen::round_to_bf16(&mut values);
     }
     values
 }

@@ -105,32 +105,39 @@ pub(super) fn widened(matrix: &FlexTensor) -> FlexTensor {
 
 /// `x [T, in] W^T`, `W [out, in]` as it is held or f32. In bf16 both are rounded, and the result is; the sums are f32.
 pub(super) fn product(x: &FlexTensor, weight: &FlexTensor, compute: FloatType) -> FlexTensor {
-    let weight = widened(weight);
-    match compute {
-        FloatType::F32 => matmul_nt(x, &weight),
-        FloatType::Bf16 => rounded(matmul_nt(&rounded(x.clone()), &rounded(weight))),
-    }
+    multiply(matmul_nt, x, weight, compute)
 }
 
 /// The way back of [`product`]: `dy [T, out] W`.
 pub(super) fn back(dy: &FlexTensor, weight: &FlexTensor, compute: FloatType) -> FlexTensor {
+    multiply(matmul_nn, dy, weight, compute)
+}
+
+fn multiply(
+    matmul: fn(&FlexTensor, &FlexTensor) -> FlexTensor,
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    compute: FloatType,
+) -> FlexTensor {
     let weight = widened(weight);
     match compute {
-        FloatType::F32 => matmul_nn(dy, &weight),
-        FloatType::Bf16 => rounded(matmul_nn(&rounded(dy.clone()), &rounded(weight))),
+        FloatType::F32 => matmul(x, &weight),
+        FloatType::Bf16 => rounded(matmul(&rounded(x.clone()), &rounded(weight))),
     }
 }
 
-/// Values rounded to bf16, in f32.
 fn rounded(x: FlexTensor) -> FlexTensor {
     let mut x = dense(x);
-    let round = |values: &mut [f32]| {
-        for value in values {
-            *value = bf16::from_f32(*value).to_f32();
-        }
-    };
-    x.storage_mut::<f32>().par_chunks_mut(SHARE).for_each(round);
+    let parts = x.storage_mut::<f32>().par_chunks_mut(SHARE);
+    parts.for_each(round_to_bf16);
     x
+}
+
+/// Rounds values to bf16; they stay f32.
+pub(crate) fn round_to_bf16(values: &mut [f32]) {
+    for value in values {
+        *value = bf16::from_f32(*value).to_f32();
+    }
 }
 
 /// The types that [`in_format`] writes.

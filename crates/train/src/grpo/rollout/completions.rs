@@ -73,9 +73,8 @@ pub(super) fn completions(
     let choices = body["choices"]
         .as_array()
         .ok_or("its reply has no choices")?;
-    let read = |choice| reply(choice, prompt);
-    let replies: Result<Vec<Reply>, String> = choices.iter().map(read).collect();
-    checked(replies?, draws, limits)
+    let replies = choices.iter().map(|choice| reply(choice, prompt));
+    checked(replies, draws, limits)
 }
 
 fn reply(choice: &Value, prompt: &[u32]) -> Result<Reply, String> {
@@ -112,12 +111,24 @@ pub(super) fn token_ids(list: &Value) -> Option<Vec<u32>> {
     list.as_array()?.iter().map(id).collect()
 }
 
+/// Refuses a prompt of another length than was sent, where the server tells no more of it.
+pub(super) fn same_length(read: &Value, prompt: &[u32]) -> Result<(), String> {
+    if read.as_u64() == Some(prompt.len() as u64) {
+        return Ok(());
+    }
+    Err(format!(
+        "it read a prompt of {read} tokens instead of {}",
+        prompt.len()
+    ))
+}
+
 /// Puts the replies in order, and refuses what cannot be learnt from.
 pub(super) fn checked(
-    replies: Vec<Reply>,
+    replies: impl Iterator<Item = Result<Reply, String>>,
     draws: Draws,
     limits: Limits<'_>,
 ) -> Result<Vec<Completion>, String> {
+    let replies: Vec<Reply> = replies.collect::<Result<_, _>>()?;
     if replies.len() != draws.n {
         return Err(format!(
             "its reply has {} choices, not {}",
@@ -184,16 +195,42 @@ fn completion(reply: Reply, draws: Draws, limits: Limits<'_>) -> Result<Completi
     })
 }
 
+/// What the tests of each kind of server ask for, and how replies to it are held to the problems that they have.
 #[cfg(test)]
-mod tests {
+pub(super) mod asked {
     use super::*;
 
-    const DRAWS: Draws = Draws {
+    pub(in super::super) const PROMPT: [u32; 2] = [1, 4];
+    pub(in super::super) const DRAWS: Draws = Draws {
         n: 2,
         temperature: 0.8,
         cap: 3,
         seed: 7,
     };
+    pub(in super::super) const LIMITS: Limits<'static> = Limits {
+        vocab_size: 8,
+        eos: &[2],
+    };
+
+    /// A change of a reply, and a word of the problem that it makes.
+    pub(in super::super) type Case = (fn(&mut Value), &'static str);
+
+    /// Each change must be refused with its word.
+    pub(in super::super) fn refused(
+        read: impl Fn(fn(&mut Value)) -> Result<Vec<Completion>, String>,
+        cases: &[Case],
+    ) {
+        for (change, word) in cases {
+            let problem = read(*change).expect_err(word);
+            assert!(problem.contains(word), "{problem}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::asked::{Case, DRAWS, LIMITS, PROMPT, refused};
+    use super::*;
 
     fn read(change: impl FnOnce(&mut Value)) -> Result<Vec<Completion>, String> {
         let choice = |index: usize, ids: Value, logprobs: Value, reason: &str| {
@@ -205,11 +242,7 @@ mod tests {
             choice(0, json!([5, 2]), json!([-0.5, -0.25]), "stop"),
         ]});
         change(&mut body);
-        let limits = Limits {
-            vocab_size: 8,
-            eos: &[2],
-        };
-        completions(&body.to_string(), &[1, 4], DRAWS, limits)
+        completions(&body.to_string(), &PROMPT, DRAWS, LIMITS)
     }
 
     #[test]
@@ -222,8 +255,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_learnt_from_is_named() {
-        type Change = fn(&mut Value);
-        let cases: [(Change, &str); 13] = [
+        let cases: [Case; 13] = [
             (|b| b["choices"] = json!(null), "no choices"),
             (|b| b["choices"] = json!([]), "0 choices, not 2"),
             (|b| b["choices"][0]["index"] = json!(0), "same index"),
@@ -262,10 +294,7 @@ mod tests {
                 "stopped at token 7",
             ),
         ];
-        for (change, word) in cases {
-            let problem = read(change).expect_err(word);
-            assert!(problem.contains(word), "{problem}");
-        }
+        refused(read, &cases);
     }
 
     #[test]

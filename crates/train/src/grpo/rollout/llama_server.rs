@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::completions::{Limits, Reply, checked, parsed, token_ids};
+use super::completions::{Limits, Reply, checked, parsed, same_length, token_ids};
 use super::server::{Failure, Server};
 use super::{Completion, Draws};
 
@@ -140,20 +140,13 @@ pub(super) fn completions(
         Value::Array(all) => all.as_slice(),
         one => std::slice::from_ref(one),
     };
-    let read = |one| reply(one, prompt);
-    let replies: Result<Vec<Reply>, String> = all.iter().map(read).collect();
-    checked(replies?, draws, limits)
+    let replies = all.iter().map(|one| reply(one, prompt));
+    checked(replies, draws, limits)
 }
 
 fn reply(one: &Value, prompt: &[u32]) -> Result<Reply, String> {
     let tokens = token_ids(&one["tokens"]).ok_or("a choice has no tokens")?;
-    if one["tokens_evaluated"].as_u64() != Some(prompt.len() as u64) {
-        return Err(format!(
-            "it read a prompt of {} tokens instead of {}",
-            one["tokens_evaluated"],
-            prompt.len()
-        ));
-    }
+    same_length(&one["tokens_evaluated"], prompt)?;
     let drawn = one["completion_probabilities"].as_array();
     let drawn = drawn.ok_or("a choice has no probabilities")?;
     let of = drawn.iter().map(|token| token["id"].as_u64());
@@ -175,14 +168,8 @@ fn reply(one: &Value, prompt: &[u32]) -> Result<Reply, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::completions::asked::{Case, DRAWS, LIMITS, PROMPT, refused};
     use super::*;
-
-    const DRAWS: Draws = Draws {
-        n: 2,
-        temperature: 0.8,
-        cap: 3,
-        seed: 7,
-    };
 
     fn read(change: impl FnOnce(&mut Value)) -> Result<Vec<Completion>, String> {
         let one = |index: usize, tokens: &[u32], probs: &[f64], stop: &str| {
@@ -198,11 +185,7 @@ mod tests {
             one(0, &[5, 2], &[0.5, 0.125], "eos")
         ]);
         change(&mut body);
-        let limits = Limits {
-            vocab_size: 8,
-            eos: &[2],
-        };
-        completions(&body.to_string(), &[1, 4], DRAWS, limits)
+        completions(&body.to_string(), &PROMPT, DRAWS, LIMITS)
     }
 
     #[test]
@@ -215,8 +198,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_learnt_from_is_named() {
-        type Change = fn(&mut Value);
-        let cases: [(Change, &str); 9] = [
+        let cases: [Case; 9] = [
             (|b| *b = b[0].clone(), "1 choices, not 2"),
             (|b| b[0]["tokens"] = json!(null), "no tokens"),
             (
@@ -246,10 +228,7 @@ mod tests {
             (|b| b[0]["stop_type"] = json!("word"), "word"),
             (|b| b[1]["stop_type"] = json!("limit"), "context"),
         ];
-        for (change, word) in cases {
-            let problem = read(change).expect_err(word);
-            assert!(problem.contains(word), "{problem}");
-        }
+        refused(read, &cases);
     }
 
     #[test]

@@ -89,6 +89,9 @@ pub(crate) struct Pushed {
     pub path: String,
 }
 
+/// Reads the completions of a reply to a prompt.
+type Read = fn(&str, &[u32], Draws, Limits<'_>) -> Result<Vec<Completion>, String>;
+
 /// A server.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -238,21 +241,25 @@ impl Server {
         limits: Limits<'_>,
     ) -> Result<Vec<Completion>, Failure> {
         let kind = self.ready(pushed)?;
-        let (path, body) = match kind {
+        let (path, body, gone, read): (_, _, _, Read) = match kind {
             Kind::Sglang => (
                 "/generate",
                 sglang::request(&pushed.name, prompt, at, draws),
+                Some(sglang::GONE),
+                sglang::completions,
             ),
-            Kind::LlamaServer => ("/completion", llama_server::request(prompt, at, draws)),
+            Kind::LlamaServer => (
+                "/completion",
+                llama_server::request(prompt, at, draws),
+                Some(llama_server::GONE),
+                llama_server::completions,
+            ),
             _ => (
                 "/v1/completions",
                 completions::request(kind, &pushed.name, prompt, at, draws),
+                None,
+                completions::completions,
             ),
-        };
-        let gone = match kind {
-            Kind::Sglang => Some(sglang::GONE),
-            Kind::LlamaServer => Some(llama_server::GONE),
-            _ => None,
         };
         let reply = self.exchange(path, Some(&body)).map_err(|failure| {
             match gone.is_some_and(|gone| failure.problem.contains(gone)) {
@@ -269,11 +276,6 @@ impl Server {
                 *known = Known::default();
             }
         }
-        let read = match kind {
-            Kind::Sglang => sglang::completions,
-            Kind::LlamaServer => llama_server::completions,
-            _ => completions::completions,
-        };
         read(&reply?, prompt, draws, limits).map_err(Failure::lost)
     }
 

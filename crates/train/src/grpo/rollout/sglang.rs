@@ -12,7 +12,7 @@
 
 use serde_json::{Value, json};
 
-use super::completions::{Limits, Reply, checked, parsed, seed};
+use super::completions::{Limits, Reply, checked, parsed, same_length, seed};
 use super::server::Kind;
 use super::{Completion, Draws};
 
@@ -52,20 +52,14 @@ pub(super) fn completions(
 ) -> Result<Vec<Completion>, String> {
     let body = parsed(text)?;
     let all = body.as_array().ok_or("its reply is no list")?;
-    let read = |(index, one)| reply(index, one, prompt);
-    let replies: Result<Vec<Reply>, String> = (0..).zip(all).map(read).collect();
-    checked(replies?, draws, limits)
+    let replies = (0..).zip(all);
+    let replies = replies.map(|(index, one)| reply(index, one, prompt));
+    checked(replies, draws, limits)
 }
 
 fn reply(index: u64, one: &Value, prompt: &[u32]) -> Result<Reply, String> {
     let meta = &one["meta_info"];
-    if meta["prompt_tokens"].as_u64() != Some(prompt.len() as u64) {
-        return Err(format!(
-            "it read a prompt of {} tokens instead of {}",
-            meta["prompt_tokens"],
-            prompt.len()
-        ));
-    }
+    same_length(&meta["prompt_tokens"], prompt)?;
     // [log-probability, token, text] of each.
     let drawn = meta["output_token_logprobs"].as_array();
     let drawn = drawn.ok_or("a choice has no output_token_logprobs")?;
@@ -92,14 +86,8 @@ fn reply(index: u64, one: &Value, prompt: &[u32]) -> Result<Reply, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::completions::asked::{Case, DRAWS, LIMITS, PROMPT, refused};
     use super::*;
-
-    const DRAWS: Draws = Draws {
-        n: 2,
-        temperature: 0.8,
-        cap: 3,
-        seed: 7,
-    };
 
     fn read(change: impl FnOnce(&mut Value)) -> Result<Vec<Completion>, String> {
         let one = |drawn: Value, reason: &str| json!({"text": "x", "meta_info": {"prompt_tokens": 2, "output_token_logprobs": drawn, "finish_reason": {"type": reason}}});
@@ -111,11 +99,7 @@ mod tests {
             ),
         ]);
         change(&mut body);
-        let limits = Limits {
-            vocab_size: 8,
-            eos: &[2],
-        };
-        completions(&body.to_string(), &[1, 4], DRAWS, limits)
+        completions(&body.to_string(), &PROMPT, DRAWS, LIMITS)
     }
 
     #[test]
@@ -128,8 +112,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_learnt_from_is_named() {
-        type Change = fn(&mut Value);
-        let cases: [(Change, &str); 7] = [
+        let cases: [Case; 7] = [
             (|b| *b = json!({}), "no list"),
             (|b| *b = json!([b[0]]), "1 choices, not 2"),
             (
@@ -153,10 +136,7 @@ mod tests {
                 "abort",
             ),
         ];
-        for (change, word) in cases {
-            let problem = read(change).expect_err(word);
-            assert!(problem.contains(word), "{problem}");
-        }
+        refused(read, &cases);
     }
 
     #[test]

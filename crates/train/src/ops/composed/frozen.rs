@@ -54,21 +54,9 @@ pub(super) fn cast<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     }
 }
 
-/// Floats in bf16; without a copy if they are.
+/// Floats in bf16.
 fn halved<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
-    match x.dtype() {
-        DType::BF16 => x,
-        _ => B::float_cast(x, FloatDType::BF16),
-    }
-}
-
-/// The matrix in the numbers of a product.
-fn ready<B: Holds>(weight: FloatTensor<B>, compute: FloatType) -> FloatTensor<B> {
-    match (compute, weight.dtype()) {
-        (FloatType::F32, _) => B::widened(weight),
-        (FloatType::Bf16, DType::BF16) => weight,
-        (FloatType::Bf16, _) => halved::<B>(B::widened(weight)),
-    }
+    B::float_cast(x, FloatDType::BF16)
 }
 
 /// `x [T, in] W^T`, `W [out, in]`.
@@ -77,11 +65,7 @@ pub(super) fn product<B: Holds>(
     weight: FloatTensor<B>,
     compute: FloatType,
 ) -> FloatTensor<B> {
-    let weight = ready::<B>(weight, compute);
-    match compute {
-        FloatType::F32 => matmul_nt::<B>(x, weight),
-        FloatType::Bf16 => cast::<B>(matmul_nt::<B>(halved::<B>(x), weight)),
-    }
+    multiply::<B>(matmul_nt::<B>, x, weight, compute)
 }
 
 /// `dy [T, out] W`.
@@ -90,10 +74,24 @@ fn back<B: Holds>(
     weight: FloatTensor<B>,
     compute: FloatType,
 ) -> FloatTensor<B> {
-    let weight = ready::<B>(weight, compute);
+    multiply::<B>(B::float_matmul, dy, weight, compute)
+}
+
+fn multiply<B: Holds>(
+    matmul: fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
+    x: FloatTensor<B>,
+    weight: FloatTensor<B>,
+    compute: FloatType,
+) -> FloatTensor<B> {
     match compute {
-        FloatType::F32 => B::float_matmul(dy, weight),
-        FloatType::Bf16 => cast::<B>(B::float_matmul(halved::<B>(dy), weight)),
+        FloatType::F32 => matmul(x, B::widened(weight)),
+        FloatType::Bf16 => {
+            let weight = match weight.dtype() {
+                DType::BF16 => weight,
+                _ => halved::<B>(B::widened(weight)),
+            };
+            cast::<B>(matmul(halved::<B>(x), weight))
+        }
     }
 }
 

@@ -37,14 +37,15 @@ PARTS = ("check", "speed", "streams", "lora", "switch", "load")
 CLOSE = 0.02
 
 
-def make(work, name, rank=None, seed=0):
-    """The path of a model, or of an adapter of it, written once."""
+def make(work, name, rank=None, seed=0, head=None):
+    """The path of a model, or of an adapter of it, written once. `head` is the type of the matrix of the logits, else the one that llama.cpp's quantizer chooses."""
+    import gguf
     import models
 
     shape = models.QWEN2[name]
     if rank is None:
-        path = work / f"qwen2-{name}-q4_0.gguf"
-        write = lambda part: models.write_q4(part, shape, seed)
+        path = work / f"qwen2-{name}-q4_0{'-' + head.lower() if head else ''}.gguf"
+        write = lambda part: models.write_q4(part, shape, seed, head=head and gguf.GGMLQuantizationType[head])
     else:
         path = work / f"qwen2-{name}-lora-{rank}-{seed}.gguf"
         every = [module for module, _, _ in models.linears(shape)]
@@ -82,6 +83,14 @@ class Programs:
 
     def note(self, side, name, value):
         side.setdefault(name, []).append(value)
+
+
+def bundle(binary, model):
+    """The bundle of a model, written once."""
+    path = pathlib.Path(model).with_suffix(".edgethink")
+    if not path.exists():
+        subprocess.run([binary, "bundle", "pack", model, "-o", str(path)], check=True)
+    return str(path)
 
 
 def check(p, model, adapter):
@@ -155,11 +164,17 @@ def round_of(p, name, model, parts, work):
             for s in p.edgethink(model, "--adapter", lora(), "--prefill", 0, "--decode", 0, "--switch", tokens)["switches"]:
                 p.note(p.ours, f"switch {s['tokens']}", s["switch_ms"])
     if "load" in parts:
-        report = p.edgethink(model, "--adapter", "none", "--prefill", PREFILL, "--decode", 8, "--streams", 1, "--switch", 0)
-        held = report["weights_bytes"] + (PREFILL + 8) * report["kv_bytes_per_token"]
-        p.note(p.ours, "load to first token, ms", report["first_token_ms"])
-        p.note(p.ours, "resident over weights and KV", report["peak_rss_bytes"] / held)
-        p.note(p.ours, "resident, bytes", report["peak_rss_bytes"])
+        def load(key, path):
+            report = p.edgethink(path, "--adapter", "none", "--prefill", PREFILL, "--decode", 8, "--streams", 1, "--switch", 0)
+            held = report["weights_bytes"] + (PREFILL + 8) * report["kv_bytes_per_token"]
+            p.note(p.ours, f"load to first token, ms{key}", report["first_token_ms"])
+            p.note(p.ours, f"resident over weights and KV{key}", report["peak_rss_bytes"] / held)
+            p.note(p.ours, f"resident, bytes{key}", report["peak_rss_bytes"])
+
+        load("", model)
+        load(", bundle", bundle(p.binary, model))
+        if name == "7B":  # llama.cpp's quantizer gives it a head of Q6_K, which is repacked at load
+            load(", bundle, Q8_0 head", bundle(p.binary, make(work, name, head="Q8_0")))
         p.note(p.theirs, "load to first token, ms, flash off", 1e3 * p.llama(model, [{"what": "load", "flash": 0}])[0])
 
 

@@ -85,7 +85,7 @@ impl Matrix {
     /// Bytes that it takes in memory.
     pub(crate) fn size_bytes(&self) -> usize {
         match self {
-            Matrix::Packed(packed) => packed.size_bytes(),
+            Matrix::Packed(packed) => packed.shape().bytes(),
             Matrix::Dense(tensor) => tensor.storage().len(),
         }
     }

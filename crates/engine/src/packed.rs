@@ -1,7 +1,9 @@
-//! Loading of matrices: integers from the file, or floats rounded to integers, packed into one arena.
+//! Loading of matrices: panels in place on the file's mapping, or integers from the file or floats rounded to integers, packed into one
+//! arena.
 //!
 //! A decode step reads every weight once, so the arena lies in large pages where the system has them: with small ones a processor in a
-//! virtual machine spends most of the step in page walks. The file is read through its handle, so its mapping does not become resident.
+//! virtual machine spends most of the step in page walks. What is packed is read through the file's handle, so that its mapping does not
+//! become resident.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,44 +33,35 @@ pub(crate) struct Item<'a> {
     pub(crate) hold: Hold,
 }
 
-/// Panels of one matrix in the arena.
+/// A packed matrix.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    arena: Arc<Arena>,
     shape: PackedShape,
-    quants: Range<usize>,
-    scales: Range<usize>,
-    offsets: Option<Range<usize>>,
+    panels: Panels,
 }
 
-/// The integers, scales and offsets of all matrices.
+/// Where panels lie.
 #[derive(Debug)]
-struct Arena {
-    quants: Vec<u8>,
-    halves: Vec<u16>,
+enum Panels {
+    /// In memory of our own, which all matrices share.
+    Arena(Arc<Vec<u8>>, Range<usize>),
+    /// In the file.
+    File(Bytes),
 }
 
 impl Packed {
     /// For the kernels.
     pub(crate) fn view(&self) -> PackedRef<'_> {
-        let Arena { quants, halves } = &*self.arena;
-        let offsets = self.offsets.clone().map(|range| &halves[range]);
-        PackedRef::new(
-            self.shape,
-            &quants[self.quants.clone()],
-            &halves[self.scales.clone()],
-            offsets,
-        )
+        let bytes = match &self.panels {
+            Panels::Arena(arena, range) => &arena[range.clone()],
+            Panels::File(bytes) => bytes.as_slice(),
+        };
+        PackedRef::new(self.shape, bytes)
     }
 
     /// Sizes.
     pub(crate) fn shape(&self) -> PackedShape {
         self.shape
-    }
-
-    /// Bytes of quants, scales and offsets.
-    pub(crate) fn size_bytes(&self) -> usize {
-        self.quants.len() + 2 * (self.scales.len() + self.offsets.as_ref().map_or(0, Range::len))
     }
 }
 
@@ -80,26 +73,24 @@ struct Part<'a> {
     result: Result<(), EngineError>,
 }
 
-/// Loads all matrices, in order. Those that are held as stored floats stay on the file's mapping.
+/// Loads all matrices, in order. Those that are held as stored floats, or lie in panels, stay on the file's mapping.
 pub(crate) fn load(items: &[Item<'_>], pool: &Pool) -> Result<Vec<Matrix>, EngineError> {
     let shapes = items.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
-    let packed = || shapes.iter().flatten();
-    let mut quants = vec![0u8; packed().map(PackedShape::quant_bytes).sum::<usize>() + ALIGN];
-    let mut halves = vec![0u16; packed().map(half_count).sum()];
-    let _ = advise_huge_pages(&mut quants); // only speed depends on it
-    let _ = advise_huge_pages(&mut halves);
-    let skip = quants.as_ptr().align_offset(ALIGN).min(ALIGN);
+    let to_pack = || {
+        let all = items.iter().zip(&shapes);
+        all.filter_map(|(item, shape)| Some((item, (*shape)?)))
+            .filter(|(item, _)| item.in_place().is_none())
+    };
+    let bytes: usize = to_pack().map(|(_, shape)| shape.bytes()).sum();
+    let mut arena = vec![0u8; bytes + ALIGN];
+    let _ = advise_huge_pages(&mut arena); // only speed depends on it
+    let skip = arena.as_ptr().align_offset(ALIGN).min(ALIGN);
 
-    let mut parts = Vec::new();
-    let (mut rest, mut rest_halves) = (&mut quants[skip..], halves.as_mut_slice());
-    for (item, shape) in items.iter().zip(&shapes) {
-        let Some(shape) = *shape else { continue };
-        let (mine, tail) = std::mem::take(&mut rest).split_at_mut(shape.quant_bytes());
-        let (scales, half_tail) =
-            std::mem::take(&mut rest_halves).split_at_mut(shape.scale_count());
-        let (offsets, half_tail) = half_tail.split_at_mut(half_count(&shape) - shape.scale_count());
-        (rest, rest_halves) = (tail, half_tail);
-        let mut target = PackedMut::new(shape, mine, scales, shape.has_offset.then_some(offsets));
+    let (mut parts, mut rest) = (Vec::new(), &mut arena[skip..]);
+    for (item, shape) in to_pack() {
+        let (mine, tail) = std::mem::take(&mut rest).split_at_mut(shape.bytes());
+        rest = tail;
+        let mut target = PackedMut::new(shape, mine);
         let row_bytes = item.tensor.row_size().max(1);
         let rows = (LOAD_BYTES / row_bytes / PANEL * PANEL).clamp(PANEL, LOAD_ROWS);
         for first in (0..shape.rows).step_by(rows) {
@@ -119,27 +110,29 @@ pub(crate) fn load(items: &[Item<'_>], pool: &Pool) -> Result<Vec<Matrix>, Engin
     });
     parts.into_iter().try_for_each(|part| part.result)?;
 
-    let arena = Arc::new(Arena { quants, halves });
-    let (mut at, mut half_at) = (skip, 0);
+    let (arena, mut at) = (Arc::new(arena), skip);
     let matrix = |(item, shape): (&Item<'_>, Option<PackedShape>)| {
         let Some(shape) = shape else {
             return Matrix::Dense(item.tensor.clone());
         };
-        let quants = at..at + shape.quant_bytes();
-        let scales = half_at..half_at + shape.scale_count();
-        let offsets = shape
-            .has_offset
-            .then(|| scales.end..scales.end + shape.scale_count());
-        (at, half_at) = (quants.end, half_at + half_count(&shape));
-        Matrix::Packed(Packed {
-            arena: Arc::clone(&arena),
-            shape,
-            quants,
-            scales,
-            offsets,
-        })
+        let panels = match item.in_place() {
+            Some(bytes) => Panels::File(bytes.clone()),
+            None => {
+                let range = at..at + shape.bytes();
+                at = range.end;
+                Panels::Arena(Arc::clone(&arena), range)
+            }
+        };
+        Matrix::Packed(Packed { shape, panels })
     };
     Ok(items.iter().zip(shapes).map(matrix).collect())
+}
+
+impl Item<'_> {
+    /// The file's own panels, if that is how it is to be held.
+    fn in_place(&self) -> Option<&Bytes> {
+        self.tensor.panels().filter(|_| self.hold == Hold::Stored)
+    }
 }
 
 /// The packed shape of an item, `None` for floats in place.
@@ -164,11 +157,6 @@ fn shape(item: &Item<'_>) -> Result<Option<PackedShape>, EngineError> {
         bits,
         has_offset,
     }))
-}
-
-/// Scales and offsets.
-fn half_count(shape: &PackedShape) -> usize {
-    shape.scale_count() * if shape.has_offset { 2 } else { 1 }
 }
 
 /// Reads rows of the tensor and packs them.

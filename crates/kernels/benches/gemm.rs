@@ -92,13 +92,12 @@ fn packed(
     let mut codes = random_bytes(rows * cols);
     codes.iter_mut().for_each(|c| *c &= bits.max_code());
     let scales = vec![0.01; rows * cols / GROUP];
-    let (mut quants, mut halves) = (vec![0; shape.quant_bytes()], vec![0; shape.scale_count()]);
-    advise_huge_pages(&mut quants);
-    let mut more = has_offset.then(|| halves.clone());
-    let mut dst = PackedMut::new(shape, &mut quants, &mut halves, more.as_deref_mut());
+    let mut bytes = vec![0; shape.bytes()];
+    advise_huge_pages(&mut bytes);
+    let mut dst = PackedMut::new(shape, &mut bytes);
     let offsets = has_offset.then_some(scales.as_slice());
     pack_rows(&mut dst, 0, &codes, &scales, offsets).expect("packs");
-    let w = PackedRef::new(shape, &quants, &halves, more.as_deref());
+    let w = PackedRef::new(shape, &bytes);
 
     let x = activations(t, cols);
     let (mut q, mut xs, mut sums) = (
@@ -135,7 +134,7 @@ fn packed(
         isa,
         &format!("{bits:?}{}", if has_offset { "+offset" } else { "" }),
         (rows, cols, t),
-        quants.len() + 2 * halves.len() * (1 + usize::from(has_offset)),
+        bytes.len(),
         time,
     );
 }

@@ -43,23 +43,35 @@ pub fn gemm_packed(
     if panels.is_empty() || x.rows() == 0 {
         return;
     }
-    let panel_bytes = shape.quant_bytes() / shape.panels();
-    let block = (PANEL_BLOCK_BYTES / panel_bytes.max(1)).max(1);
+    let tile = |panel: usize, rows: Range<usize>| {
+        let columns = shape.rows_of(panel..panel + 1);
+        let at = columns.start - panels.start * PANEL;
+        Tile {
+            w,
+            panel,
+            x,
+            rows,
+            columns: at..at + columns.len(),
+        }
+    };
+    if x.rows() == 1 {
+        // Every weight comes from memory once. Two runs of it, half the range apart, come faster than one.
+        let half = panels.len() / 2;
+        for panel in panels.start..panels.start + half {
+            let [a, b] = [panel, panel + half].map(|panel| tile(panel, 0..1));
+            dispatch!(isa, packed::two_panels(&a, &b, out));
+        }
+        if panels.len() % 2 == 1 {
+            dispatch!(isa, packed::panel(&tile(panels.end - 1, 0..1), out));
+        }
+        return;
+    }
+    let block = (PANEL_BLOCK_BYTES / shape.panel_bytes().max(1)).max(1);
     for first in panels.clone().step_by(block) {
         for row in (0..x.rows()).step_by(TILE) {
             let rows = row..(row + TILE).min(x.rows());
             for panel in first..(first + block).min(panels.end) {
-                let columns = shape.rows_of(panel..panel + 1);
-                let at = columns.start - panels.start * PANEL;
-                let columns = at..at + columns.len();
-                let tile = Tile {
-                    w,
-                    panel,
-                    x,
-                    rows: rows.clone(),
-                    columns,
-                };
-                dispatch!(isa, packed::panel(&tile, out));
+                dispatch!(isa, packed::panel(&tile(panel, rows.clone()), out));
             }
         }
     }

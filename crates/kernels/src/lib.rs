@@ -19,13 +19,13 @@
 //! let (mut codes, mut scales) = (vec![0; 512], vec![0.0; 16]);
 //! quantize_weights(Bits::B8, 32, &weights, &mut codes, &mut scales)?;
 //! let shape = PackedShape { rows: 16, cols: 32, bits: Bits::B8, has_offset: false };
-//! let (mut quants, mut halves) = (vec![0; shape.quant_bytes()], vec![0; shape.scale_count()]);
-//! pack_rows(&mut PackedMut::new(shape, &mut quants, &mut halves, None), 0, &codes, &scales, None)?;
+//! let mut packed = vec![0; shape.bytes()];
+//! pack_rows(&mut PackedMut::new(shape, &mut packed), 0, &codes, &scales, None)?;
 //! // One row of activations, quantized.
 //! let (mut q, mut scale, mut sum) = ([0; 32], [0.0], [0]);
 //! quantize_rows(isa, &[0.5; 32], &mut QuantRowsMut::new(32, &mut q, &mut scale, &mut sum))?;
 //! let mut out = [0.0; 16];
-//! let w = PackedRef::new(shape, &quants, &halves, None);
+//! let w = PackedRef::new(shape, &packed);
 //! gemm_packed(isa, w, 0..1, QuantRows::new(32, &q, &scale, &sum), &mut ColumnsMut::new(&mut out, 16));
 //! let want: f32 = weights[..32].iter().sum::<f32>() * 0.5;
 //! assert!((out[0] - want).abs() < 0.2);

@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::error::KernelError;
-use crate::packed::{Bits, GROUP, PANEL, PackedMut, PackedRef};
+use crate::packed::{Bits, GROUP, PANEL, PackedMut, PackedRef, half};
 
 /// Where the code of (row r of its panel, column c of its group) lies: byte, and whether it is the high nibble of a 4-bit block.
 fn place(bits: Bits, r: usize, c: usize) -> (usize, bool) {
@@ -65,29 +65,23 @@ pub fn pack_rows(
         bits.max_code()
     );
 
-    let first = first_row / PANEL * groups;
-    let count = n.div_ceil(PANEL) * groups;
-    dst.quants[first * bits.group_bytes()..][..count * bits.group_bytes()].fill(0);
-    dst.scales[first * PANEL..][..count * PANEL].fill(0);
-    if let Some(o) = dst.offsets.as_deref_mut() {
-        o[first * PANEL..][..count * PANEL].fill(0);
-    }
+    let first = first_row / PANEL;
+    dst.clear(first..first + n.div_ceil(PANEL));
     for row in 0..n {
-        for group in 0..groups {
-            let at = (first_row + row) / PANEL * groups + group;
-            let r = row % PANEL;
+        let (panel, r) = (dst.panel(first + row / PANEL), row % PANEL);
+        for (group, to) in panel.chunks_exact_mut(shape.group_bytes()).enumerate() {
             let half = |value: f32| {
                 let half = f16::from_f32(value);
                 half.is_finite()
-                    .then(|| half.to_bits())
+                    .then(|| half.to_le_bytes())
                     .ok_or(KernelError::ScaleRange { row, group })
             };
-            dst.scales[at * PANEL + r] = half(scales[row * groups + group])?;
-            if let (Some(to), Some(from)) = (dst.offsets.as_deref_mut(), offsets) {
-                to[at * PANEL + r] = half(from[row * groups + group])?;
+            let (quads, halves) = to.split_at_mut(bits.code_bytes());
+            let (quads, halves) = (quads.as_chunks_mut::<4>().0, halves.as_chunks_mut::<2>().0);
+            halves[r] = half(scales[row * groups + group])?;
+            if let Some(offsets) = offsets {
+                halves[PANEL + r] = half(offsets[row * groups + group])?;
             }
-            let bytes = &mut dst.quants[at * bits.group_bytes()..][..bits.group_bytes()];
-            let quads = bytes.as_chunks_mut::<4>().0;
             let from = codes[row * shape.cols + group * GROUP..][..GROUP]
                 .as_chunks::<4>()
                 .0;
@@ -119,17 +113,14 @@ pub fn unpack_row(w: PackedRef<'_>, row: usize, out: &mut [f32]) {
     assert!(row < shape.rows, "row {row} of {}", shape.rows);
     assert_eq!(out.len(), shape.cols, "columns");
     let (panel, r) = (row / PANEL, row % PANEL);
-    let quants = w.panel_quants(panel).chunks_exact(shape.bits.group_bytes());
-    let offsets = w.panel_offsets(panel);
-    let groups = quants
-        .zip(w.panel_scales(panel))
-        .zip(out.as_chunks_mut::<GROUP>().0)
-        .enumerate();
-    for (group, ((bytes, scales), out)) in groups {
-        let scale = f16::from_bits(scales[r]).to_f32();
-        let offset = match offsets.get(group) {
-            Some(offsets) => f16::from_bits(offsets[r]).to_f32(),
-            None => -scale * f32::from(shape.bits.zero()),
+    let groups = w.panel(panel).chunks_exact(shape.group_bytes());
+    for (group, out) in groups.zip(out.as_chunks_mut::<GROUP>().0) {
+        let (bytes, halves) = group.split_at(shape.bits.code_bytes());
+        let scale = half(halves, r);
+        let offset = if shape.has_offset {
+            half(halves, PANEL + r)
+        } else {
+            -scale * f32::from(shape.bits.zero())
         };
         for (c, out) in out.iter_mut().enumerate() {
             let (byte, high) = place(shape.bits, r, c);

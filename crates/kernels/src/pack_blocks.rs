@@ -7,6 +7,8 @@
 use crate::error::KernelError;
 use crate::packed::{Bits, PANEL, PackedMut};
 
+/// Bytes of a quad of the 16 rows.
+const QUAD: usize = 4 * PANEL;
 /// Bytes of a scale.
 const SCALE: usize = 2;
 
@@ -21,8 +23,8 @@ pub fn pack_blocks(dst: &mut PackedMut<'_>, blocks: &[u8]) -> Result<(), KernelE
     let shape = dst.shape;
     assert!(!shape.has_offset, "blocks have no offsets");
     match shape.bits {
-        Bits::B4 => pack::<18, 4, 256>(dst, blocks, 0),
-        Bits::B8 => pack::<34, 8, 512>(dst, blocks, 0x8080_8080),
+        Bits::B4 => pack::<18, 4, 288>(dst, blocks, 0),
+        Bits::B8 => pack::<34, 8, 544>(dst, blocks, 0x8080_8080),
     }
 }
 
@@ -42,40 +44,26 @@ fn pack<const BLOCK: usize, const QUADS: usize, const GROUP: usize>(
     if groups == 0 {
         return Ok(());
     }
-    let panels = blocks.0.chunks(PANEL * groups);
-    let quants = dst
-        .quants
-        .as_chunks_mut::<GROUP>()
-        .0
-        .chunks_exact_mut(groups);
-    let scales = dst
-        .scales
-        .as_chunks_mut::<PANEL>()
-        .0
-        .chunks_exact_mut(groups);
-    for (panel, ((blocks, quants), scales)) in panels.zip(quants).zip(scales).enumerate() {
+    for (p, blocks) in blocks.0.chunks(PANEL * groups).enumerate() {
         if blocks.len() < PANEL * groups {
-            quants.as_flattened_mut().fill(0);
-            scales.as_flattened_mut().fill(0);
+            dst.clear(p..p + 1);
         }
+        let panel = dst.panel(p).as_chunks_mut::<GROUP>().0;
         for (r, row) in blocks.chunks_exact(groups).enumerate() {
-            for (g, (block, (quants, scales))) in row
-                .iter()
-                .zip(quants.iter_mut().zip(scales.iter_mut()))
-                .enumerate()
-            {
-                let (scale, codes) = block.split_at(SCALE);
-                let scale = u16::from_le_bytes([scale[0], scale[1]]);
-                if scale & 0x7c00 == 0x7c00 {
+            for (g, (block, to)) in row.iter().zip(panel.iter_mut()).enumerate() {
+                let (scale, quads) = block.split_at(SCALE);
+                let scale = [scale[0], scale[1]];
+                if u16::from_le_bytes(scale) & 0x7c00 == 0x7c00 {
                     return Err(KernelError::ScaleRange {
-                        row: panel * PANEL + r,
+                        row: p * PANEL + r,
                         group: g,
                     });
                 }
-                scales[r] = scale;
-                let words = quants.as_chunks_mut::<4>().0;
-                for (j, code) in codes.as_chunks::<4>().0.iter().enumerate().take(QUADS) {
-                    words[j * PANEL + r] = (u32::from_le_bytes(*code) ^ flip).to_le_bytes();
+                let (words, scales) = to.split_at_mut(QUADS * QUAD);
+                scales.as_chunks_mut::<SCALE>().0[r] = scale;
+                let words = words.as_chunks_mut::<4>().0;
+                for (j, quad) in quads.as_chunks::<4>().0.iter().enumerate().take(QUADS) {
+                    words[j * PANEL + r] = (u32::from_le_bytes(*quad) ^ flip).to_le_bytes();
                 }
             }
         }
@@ -124,10 +112,9 @@ mod tests {
                 };
                 let (blocks, codes, scales) = example(rows, bits);
                 let packed = |fill: u8, by: &dyn Fn(&mut PackedMut<'_>)| {
-                    let mut quants = vec![fill; shape.quant_bytes()];
-                    let mut halves = vec![u16::from(fill); shape.scale_count()];
-                    by(&mut PackedMut::new(shape, &mut quants, &mut halves, None));
-                    (quants, halves)
+                    let mut bytes = vec![fill; shape.bytes()];
+                    by(&mut PackedMut::new(shape, &mut bytes));
+                    bytes
                 };
                 let want = packed(1, &|dst| {
                     pack_rows(dst, 0, &codes, &scales, None).expect("finite");
@@ -148,11 +135,8 @@ mod tests {
         };
         let mut blocks = vec![0; 20 * 2 * 18];
         blocks[(18 * 2 + 1) * 18..][..2].copy_from_slice(&f16::NEG_INFINITY.to_le_bytes());
-        let (mut quants, mut halves) = (vec![0; shape.quant_bytes()], vec![0; shape.scale_count()]);
-        let error = pack_blocks(
-            &mut PackedMut::new(shape, &mut quants, &mut halves, None),
-            &blocks,
-        );
+        let mut bytes = vec![0; shape.bytes()];
+        let error = pack_blocks(&mut PackedMut::new(shape, &mut bytes), &blocks);
         assert!(
             matches!(error, Err(KernelError::ScaleRange { row: 18, group: 1 })),
             "{error:?}"

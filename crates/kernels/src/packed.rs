@@ -6,11 +6,13 @@
 //! one row, so that one `vpdpbusd` (or four `sdot`) with four broadcast activations advances 16 rows by 4 columns.
 //!
 //! ```text
-//! quants   [panel][group][ 8-bit: quad 0 .. quad 7, 64 bytes each                                          ]
-//!                        [ 4-bit: 4 blocks of 64 bytes; block j holds quad j in the low and quad j+4 in the high nibbles ]
-//! scales   [panel][group][16 rows]   f16 bits;   offsets the same
+//! [panel][group] codes    8-bit: quad 0 .. quad 7, 64 bytes each
+//!                         4-bit: 4 blocks of 64 bytes; block j holds quad j in the low and quad j+4 in the high nibbles
+//!                scales   of the 16 rows, f16, little-endian
+//!                offsets  the same, where there are any
 //! ```
-//! Rows beyond `rows` in the last panel are zeros with scale 0. A panel is contiguous, so any range of panels is a slice.
+//! Rows beyond `rows` in the last panel are zeros with scale 0. A product reads one run of memory from its first byte to its last, any
+//! range of panels is a slice, and 16 rows of blocks of a file (GGUF's Q4_0 and Q8_0) take exactly the bytes of their panel.
 
 use std::ops::Range;
 
@@ -47,8 +49,8 @@ impl Bits {
         }
     }
 
-    /// Bytes of one group of one panel.
-    pub(crate) const fn group_bytes(self) -> usize {
+    /// Bytes of the codes of one group of one panel.
+    pub(crate) const fn code_bytes(self) -> usize {
         match self {
             Self::B4 => GROUP * PANEL / 2,
             Self::B8 => GROUP * PANEL,
@@ -82,16 +84,22 @@ impl PackedShape {
         self.cols / GROUP
     }
 
-    /// Bytes of the quants.
+    /// Bytes of one group of one panel: codes, scales, offsets.
     #[must_use]
-    pub fn quant_bytes(&self) -> usize {
-        self.panels() * self.groups() * self.bits.group_bytes()
+    pub fn group_bytes(&self) -> usize {
+        self.bits.code_bytes() + HALVES * if self.has_offset { 2 } else { 1 }
     }
 
-    /// Number of f16 scales, and of offsets where there are any.
+    /// Bytes of a panel.
     #[must_use]
-    pub fn scale_count(&self) -> usize {
-        self.panels() * self.groups() * PANEL
+    pub fn panel_bytes(&self) -> usize {
+        self.groups() * self.group_bytes()
+    }
+
+    /// Bytes of all panels.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.panels() * self.panel_bytes()
     }
 
     /// The rows of some panels.
@@ -100,47 +108,35 @@ impl PackedShape {
         (panels.start * PANEL).min(self.rows)..(panels.end * PANEL).min(self.rows)
     }
 
-    fn check(&self, quants: usize, scales: usize, offsets: Option<usize>) {
+    fn check(&self, bytes: usize) {
         assert!(
             self.cols.is_multiple_of(GROUP),
             "{} columns, not a multiple of {GROUP}",
             self.cols
         );
-        assert_eq!(quants, self.quant_bytes(), "bytes of quants of {self:?}");
-        assert_eq!(scales, self.scale_count(), "scales of {self:?}");
-        let expected = self.has_offset.then(|| self.scale_count());
-        assert_eq!(offsets, expected, "offsets of {self:?}");
+        assert_eq!(bytes, self.bytes(), "bytes of {self:?}");
     }
 }
+
+/// Bytes of the f16 scales, or offsets, of one group of the 16 rows.
+pub(crate) const HALVES: usize = 2 * PANEL;
 
 /// A packed matrix.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedRef<'a> {
     shape: PackedShape,
-    quants: &'a [u8],
-    scales: &'a [u16],
-    offsets: Option<&'a [u16]>,
+    bytes: &'a [u8],
 }
 
 impl<'a> PackedRef<'a> {
-    /// Puts the parts together.
+    /// A matrix of this shape.
     ///
     /// # Panics
-    /// If a length does not fit the shape.
+    /// If the length does not fit the shape.
     #[must_use]
-    pub fn new(
-        shape: PackedShape,
-        quants: &'a [u8],
-        scales: &'a [u16],
-        offsets: Option<&'a [u16]>,
-    ) -> Self {
-        shape.check(quants.len(), scales.len(), offsets.map(<[u16]>::len));
-        Self {
-            shape,
-            quants,
-            scales,
-            offsets,
-        }
+    pub fn new(shape: PackedShape, bytes: &'a [u8]) -> Self {
+        shape.check(bytes.len());
+        Self { shape, bytes }
     }
 
     /// Sizes.
@@ -149,26 +145,10 @@ impl<'a> PackedRef<'a> {
         self.shape
     }
 
-    /// Codes of one panel: `[groups][group bytes]`.
-    pub(crate) fn panel_quants(&self, panel: usize) -> &'a [u8] {
-        let len = self.shape.groups() * self.shape.bits.group_bytes();
-        &self.quants[panel * len..][..len]
-    }
-
-    /// Scales of one panel: `[groups][16]`.
-    pub(crate) fn panel_scales(&self, panel: usize) -> &'a [[u16; PANEL]] {
-        self.panel_halves(self.scales, panel)
-    }
-
-    /// Offsets of one panel: `[groups][16]`; empty where there are none.
-    pub(crate) fn panel_offsets(&self, panel: usize) -> &'a [[u16; PANEL]] {
-        self.offsets
-            .map_or(&[], |offsets| self.panel_halves(offsets, panel))
-    }
-
-    fn panel_halves(&self, all: &'a [u16], panel: usize) -> &'a [[u16; PANEL]] {
-        let len = self.shape.groups() * PANEL;
-        all[panel * len..][..len].as_chunks().0
+    /// The groups of one panel.
+    pub(crate) fn panel(&self, panel: usize) -> &'a [u8] {
+        let len = self.shape.panel_bytes();
+        &self.bytes[panel * len..][..len]
     }
 }
 
@@ -176,40 +156,36 @@ impl<'a> PackedRef<'a> {
 #[derive(Debug)]
 pub struct PackedMut<'a> {
     pub(crate) shape: PackedShape,
-    pub(crate) quants: &'a mut [u8],
-    pub(crate) scales: &'a mut [u16],
-    pub(crate) offsets: Option<&'a mut [u16]>,
+    bytes: &'a mut [u8],
 }
 
 impl<'a> PackedMut<'a> {
-    /// Puts the parts together.
+    /// A matrix of this shape.
     ///
     /// # Panics
-    /// If a length does not fit the shape.
+    /// If the length does not fit the shape.
     #[must_use]
-    pub fn new(
-        shape: PackedShape,
-        quants: &'a mut [u8],
-        scales: &'a mut [u16],
-        offsets: Option<&'a mut [u16]>,
-    ) -> Self {
-        shape.check(
-            quants.len(),
-            scales.len(),
-            offsets.as_ref().map(|o| o.len()),
-        );
-        Self {
-            shape,
-            quants,
-            scales,
-            offsets,
-        }
+    pub fn new(shape: PackedShape, bytes: &'a mut [u8]) -> Self {
+        shape.check(bytes.len());
+        Self { shape, bytes }
     }
 
     /// Sizes.
     #[must_use]
     pub fn shape(&self) -> PackedShape {
         self.shape
+    }
+
+    /// The groups of one panel.
+    pub(crate) fn panel(&mut self, panel: usize) -> &mut [u8] {
+        let len = self.shape.panel_bytes();
+        &mut self.bytes[panel * len..][..len]
+    }
+
+    /// Makes some panels zeros.
+    pub(crate) fn clear(&mut self, panels: Range<usize>) {
+        let len = self.shape.panel_bytes();
+        self.bytes[panels.start * len..panels.end * len].fill(0);
     }
 
     /// The first `panels` panels and the rest, each a matrix of its own: to pack with several threads.
@@ -230,12 +206,20 @@ impl<'a> PackedMut<'a> {
             rows: shape.rows - rows,
             ..shape
         };
-        let (q0, q1) = self.quants.split_at_mut(head.quant_bytes());
-        let (s0, s1) = self.scales.split_at_mut(head.scale_count());
-        let (o0, o1) = match self.offsets.map(|o| o.split_at_mut(head.scale_count())) {
-            Some((o0, o1)) => (Some(o0), Some(o1)),
-            None => (None, None),
-        };
-        (Self::new(head, q0, s0, o0), Self::new(tail, q1, s1, o1))
+        let (first, rest) = self.bytes.split_at_mut(head.bytes());
+        (Self::new(head, first), Self::new(tail, rest))
     }
+}
+
+/// The first N bytes of a group and the rest.
+#[inline]
+pub(crate) fn split<const N: usize>(bytes: &[u8]) -> (&[u8; N], &[u8]) {
+    bytes
+        .split_first_chunk()
+        .expect("a group's parts are given by its shape")
+}
+
+/// A half of 16, such as the scale of row `r` of a group.
+pub(crate) fn half(bits: &[u8], r: usize) -> f32 {
+    half::f16::from_le_bytes([bits[2 * r], bits[2 * r + 1]]).to_f32()
 }

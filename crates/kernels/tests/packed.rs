@@ -11,28 +11,19 @@ use support::{Hard, Random, assert_near, assert_same, isas};
 
 struct Packed {
     shape: PackedShape,
-    quants: Vec<u8>,
-    scales: Vec<u16>,
-    offsets: Option<Vec<u16>>,
+    bytes: Vec<u8>,
 }
 
 impl Packed {
     fn view(&self) -> PackedRef<'_> {
-        PackedRef::new(
-            self.shape,
-            &self.quants,
-            &self.scales,
-            self.offsets.as_deref(),
-        )
+        PackedRef::new(self.shape, &self.bytes)
     }
 
     /// Random codes over the whole width, the extremes included.
     fn random(random: &mut Random, shape: PackedShape) -> Self {
         let mut packed = Self {
             shape,
-            quants: vec![0xaa; shape.quant_bytes()],
-            scales: vec![0xaaaa; shape.scale_count()],
-            offsets: shape.has_offset.then(|| vec![0xaaaa; shape.scale_count()]),
+            bytes: vec![0xaa; shape.bytes()],
         };
         let max = shape.bits.max_code();
         let codes: Vec<u8> = (0..shape.rows * shape.cols)
@@ -54,12 +45,7 @@ impl Packed {
         let offsets: Option<Vec<f32>> = shape
             .has_offset
             .then(|| (0..count).map(|_| random.unit()).collect());
-        let mut dst = PackedMut::new(
-            shape,
-            &mut packed.quants,
-            &mut packed.scales,
-            packed.offsets.as_deref_mut(),
-        );
+        let mut dst = PackedMut::new(shape, &mut packed.bytes);
         pack_rows(&mut dst, 0, &codes, &scales, offsets.as_deref()).expect("packs");
         packed
     }
@@ -144,10 +130,9 @@ fn pack_and_unpack_are_inverse() {
         let weights = random.normals(35 * 96);
         let (mut codes, mut scales) = (vec![0; weights.len()], vec![0.0; weights.len() / GROUP]);
         quantize_weights(bits, 96, &weights, &mut codes, &mut scales).expect("finite");
-        let mut quants = vec![0; shape.quant_bytes()];
-        let mut halves = vec![0; shape.scale_count()];
+        let mut bytes = vec![0; shape.bytes()];
         // In two parts, and in two calls, as threads would.
-        let whole = PackedMut::new(shape, &mut quants, &mut halves, None);
+        let whole = PackedMut::new(shape, &mut bytes);
         let (mut head, mut tail) = whole.split_at_panel(2);
         pack_rows(
             &mut head,
@@ -159,12 +144,7 @@ fn pack_and_unpack_are_inverse() {
         .expect("packs");
         pack_rows(&mut head, 0, &codes[..16 * 96], &scales[..16 * 3], None).expect("packs");
         pack_rows(&mut tail, 0, &codes[32 * 96..], &scales[32 * 3..], None).expect("packs");
-        let packed = Packed {
-            shape,
-            quants,
-            scales: halves,
-            offsets: None,
-        };
+        let packed = Packed { shape, bytes };
         let zero = f32::from(bits.zero());
         let expected: Vec<f32> = codes
             .iter()
@@ -220,8 +200,8 @@ fn weights_that_f16_scales_cannot_hold_are_refused() {
         bits: Bits::B8,
         has_offset: false,
     };
-    let (mut quants, mut halves) = (vec![0; shape.quant_bytes()], vec![0; shape.scale_count()]);
-    let mut dst = PackedMut::new(shape, &mut quants, &mut halves, None);
+    let mut bytes = vec![0; shape.bytes()];
+    let mut dst = PackedMut::new(shape, &mut bytes);
     assert!(pack_rows(&mut dst, 0, &[1; 32], &[f32::NAN], None).is_err());
 }
 

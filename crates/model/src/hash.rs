@@ -12,9 +12,6 @@ use crate::Tensor;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentHash(pub [u8; 32]);
 
-/// Bytes read at a time; a mapped tensor is hashed without becoming resident.
-const CHUNK: usize = 1 << 20;
-
 impl ContentHash {
     /// Hashes `text` (such as a config) and tensors with their names, in the order given.
     ///
@@ -31,20 +28,26 @@ impl ContentHash {
             hasher.update(bytes);
         };
         part(&mut hasher, text.as_bytes());
-        let mut buffer = Vec::new();
         for (name, tensor) in tensors {
             part(&mut hasher, name.as_bytes());
             part(
                 &mut hasher,
                 format!("{} {:?}", tensor.dtype, tensor.shape).as_bytes(),
             );
-            let bytes = tensor.storage();
-            for start in (0..bytes.len()).step_by(CHUNK) {
-                bytes.read_into(start..bytes.len().min(start + CHUNK), &mut buffer)?;
-                hasher.update(&buffer);
-            }
+            tensor.read_runs(&mut |run| {
+                hasher.update(run);
+                Ok(())
+            })?;
         }
         Ok(Self(*hasher.finalize().as_bytes()))
+    }
+}
+
+impl ContentHash {
+    /// The hash that [`Display`](fmt::Display) wrote.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let hash = blake3::Hash::from_hex(text).ok()?;
+        Some(Self(*hash.as_bytes()))
     }
 }
 
@@ -83,5 +86,7 @@ mod tests {
             assert_ne!(base, other);
         }
         assert_eq!(base.to_string().len(), 64);
+        assert_eq!(ContentHash::from_hex(&base.to_string()), Some(base));
+        assert_eq!(ContentHash::from_hex("00"), None);
     }
 }

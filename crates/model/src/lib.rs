@@ -20,6 +20,7 @@ pub mod hub;
 pub mod json;
 pub mod lora;
 mod model;
+pub mod panels;
 pub mod quant;
 pub mod reference;
 pub mod template;

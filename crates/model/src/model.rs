@@ -139,7 +139,17 @@ impl Model {
         if let Some(&hash) = self.hash.get() {
             return Ok(hash);
         }
-        let hash = ContentHash::of(&self.config.to_json(), self.weights.named())?;
+        let hash = self.content_hash()?;
         Ok(*self.hash.get_or_init(|| hash))
+    }
+
+    /// As [`Model::hash`], read now.
+    pub(crate) fn content_hash(&self) -> io::Result<ContentHash> {
+        ContentHash::of(&self.config.to_json(), self.weights.named())
+    }
+
+    /// Takes the identity from where it was written down.
+    pub(crate) fn trust_hash(&self, hash: ContentHash) {
+        self.hash.get_or_init(|| hash);
     }
 }

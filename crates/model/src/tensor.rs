@@ -3,13 +3,14 @@
 //! Shapes are row-major and the last dimension is the row. A weight is `[out, in]`, as Hugging Face stores it; GGUF
 //! lists dimensions the other way round and the loader turns them.
 
+use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
 
 use half::{bf16, f16};
 use thiserror::Error;
 
-use crate::{Bytes, Dtype, quant};
+use crate::{Bytes, Dtype, panels, quant};
 
 /// A tensor in a file or in memory. Cloning shares the bytes.
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub struct Tensor {
     /// Dimensions, the row length last.
     pub shape: Vec<usize>,
     bytes: Bytes,
+    in_panels: bool,
 }
 
 /// Dtype, shape and bytes do not fit together.
@@ -45,6 +47,14 @@ pub enum TensorError {
         expected: usize,
         /// Bytes that were given.
         found: usize,
+    },
+    /// Said to lie in panels, which it cannot.
+    #[error("{dtype} of shape {shape:?} cannot lie in panels of 16 rows")]
+    Panels {
+        /// Element type.
+        dtype: Dtype,
+        /// The shape that was given.
+        shape: Vec<usize>,
     },
 }
 
@@ -76,7 +86,21 @@ impl Tensor {
             dtype,
             shape,
             bytes,
+            in_panels: false,
         })
+    }
+
+    /// A tensor whose `bytes` lie in [`panels`]. It reads as any other; an engine uses it without a copy.
+    ///
+    /// # Errors
+    /// [`TensorError`] if dtype and shape have no panels, and as [`Tensor::new`].
+    pub fn in_panels(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Result<Self, TensorError> {
+        if !panels::possible(dtype, &shape) {
+            return Err(TensorError::Panels { dtype, shape });
+        }
+        let mut tensor = Self::new(dtype, shape, bytes)?;
+        tensor.in_panels = true;
+        Ok(tensor)
     }
 
     /// An F32 tensor holding a copy of `values`.
@@ -107,14 +131,19 @@ impl Tensor {
         )
     }
 
-    /// The stored bytes. Reading them makes a mapped tensor resident.
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.as_slice()
+    /// The bytes of all rows, row after row: in place, but for a tensor in panels. Reading them makes a mapped tensor resident.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        self.in_rows(0..self.rows())
     }
 
-    /// The shared handle on the bytes.
+    /// The bytes as they lie in the file.
     pub fn storage(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The [`panels`] of a tensor that lies in them.
+    pub fn panels(&self) -> Option<&Bytes> {
+        self.in_panels.then_some(&self.bytes)
     }
 
     /// Row length: the last dimension, 1 for a scalar.
@@ -142,23 +171,8 @@ impl Tensor {
         self.cols() / self.dtype.block_len() * self.dtype.block_bytes()
     }
 
-    /// The stored bytes of row `row`.
-    ///
-    /// # Panics
-    /// If there is no such row.
-    pub fn row_bytes(&self, row: usize) -> &[u8] {
-        &self.bytes()[self.byte_range(row..row + 1)]
-    }
-
-    /// Copies all bytes into `out` through the file handle: a mapped tensor does not become resident.
-    ///
-    /// # Errors
-    /// The system's error for a failed read.
-    pub fn read_into(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        self.bytes.read_into(0..self.bytes.len(), out)
-    }
-
-    /// As [`Tensor::read_into`], for some rows.
+    /// Copies the bytes of rows `rows`, row after row, into `out` (cleared first) through the file handle: a mapped tensor does not
+    /// become resident.
     ///
     /// # Errors
     /// The system's error for a failed read.
@@ -166,34 +180,40 @@ impl Tensor {
     /// # Panics
     /// If there are no such rows.
     pub fn read_rows_into(&self, rows: Range<usize>, out: &mut Vec<u8>) -> io::Result<()> {
-        self.bytes.read_into(self.byte_range(rows), out)
+        if !self.in_panels {
+            return self.bytes.read_into(self.byte_range(rows), out);
+        }
+        let mut panels = Vec::new();
+        let whole = whole_panels(&rows);
+        self.bytes.read_into(self.byte_range(whole), &mut panels)?;
+        self.rows_of_panels(rows, &panels, out);
+        Ok(())
     }
 
-    /// Rows `rows` as a tensor of their own over the same bytes.
+    /// The bytes of all rows, a run of whole rows at a time, about 1 MiB each: a mapped tensor does not become resident.
     ///
-    /// # Panics
-    /// If there are no such rows.
-    pub fn slice_rows(&self, rows: Range<usize>) -> Tensor {
-        let shape = vec![rows.len(), self.cols()];
-        let bytes = self
-            .bytes
-            .slice(self.byte_range(rows))
-            .expect("byte_range is inside the tensor");
-        Tensor {
-            dtype: self.dtype,
-            shape,
-            bytes,
+    /// # Errors
+    /// The system's error for a failed read, and the first one that `take` gives.
+    pub fn read_runs(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let run = ((1 << 20) / self.row_size().max(1)).max(1);
+        let run = run.next_multiple_of(panels::PANEL);
+        let mut buffer = Vec::new();
+        for first in (0..self.rows()).step_by(run) {
+            self.read_rows_into(first..self.rows().min(first + run), &mut buffer)?;
+            take(&buffer)?;
         }
+        Ok(())
     }
 
     /// The elements in place, for dtype F32.
     pub fn as_f32(&self) -> Option<&[f32]> {
-        (self.dtype == Dtype::F32).then(|| bytemuck::cast_slice(self.bytes()))
+        (self.dtype == Dtype::F32).then(|| bytemuck::cast_slice(self.bytes.as_slice()))
     }
 
     /// The bit patterns in place, for dtypes F16 and BF16.
     pub fn as_u16(&self) -> Option<&[u16]> {
-        matches!(self.dtype, Dtype::F16 | Dtype::BF16).then(|| bytemuck::cast_slice(self.bytes()))
+        matches!(self.dtype, Dtype::F16 | Dtype::BF16)
+            .then(|| bytemuck::cast_slice(self.bytes.as_slice()))
     }
 
     /// All elements as f32, in a new vector.
@@ -214,7 +234,7 @@ impl Tensor {
             "rows {rows:?} of shape {:?}",
             self.shape
         );
-        dequantize(self.dtype, &self.bytes()[self.byte_range(rows)], out);
+        dequantize(self.dtype, &self.in_rows(rows), out);
     }
 
     /// The integer codes of a block format, by groups of 32: value = scale * code + offset.
@@ -243,13 +263,27 @@ impl Tensor {
             (len / 32, len / 32),
             "one scale and offset per 32 elements"
         );
-        quant::block_codes(
-            self.dtype,
-            &self.bytes()[self.byte_range(rows)],
-            codes,
-            scales,
-            offsets,
-        );
+        quant::block_codes(self.dtype, &self.in_rows(rows), codes, scales, offsets);
+    }
+
+    /// The bytes of some rows, row after row; in place where they lie so.
+    fn in_rows(&self, rows: Range<usize>) -> Cow<'_, [u8]> {
+        let all = self.bytes.as_slice();
+        if !self.in_panels {
+            return Cow::Borrowed(&all[self.byte_range(rows)]);
+        }
+        let mut out = Vec::new();
+        let whole = self.byte_range(whole_panels(&rows));
+        self.rows_of_panels(rows, &all[whole], &mut out);
+        Cow::Owned(out)
+    }
+
+    /// Rows out of the whole panels that hold them.
+    fn rows_of_panels(&self, rows: Range<usize>, panels: &[u8], out: &mut Vec<u8>) {
+        panels::to_rows(self.dtype, self.cols(), panels, out);
+        let skip = rows.start % panels::PANEL * self.row_size();
+        out.truncate(skip + rows.len() * self.row_size());
+        out.drain(..skip);
     }
 
     fn byte_range(&self, rows: Range<usize>) -> Range<usize> {
@@ -260,6 +294,12 @@ impl Tensor {
         );
         rows.start * self.row_size()..rows.end * self.row_size()
     }
+}
+
+/// The rows of the panels that hold `rows`.
+fn whole_panels(rows: &Range<usize>) -> Range<usize> {
+    let start = rows.start / panels::PANEL * panels::PANEL;
+    start..rows.end.next_multiple_of(panels::PANEL).max(start)
 }
 
 /// Stored bytes as f32. `bytes` holds whole blocks for exactly `out.len()` elements.
@@ -309,7 +349,6 @@ mod tests {
         let mut row = [0.0; 3];
         bf16s.dequantize_rows(1..2, &mut row);
         assert_eq!(row, [65536.0, -0.125, 3.0]);
-        assert_eq!(bf16s.slice_rows(1..2).to_f32(), row);
     }
 
     #[test]
@@ -331,6 +370,46 @@ mod tests {
             Bytes::copy_of(&[]),
         );
         assert!(matches!(absurd, Err(TensorError::Shape { .. })));
+    }
+
+    #[test]
+    fn panels_read_as_rows() {
+        for dtype in [Dtype::Q4_0, Dtype::Q8_0] {
+            let shape = vec![48, 64];
+            let mut bytes = vec![0; dtype.tensor_bytes(&shape).unwrap()];
+            bytes
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, b)| *b = (i * 73 / 5) as u8 & 0xbf);
+            let rows = Tensor::new(dtype, shape.clone(), Bytes::copy_of(&bytes)).unwrap();
+            let mut other = Vec::new();
+            panels::to_panels(dtype, 64, &bytes, &mut other).unwrap();
+            let panels = Tensor::in_panels(dtype, shape, Bytes::copy_of(&other)).unwrap();
+            assert!(rows.panels().is_none() && panels.panels().is_some());
+            assert_eq!(panels.to_f32(), rows.to_f32());
+            for range in [0..48, 0..1, 15..17, 16..32, 20..47, 47..48, 5..5] {
+                let (mut a, mut b) = (Vec::new(), Vec::new());
+                rows.read_rows_into(range.clone(), &mut a).unwrap();
+                panels.read_rows_into(range.clone(), &mut b).unwrap();
+                assert_eq!(a, b, "{dtype}, rows {range:?}");
+                let values = |tensor: &Tensor| {
+                    let mut out = vec![0.0; range.len() * 64];
+                    tensor.dequantize_rows(range.clone(), &mut out);
+                    out
+                };
+                assert_eq!(values(&rows), values(&panels), "{dtype}, rows {range:?}");
+            }
+            let mut all = Vec::new();
+            panels
+                .read_runs(&mut |run| {
+                    all.extend_from_slice(run);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(all, bytes);
+        }
+        let odd = Tensor::in_panels(Dtype::Q4_0, vec![24, 32], Bytes::copy_of(&[0; 24 * 18]));
+        assert!(matches!(odd, Err(TensorError::Panels { .. })));
     }
 
     #[test]

@@ -268,7 +268,7 @@ impl Named {
         }
         let mut bytes = Vec::new();
         tensor
-            .read_into(&mut bytes)
+            .read_rows_into(0..tensor.rows(), &mut bytes)
             .map_err(|error| WeightsError::Read {
                 name: name.to_owned(),
                 kind: error.kind(),

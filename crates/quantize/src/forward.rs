@@ -198,17 +198,12 @@ mod tests {
                 [5u32, 9, 200, 31, 7, 7, 100, 4, 250, 3, 66, 12],
                 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
             ];
-            let x = chunks
-                .concat()
-                .iter()
-                .flat_map(|&t| {
-                    model
-                        .weights
-                        .embed_tokens
-                        .slice_rows(t as usize..t as usize + 1)
-                        .to_f32()
-                })
-                .collect();
+            let embed_tokens = &model.weights.embed_tokens;
+            let mut x = vec![0.0; 2 * 12 * config.hidden_size];
+            let rows = x.chunks_exact_mut(config.hidden_size);
+            for (&t, row) in chunks.as_flattened().iter().zip(rows) {
+                embed_tokens.dequantize_rows(t as usize..t as usize + 1, row);
+            }
             let mut stream = Stream {
                 ctx: 12,
                 x,

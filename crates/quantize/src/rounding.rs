@@ -240,7 +240,8 @@ mod tests {
         let one = nearest("w", &w, 128, &format, 1).unwrap();
         let many = nearest("w", &w, 128, &format, 3).unwrap();
         assert_eq!(one.bytes(), many.bytes());
-        let scale = |block: usize| &one.bytes()[block * 18..][..2];
+        let bytes = one.bytes();
+        let scale = |block: usize| &bytes[block * 18..][..2];
         assert_eq!(scale(0), scale(1));
         assert_ne!(scale(1), scale(2));
     }

@@ -17,7 +17,7 @@ Examples:
   edgethink bundle pack model.gguf --adapter path/to/adapter --adapter-dtype int8 -o small.edgethink"
     )]
     Pack(PackArgs),
-    /// Write the parts of a bundle as files, byte for byte
+    /// Write the parts of a bundle as the files that they were, byte for byte
     #[command(after_help = "Example:
   edgethink bundle unpack pocket.edgethink -o pocket")]
     Unpack {

@@ -6,6 +6,7 @@ mod errors;
 mod exactness;
 mod golden;
 mod llama_cpp;
+mod panels;
 mod reference;
 mod support;
 mod switch;

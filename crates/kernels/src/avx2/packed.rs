@@ -12,9 +12,10 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::gemm::{TILE, Tile};
-use crate::packed::{Bits, GROUP, PANEL};
+use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
 use crate::quantize::QuantRows;
 
 /// Rows of a register tile: 4 x 2 sums of 16 bits, codes of both halves of the panel, activations, a mask and a product are 14 of the
@@ -26,23 +27,47 @@ const ROWS: usize = 4;
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     let shape = tile.w.shape();
     match (shape.bits, shape.has_offset) {
-        (Bits::B4, false) => panel_of::<4, 256, false>(tile, out),
-        (Bits::B4, true) => panel_of::<4, 256, true>(tile, out),
-        (Bits::B8, false) => panel_of::<8, 512, false>(tile, out),
-        (Bits::B8, true) => panel_of::<8, 512, true>(tile, out),
+        (Bits::B4, false) => panel_of::<256, 288>(tile, out),
+        (Bits::B4, true) => panel_of::<256, 320>(tile, out),
+        (Bits::B8, false) => panel_of::<512, 544>(tile, out),
+        (Bits::B8, true) => panel_of::<512, 576>(tile, out),
+    }
+}
+
+/// Two panels times one row.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+    let shape = a.w.shape();
+    match (shape.bits, shape.has_offset) {
+        (Bits::B4, false) => two_panels_of::<256, 288>(a, b, out),
+        (Bits::B4, true) => two_panels_of::<256, 320>(a, b, out),
+        (Bits::B8, false) => two_panels_of::<512, 544>(a, b, out),
+        (Bits::B8, true) => two_panels_of::<512, 576>(a, b, out),
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
+fn two_panels_of<const CODES: usize, const GROUP_BYTES: usize>(
+    a: &Tile<'_>,
+    b: &Tile<'_>,
+    out: &mut ColumnsMut<'_>,
+) {
+    let w = [a, b].map(|tile| tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0);
+    let x = a.x.slice(a.rows.clone());
+    let totals = rows::<2, 1, CODES, GROUP_BYTES>(w, x, true);
+    for (tile, totals) in [a, b].into_iter().zip(&totals) {
+        let mut sums = [[0.0; PANEL]; TILE];
+        store(totals, &mut sums);
+        tile.store(&sums, out);
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
     tile: &Tile<'_>,
     out: &mut ColumnsMut<'_>,
 ) {
-    let w = Panel {
-        quants: tile.w.panel_quants(tile.panel).as_chunks::<BYTES>().0,
-        scales: tile.w.panel_scales(tile.panel),
-        offsets: tile.w.panel_offsets(tile.panel),
-    };
+    let w = [tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0];
     let mut sums = [[0.0; PANEL]; TILE];
     let parts = tile
         .rows
@@ -52,30 +77,28 @@ fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
     for (t, sums) in parts {
         let count = ROWS.min(tile.rows.end - t);
         let x = tile.x.slice(t..t + count);
+        let first = t == tile.rows.start;
         match count {
-            1 => rows::<1, BITS, BYTES, OFFSET>(&w, x, sums),
-            2 => rows::<2, BITS, BYTES, OFFSET>(&w, x, sums),
-            3 => rows::<3, BITS, BYTES, OFFSET>(&w, x, sums),
-            _ => rows::<4, BITS, BYTES, OFFSET>(&w, x, sums),
+            1 => store(&rows::<1, 1, CODES, GROUP_BYTES>(w, x, first)[0], sums),
+            2 => store(&rows::<1, 2, CODES, GROUP_BYTES>(w, x, first)[0], sums),
+            3 => store(&rows::<1, 3, CODES, GROUP_BYTES>(w, x, first)[0], sums),
+            _ => store(&rows::<1, 4, CODES, GROUP_BYTES>(w, x, first)[0], sums),
         }
     }
     tile.store(&sums, out);
 }
 
-struct Panel<'a, const BYTES: usize> {
-    quants: &'a [[u8; BYTES]],
-    scales: &'a [[u16; PANEL]],
-    offsets: &'a [[u16; PANEL]],
-}
-
-/// The tile of R rows.
+/// The tile of R rows on each of P panels, `first` if these are not in the cache yet: sums by panel, row, half of the panel.
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: bool>(
-    w: &Panel<'_, BYTES>,
+fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
+    w: [&[[u8; GROUP_BYTES]]; P],
     x: QuantRows<'_>,
-    out: &mut [[f32; PANEL]; ROWS],
-) {
-    let groups = w.quants.len();
+    first: bool,
+) -> [[[__m256; 2]; R]; P] {
+    let has_offset = GROUP_BYTES > CODES + HALVES;
+    let groups = x.cols() / GROUP;
+    let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
     let q = x.q.as_chunks::<GROUP>().0;
     let mut codes: [&[[i8; GROUP]]; R] = [&[]; R];
     let mut scales: [&[f32]; R] = [&[]; R];
@@ -85,46 +108,58 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
         scales[r] = &x.scales[r * groups..][..groups];
         sums[r] = &x.sums[r * groups..][..groups];
     }
-    let w_scales = &w.scales[..groups];
-    let w_offsets = if OFFSET { &w.offsets[..groups] } else { &[] };
-    let mut total = [[_mm256_setzero_ps(); 2]; R];
+    let w = w.map(|w| &w[..groups]);
+    let mut totals = [[[_mm256_setzero_ps(); 2]; R]; P];
     for g in 0..groups {
-        if R > 1 {
-            ahead(&w.quants[g]);
-        }
         let mut group = [&[0; GROUP]; R];
         for r in 0..R {
             group[r] = &codes[r][g];
         }
-        let dots = if BITS == 4 {
-            dots4(&w.quants[g], &group)
-        } else {
-            dots8(&w.quants[g], &group)
-        };
-        let scale = [halves(&w_scales[g], 0), halves(&w_scales[g], 1)];
-        for r in 0..R {
-            let zero = _mm256_set1_epi32(sums[r][g] << (BITS - 1));
-            for half in 0..2 {
-                let mut dot = dots[r][half];
-                if !OFFSET {
-                    dot = _mm256_sub_epi32(dot, zero);
-                }
-                let scale = _mm256_mul_ps(scale[half], _mm256_set1_ps(scales[r][g]));
-                total[r][half] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), total[r][half]);
+        for (w, total) in w.iter().zip(&mut totals) {
+            if first {
+                ahead(&w[g], if R == 1 { AHEAD_ONE } else { AHEAD });
             }
-        }
-        if OFFSET {
-            let offset = [halves(&w_offsets[g], 0), halves(&w_offsets[g], 1)];
+            let (w_codes, rest) = split::<CODES>(&w[g]);
+            let (w_scales, w_offsets) = split::<HALVES>(rest);
+            let dots = if CODES == Bits::B4.code_bytes() {
+                dots4(w_codes, &group)
+            } else {
+                dots8(w_codes, &group)
+            };
+            let scale = [halves(w_scales, 0), halves(w_scales, 1)];
             for r in 0..R {
-                let sum = _mm256_set1_ps(scales[r][g] * sums[r][g] as f32);
-                for (total, offset) in total[r].iter_mut().zip(offset) {
-                    *total = _mm256_fmadd_ps(offset, sum, *total);
+                let zero = _mm256_set1_epi32(sums[r][g] << zero_shift);
+                for half in 0..2 {
+                    let mut dot = dots[r][half];
+                    if !has_offset {
+                        dot = _mm256_sub_epi32(dot, zero);
+                    }
+                    let scale = _mm256_mul_ps(scale[half], _mm256_set1_ps(scales[r][g]));
+                    total[r][half] =
+                        _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), total[r][half]);
+                }
+            }
+            if has_offset {
+                let (w_offsets, _) = split::<HALVES>(w_offsets);
+                let offset = [halves(w_offsets, 0), halves(w_offsets, 1)];
+                for r in 0..R {
+                    let sum = _mm256_set1_ps(scales[r][g] * sums[r][g] as f32);
+                    for (total, offset) in total[r].iter_mut().zip(offset) {
+                        *total = _mm256_fmadd_ps(offset, sum, *total);
+                    }
                 }
             }
         }
     }
-    for r in 0..R {
-        for (total, out) in total[r].iter().zip(out[r].as_chunks_mut::<8>().0) {
+    totals
+}
+
+/// Writes the sums of the first rows of a tile.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn store(totals: &[[__m256; 2]], out: &mut [[f32; PANEL]]) {
+    for (total, out) in totals.iter().zip(out) {
+        for (total, out) in total.iter().zip(out.as_chunks_mut::<8>().0) {
             // SAFETY: 32 writable bytes.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *total) };
         }
@@ -232,16 +267,18 @@ fn high_nibbles(block: &[u8; 32]) -> __m256i {
     _mm256_and_si256(_mm256_srli_epi16::<4>(load(block)), _mm256_set1_epi8(15))
 }
 
-/// Groups between the one that is multiplied and the one that is fetched.
-const AHEAD: usize = 16;
+/// Bytes between what is multiplied and what is fetched. A single row takes little time for a group: the machine's own prefetcher fetches
+/// too, but starts anew in every page.
+const AHEAD_ONE: usize = 1024;
+const AHEAD: usize = 4608;
 
-/// Fetches the codes some groups further on; see the same in `avx512`.
+/// Fetches what lies some bytes behind a group; see the same in `avx512`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
-    let next = group.as_ptr().wrapping_add(AHEAD * BYTES);
-    for line in (0..BYTES).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
+fn ahead<const GROUP_BYTES: usize>(group: &[u8; GROUP_BYTES], bytes: usize) {
+    let next = group.as_ptr().wrapping_add(bytes);
+    for line in (0..GROUP_BYTES).step_by(64) {
+        lanes::prefetch(next.wrapping_add(line));
     }
 }
 
@@ -255,8 +292,8 @@ fn load(bytes: &[u8; 32]) -> __m256i {
 /// Eight halves to f32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn halves(bits: &[u16; PANEL], half: usize) -> __m256 {
-    let bits = &bits.as_chunks::<8>().0[half];
+fn halves(bits: &[u8; HALVES], half: usize) -> __m256 {
+    let bits = &bits.as_chunks::<16>().0[half];
     // SAFETY: 16 readable bytes.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bits.as_ptr().cast()) })
 }

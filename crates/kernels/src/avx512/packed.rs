@@ -8,9 +8,10 @@
 
 use std::arch::x86_64::*;
 
+use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::gemm::{TILE, Tile};
-use crate::packed::{Bits, GROUP, PANEL};
+use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
 use crate::quantize::QuantRows;
 
 /// One panel times the tile's rows.
@@ -18,54 +19,53 @@ use crate::quantize::QuantRows;
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     let shape = tile.w.shape();
     match (shape.bits, shape.has_offset) {
-        (Bits::B4, false) => panel_of::<4, 256, false>(tile, out),
-        (Bits::B4, true) => panel_of::<4, 256, true>(tile, out),
-        (Bits::B8, false) => panel_of::<8, 512, false>(tile, out),
-        (Bits::B8, true) => panel_of::<8, 512, true>(tile, out),
+        (Bits::B4, false) => panel_of::<256, 288>(tile, out),
+        (Bits::B4, true) => panel_of::<256, 320>(tile, out),
+        (Bits::B8, false) => panel_of::<512, 544>(tile, out),
+        (Bits::B8, true) => panel_of::<512, 576>(tile, out),
     }
 }
 
+/// Two panels times one row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
+pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+    panel(a, out);
+    panel(b, out);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
     tile: &Tile<'_>,
     out: &mut ColumnsMut<'_>,
 ) {
-    let w = Panel {
-        quants: tile.w.panel_quants(tile.panel).as_chunks::<BYTES>().0,
-        scales: tile.w.panel_scales(tile.panel),
-        offsets: tile.w.panel_offsets(tile.panel),
-    };
+    let w = tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0;
     let count = tile.rows.len();
     let x = tile.x.slice(tile.rows.clone());
     let mut sums = [[0.0; PANEL]; TILE];
     match count {
-        1 => rows::<1, BITS, BYTES, OFFSET>(&w, x, &mut sums),
-        2 => rows::<2, BITS, BYTES, OFFSET>(&w, x, &mut sums),
-        3 => rows::<3, BITS, BYTES, OFFSET>(&w, x, &mut sums),
-        4 => rows::<4, BITS, BYTES, OFFSET>(&w, x, &mut sums),
-        5 => rows::<5, BITS, BYTES, OFFSET>(&w, x, &mut sums),
-        6 => rows::<6, BITS, BYTES, OFFSET>(&w, x, &mut sums),
-        7 => rows::<7, BITS, BYTES, OFFSET>(&w, x, &mut sums),
-        8 => rows::<8, BITS, BYTES, OFFSET>(&w, x, &mut sums),
+        1 => rows::<1, CODES, GROUP_BYTES>(w, x, &mut sums),
+        2 => rows::<2, CODES, GROUP_BYTES>(w, x, &mut sums),
+        3 => rows::<3, CODES, GROUP_BYTES>(w, x, &mut sums),
+        4 => rows::<4, CODES, GROUP_BYTES>(w, x, &mut sums),
+        5 => rows::<5, CODES, GROUP_BYTES>(w, x, &mut sums),
+        6 => rows::<6, CODES, GROUP_BYTES>(w, x, &mut sums),
+        7 => rows::<7, CODES, GROUP_BYTES>(w, x, &mut sums),
+        8 => rows::<8, CODES, GROUP_BYTES>(w, x, &mut sums),
         _ => unreachable!("a tile has 1 to {TILE} rows, not {count}"),
     }
     tile.store(&sums, out);
 }
 
-struct Panel<'a, const BYTES: usize> {
-    quants: &'a [[u8; BYTES]],
-    scales: &'a [[u16; PANEL]],
-    offsets: &'a [[u16; PANEL]],
-}
-
 /// The tile of R rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: bool>(
-    w: &Panel<'_, BYTES>,
+fn rows<const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
+    w: &[[u8; GROUP_BYTES]],
     x: QuantRows<'_>,
     out: &mut [[f32; PANEL]; TILE],
 ) {
-    let groups = w.quants.len();
+    let has_offset = GROUP_BYTES > CODES + HALVES;
+    let groups = w.len();
+    let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
     let q = x.q.as_chunks::<GROUP>().0;
     let mut codes: [&[[i8; GROUP]]; R] = [&[]; R];
     let mut scales: [&[f32]; R] = [&[]; R];
@@ -75,18 +75,18 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
         scales[r] = &x.scales[r * groups..][..groups];
         sums[r] = &x.sums[r * groups..][..groups];
     }
-    let w_scales = &w.scales[..groups];
-    let w_offsets = if OFFSET { &w.offsets[..groups] } else { &[] };
     let mut total = [_mm512_setzero_ps(); R];
     for g in 0..groups {
         if R > 1 {
-            ahead(&w.quants[g]);
+            ahead(&w[g]);
         }
-        let quads = decode::<BITS, BYTES>(&w.quants[g]);
+        let (w_codes, rest) = split::<CODES>(&w[g]);
+        let (w_scales, w_offsets) = split::<HALVES>(rest);
+        let quads = decode(w_codes);
         let mut acc = [_mm512_setzero_si512(); R];
-        if !OFFSET {
+        if !has_offset {
             for r in 0..R {
-                acc[r] = _mm512_set1_epi32(-(sums[r][g] << (BITS - 1)));
+                acc[r] = _mm512_set1_epi32(-(sums[r][g] << zero_shift));
             }
         }
         for (j, quad) in quads.iter().enumerate() {
@@ -94,13 +94,13 @@ fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: boo
                 acc[r] = _mm512_dpbusd_epi32(acc[r], *quad, broadcast(&codes[r][g], j));
             }
         }
-        let scale = halves(&w_scales[g]);
+        let scale = halves(w_scales);
         for r in 0..R {
             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(scales[r][g]));
             total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(acc[r]), total[r]);
         }
-        if OFFSET {
-            let offset = halves(&w_offsets[g]);
+        if has_offset {
+            let offset = halves(split::<HALVES>(w_offsets).0);
             for r in 0..R {
                 let sum = _mm512_set1_ps(scales[r][g] * sums[r][g] as f32);
                 total[r] = _mm512_fmadd_ps(offset, sum, total[r]);
@@ -120,23 +120,23 @@ const AHEAD: usize = 16;
 /// a group takes so long that the machine's own prefetcher falls behind. An address that is not mapped is no error.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
-    let next = group.as_ptr().wrapping_add(AHEAD * BYTES);
-    for line in (0..BYTES).step_by(64) {
-        _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
+fn ahead<const GROUP_BYTES: usize>(group: &[u8; GROUP_BYTES]) {
+    let next = group.as_ptr().wrapping_add(AHEAD * GROUP_BYTES);
+    for line in (0..GROUP_BYTES).step_by(64) {
+        lanes::prefetch(next.wrapping_add(line));
     }
 }
 
 /// The eight quads of a group, one code per byte.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn decode<const BITS: usize, const BYTES: usize>(bytes: &[u8; BYTES]) -> [__m512i; 8] {
+fn decode<const CODES: usize>(bytes: &[u8; CODES]) -> [__m512i; 8] {
     let mut quads = [_mm512_setzero_si512(); 8];
     let low = _mm512_set1_epi8(15);
     for (j, block) in bytes.as_chunks::<64>().0.iter().enumerate() {
         // SAFETY: the block is 64 readable bytes.
         let block = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
-        if BITS == 4 {
+        if CODES == Bits::B4.code_bytes() {
             quads[j] = _mm512_and_si512(block, low);
             quads[j + 4] = _mm512_and_si512(_mm512_srli_epi16::<4>(block), low);
         } else {
@@ -157,7 +157,7 @@ fn broadcast(q: &[i8; GROUP], j: usize) -> __m512i {
 /// Sixteen halves to f32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn halves(bits: &[u16; PANEL]) -> __m512 {
+fn halves(bits: &[u8; HALVES]) -> __m512 {
     // SAFETY: 32 readable bytes.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) })
 }

@@ -13,6 +13,9 @@ macro_rules! dense_kernels {
         /// Bytes of activations that stay in the second-level cache while the weights pass by.
         const TOKEN_BLOCK_BYTES: usize = 192 * 1024;
 
+        /// Steps that read a line of the cache.
+        const LINE: usize = 64 / (W * size_of::<$element>());
+
         /// `w` `[N, cols]` times `x` `[T, cols]` into `out` `[T, N]`.
         #[target_feature(enable = $features)]
         pub(crate) fn gemm(
@@ -39,6 +42,7 @@ macro_rules! dense_kernels {
                             cols,
                             n,
                             t,
+                            fetch: t == first,
                         };
                         t += match (rows, count) {
                             (4, 4) => tile.run::<4, 4>(out, finish),
@@ -60,6 +64,8 @@ macro_rules! dense_kernels {
             cols: usize,
             n: usize,
             t: usize,
+            /// Whether the next rows are to be fetched.
+            fetch: bool,
         }
 
         impl Tile<'_> {
@@ -72,7 +78,7 @@ macro_rules! dense_kernels {
                 finish: Finish<'_>,
             ) -> usize {
                 for (i, w) in self.w.chunks_exact(ROWS * self.cols).enumerate() {
-                    let dots = dots::<ROWS, COUNT>(w, self.x, self.cols);
+                    let dots = dots::<ROWS, COUNT>(w, self.x, self.cols, self.fetch);
                     for (t, dots) in dots.iter().enumerate() {
                         let n = self.n + i * ROWS;
                         finish.write(&dots[..ROWS], n, &mut out.row_mut(self.t + t)[n..n + ROWS]);
@@ -82,12 +88,13 @@ macro_rules! dense_kernels {
             }
         }
 
-        /// `[COUNT][ROWS]` dot products.
+        /// `[COUNT][ROWS]` dot products. With `fetch` the rows behind these are brought into the cache.
         #[target_feature(enable = $features)]
         fn dots<const ROWS: usize, const COUNT: usize>(
             w: &[$element],
             x: &[f32],
             cols: usize,
+            fetch: bool,
         ) -> [[f32; 4]; COUNT] {
             let steps = cols / W;
             let mut weights: [&[[$element; W]]; ROWS] = [&[]; ROWS];
@@ -100,15 +107,23 @@ macro_rules! dense_kernels {
             }
             let zero = lanes::splat(0.0);
             let mut acc = [[zero; 4]; COUNT];
-            for i in 0..steps {
-                let mut x = [zero; COUNT];
-                for t in 0..COUNT {
-                    x[t] = lanes::load(&tokens[t][i]);
+            for line in (0..steps).step_by(LINE) {
+                if fetch {
+                    for weights in weights {
+                        let next = weights[line].as_ptr().wrapping_add(ROWS * cols);
+                        lanes::prefetch(next.cast());
+                    }
                 }
-                for r in 0..ROWS {
-                    let w = lanes::$load(&weights[r][i]);
+                for i in line..steps.min(line + LINE) {
+                    let mut x = [zero; COUNT];
                     for t in 0..COUNT {
-                        acc[t][r] = lanes::fma(w, x[t], acc[t][r]);
+                        x[t] = lanes::load(&tokens[t][i]);
+                    }
+                    for r in 0..ROWS {
+                        let w = lanes::$load(&weights[r][i]);
+                        for t in 0..COUNT {
+                            acc[t][r] = lanes::fma(w, x[t], acc[t][r]);
+                        }
                     }
                 }
             }

@@ -25,6 +25,11 @@ macro_rules! lanes {
 }
 
 lanes! {
+    /// Fetches a line of the cache, whether it is there or not.
+    fn prefetch(at: *const u8) -> () {
+        // SAFETY: a hint, which touches no register and is no error for any address.
+        unsafe { asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly)) };
+    }
     fn splat(x: f32) -> V { vdupq_n_f32(x) }
     // SAFETY: 16 readable bytes.
     fn load(x: &[f32; W]) -> V { unsafe { vld1q_f32(x.as_ptr()) } }

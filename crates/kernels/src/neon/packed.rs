@@ -13,20 +13,13 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::lanes;
-use crate::packed::PANEL;
+use crate::packed::HALVES;
 
 /// Rows of a register tile: 4 x 4 sums, 8 registers of activations and the codes have 32 registers.
 pub(super) const ROWS: usize = 4;
 
 /// Dot products of one group: `[row][four weight rows]`.
 pub(super) type Dots<const R: usize> = [[int32x4_t; 4]; R];
-
-/// A panel's groups.
-pub(super) struct Panel<'a, const BYTES: usize> {
-    pub(super) quants: &'a [[u8; BYTES]],
-    pub(super) scales: &'a [[u16; PANEL]],
-    pub(super) offsets: &'a [[u16; PANEL]],
-}
 
 /// Defines `panel`, compiled with the target features `$features`, on the group products of `$dots`.
 macro_rules! panel_kernels {
@@ -36,8 +29,8 @@ macro_rules! panel_kernels {
         use $crate::columns::ColumnsMut;
         use $crate::gemm::{TILE, Tile};
         use $crate::neon::lanes;
-        use $crate::neon::packed::{Panel, ROWS, halves, load};
-        use $crate::packed::{Bits, GROUP, PANEL};
+        use $crate::neon::packed::{ROWS, halves, load};
+        use $crate::packed::{Bits, GROUP, HALVES, PANEL, split};
         use $crate::quantize::QuantRows;
         use $dots as group_dots;
 
@@ -46,23 +39,31 @@ macro_rules! panel_kernels {
         pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
             let shape = tile.w.shape();
             match (shape.bits, shape.has_offset) {
-                (Bits::B4, false) => panel_of::<4, 256, false>(tile, out),
-                (Bits::B4, true) => panel_of::<4, 256, true>(tile, out),
-                (Bits::B8, false) => panel_of::<8, 512, false>(tile, out),
-                (Bits::B8, true) => panel_of::<8, 512, true>(tile, out),
+                (Bits::B4, false) => panel_of::<4, 256, 288, false>(tile, out),
+                (Bits::B4, true) => panel_of::<4, 256, 320, true>(tile, out),
+                (Bits::B8, false) => panel_of::<8, 512, 544, false>(tile, out),
+                (Bits::B8, true) => panel_of::<8, 512, 576, true>(tile, out),
             }
         }
 
+        /// Two panels times one row.
         #[target_feature(enable = $features)]
-        fn panel_of<const BITS: usize, const BYTES: usize, const OFFSET: bool>(
+        pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+            panel(a, out);
+            panel(b, out);
+        }
+
+        #[target_feature(enable = $features)]
+        fn panel_of<
+            const BITS: usize,
+            const CODES: usize,
+            const GROUP_BYTES: usize,
+            const OFFSET: bool,
+        >(
             tile: &Tile<'_>,
             out: &mut ColumnsMut<'_>,
         ) {
-            let w = Panel {
-                quants: tile.w.panel_quants(tile.panel).as_chunks::<BYTES>().0,
-                scales: tile.w.panel_scales(tile.panel),
-                offsets: tile.w.panel_offsets(tile.panel),
-            };
+            let w = tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0;
             let mut sums = [[0.0; PANEL]; TILE];
             let parts = tile
                 .rows
@@ -73,10 +74,10 @@ macro_rules! panel_kernels {
                 let count = ROWS.min(tile.rows.end - t);
                 let x = tile.x.slice(t..t + count);
                 match count {
-                    1 => rows::<1, BITS, BYTES, OFFSET>(&w, x, sums),
-                    2 => rows::<2, BITS, BYTES, OFFSET>(&w, x, sums),
-                    3 => rows::<3, BITS, BYTES, OFFSET>(&w, x, sums),
-                    _ => rows::<4, BITS, BYTES, OFFSET>(&w, x, sums),
+                    1 => rows::<1, BITS, CODES, GROUP_BYTES, OFFSET>(w, x, sums),
+                    2 => rows::<2, BITS, CODES, GROUP_BYTES, OFFSET>(w, x, sums),
+                    3 => rows::<3, BITS, CODES, GROUP_BYTES, OFFSET>(w, x, sums),
+                    _ => rows::<4, BITS, CODES, GROUP_BYTES, OFFSET>(w, x, sums),
                 }
             }
             tile.store(&sums, out);
@@ -84,15 +85,23 @@ macro_rules! panel_kernels {
 
         /// The tile of R rows.
         #[target_feature(enable = $features)]
-        fn rows<const R: usize, const BITS: usize, const BYTES: usize, const OFFSET: bool>(
-            w: &Panel<'_, BYTES>,
+        fn rows<
+            const R: usize,
+            const BITS: usize,
+            const CODES: usize,
+            const GROUP_BYTES: usize,
+            const OFFSET: bool,
+        >(
+            w: &[[u8; GROUP_BYTES]],
             x: QuantRows<'_>,
             out: &mut [[f32; PANEL]; ROWS],
         ) {
-            let groups = w.quants.len();
+            let groups = w.len();
             let q = x.q.as_chunks::<GROUP>().0;
             let mut total = [[lanes::splat(0.0); 4]; R];
             for g in 0..groups {
+                let (w_codes, rest) = split::<CODES>(&w[g]);
+                let (w_scales, w_offsets) = split::<HALVES>(rest);
                 let mut codes = [[vdupq_n_s8(0); 2]; R];
                 for r in 0..R {
                     let [low, high] = q[r * groups + g].as_chunks::<16>().0 else {
@@ -100,9 +109,9 @@ macro_rules! panel_kernels {
                     };
                     codes[r] = [load(low), load(high)];
                 }
-                let dots = group_dots::<R, BITS, OFFSET>(w.quants[g].as_chunks::<16>().0, &codes);
+                let dots = group_dots::<R, BITS, OFFSET>(w_codes.as_chunks::<16>().0, &codes);
                 for part in 0..4 {
-                    let scale = halves(&w.scales[g], part);
+                    let scale = halves(w_scales, part);
                     for r in 0..R {
                         let mut dot = dots[r][part];
                         if OFFSET && BITS == 8 {
@@ -112,7 +121,7 @@ macro_rules! panel_kernels {
                         total[r][part] = lanes::fma(scale, vcvtq_f32_s32(dot), total[r][part]);
                     }
                     if OFFSET {
-                        let offset = halves(&w.offsets[g], part);
+                        let offset = halves(split::<HALVES>(w_offsets).0, part);
                         for (r, total) in total.iter_mut().enumerate() {
                             let at = r * groups + g;
                             let sum = lanes::splat(x.scales[at] * x.sums[at] as f32);
@@ -135,7 +144,7 @@ pub(super) use panel_kernels;
 mod by_element {
     super::panel_kernels!("neon,dotprod", super::dots);
 }
-pub(crate) use by_element::panel;
+pub(crate) use by_element::{panel, two_panels};
 
 /// The dot products of one group's `blocks` of 16 codes.
 #[inline]
@@ -244,6 +253,7 @@ fn load_unsigned(codes: &[u8; 16]) -> uint8x16_t {
 /// Four halves to f32.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) fn halves(bits: &[u16; PANEL], part: usize) -> float32x4_t {
-    lanes::load_f16(&bits.as_chunks::<4>().0[part])
+pub(super) fn halves(bits: &[u8; HALVES], part: usize) -> float32x4_t {
+    let bits = bits.as_chunks::<2>().0.as_chunks::<4>().0[part];
+    lanes::load_f16(&bits.map(u16::from_le_bytes))
 }

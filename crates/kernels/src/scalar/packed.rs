@@ -1,18 +1,15 @@
 //! Packed weights times quantized rows, one element at a time.
 
-use half::f16;
-
 use crate::columns::ColumnsMut;
 use crate::gemm::Tile;
-use crate::packed::{Bits, GROUP, PANEL};
+use crate::packed::{Bits, GROUP, HALVES, PANEL, half};
 
 /// One panel times the tile's rows.
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     let shape = tile.w.shape();
     let groups = shape.groups();
-    let quants = tile.w.panel_quants(tile.panel);
-    let scales = tile.w.panel_scales(tile.panel);
-    let offsets = tile.w.panel_offsets(tile.panel);
+    let w = tile.w.panel(tile.panel);
+    let codes = shape.bits.code_bytes();
     let zero = if shape.has_offset {
         0
     } else {
@@ -21,23 +18,30 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     for t in tile.rows.clone() {
         let x = tile.x.slice(t..t + 1);
         let mut acc = [0.0f32; PANEL];
-        let blocks = quants
-            .chunks_exact(shape.bits.group_bytes())
+        let blocks = w
+            .chunks_exact(shape.group_bytes())
             .zip(x.q.as_chunks::<GROUP>().0);
         for (g, (bytes, q)) in blocks.enumerate().take(groups) {
-            let dots = dots(&decode(shape.bits, bytes), q);
+            let (codes, rest) = bytes.split_at(codes);
+            let (scales, offsets) = rest.split_at(HALVES);
+            let dots = dots(&decode(shape.bits, codes), q);
             for r in 0..PANEL {
-                let scale = f16::from_bits(scales[g][r]).to_f32() * x.scales[g];
+                let scale = half(scales, r) * x.scales[g];
                 acc[r] += scale * (dots[r] - zero * x.sums[g]) as f32;
-                if let Some(offsets) = offsets.get(g) {
-                    acc[r] +=
-                        f16::from_bits(offsets[r]).to_f32() * (x.scales[g] * x.sums[g] as f32);
+                if shape.has_offset {
+                    acc[r] += half(offsets, r) * (x.scales[g] * x.sums[g] as f32);
                 }
             }
         }
         let row = &mut out.row_mut(t)[tile.columns.clone()];
         row.copy_from_slice(&acc[..row.len()]);
     }
+}
+
+/// Two panels times one row.
+pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+    panel(a, out);
+    panel(b, out);
 }
 
 /// The codes of a group, a byte each: `[quad][row][4]`.

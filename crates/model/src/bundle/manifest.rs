@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::error::BundleError;
 use crate::json::parse_object_bytes;
 
-/// The format that this program writes, and the newest that it reads.
-pub const FORMAT: u64 = 1;
+/// The newest format that this program reads. It is written where the base lies in panels, and 1 elsewhere.
+pub const FORMAT: u64 = 2;
 /// Data begins at a multiple of this in the file, and so does the data inside every safetensors and GGUF part.
 pub const ALIGNMENT: u64 = 64;
 /// Longest header that is read: as for any safetensors file.
@@ -164,7 +164,8 @@ impl Manifest {
             })
         };
         let base = &self.base;
-        if !has(&base.folder, "config.json") && !has(&base.folder, super::GGUF) {
+        let bases = ["config.json", super::GGUF, super::PANELS];
+        if !bases.iter().any(|file| has(&base.folder, file)) {
             return missing(&base.folder, "config.json");
         }
         let adapters = self.adapters.iter();

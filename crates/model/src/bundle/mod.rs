@@ -1,7 +1,7 @@
 //! A bundle: base, adapters, heads and tokenizer in one `.edgethink` file that is used through a mapping, without unpacking.
 //!
-//! It is a safetensors file, so that every tool for these can list it: each part is a file, byte for byte, as a U8 tensor, and
-//! `__metadata__` holds a manifest ([`Manifest`]) with the parts' BLAKE3 hashes and the base's identity. The data inside safetensors and
+//! It is a safetensors file, so that every tool for these can list it: each part is a file, byte for byte, as a U8 tensor (but the matrices
+//! of a base that is a GGUF file lie in [`crate::panels`]), and `__metadata__` holds a manifest ([`Manifest`]) with the parts' BLAKE3 hashes and the base's identity. The data inside safetensors and
 //! GGUF parts begins at multiples of 64 bytes in the bundle. A part is read by the same code as the file that it came from
 //! ([`Folder`]), so a bundle computes what its directory computes, to the bit.
 //!
@@ -11,6 +11,7 @@
 mod error;
 mod manifest;
 mod pack;
+mod panels;
 #[cfg(test)]
 mod tests;
 mod unpack;
@@ -23,9 +24,10 @@ use std::sync::Arc;
 pub use error::BundleError;
 pub use manifest::{ALIGNMENT, AdapterEntry, BaseEntry, FORMAT, HeadEntry, Manifest, Part};
 pub use pack::{PackOptions, PackSources, is_packed, pack};
+use panels::PANELS;
 
 use crate::head::HeadFile;
-use crate::{Adapter, Bytes, Config, Folder, MappedFile, Model, Source, gguf, hf};
+use crate::{Adapter, Bytes, Config, ContentHash, Folder, MappedFile, Model, Source, gguf, hf};
 
 /// The extension of a bundle.
 pub const EXTENSION: &str = "edgethink";
@@ -142,19 +144,25 @@ impl Bundle {
         }
     }
 
-    /// The base model, its weights on the mapping.
+    /// The base model, its weights on the mapping. Its identity is the manifest's: reading all weights for it would take longer than
+    /// loading them ([`Bundle::verify`] does).
     ///
     /// # Errors
     /// [`BundleError::Load`].
     pub fn model(&self) -> Result<Model, BundleError> {
         let folder = self.folder(&self.manifest().base.folder);
-        let mut model = if folder.has(GGUF) {
-            gguf::load_from(&folder, GGUF)
+        let mut model = if folder.has(PANELS) {
+            gguf::load_from(&folder, PANELS, true)
+        } else if folder.has(GGUF) {
+            gguf::load_from(&folder, GGUF, false)
         } else {
             hf::load_folder(&folder)
         }
         .map_err(|e| BundleError::Load(Box::new(e)))?;
         model.source = Source::Bundle(self.path().to_path_buf());
+        if let Some(hash) = ContentHash::from_hex(&self.manifest().base.hash) {
+            model.trust_hash(hash);
+        }
         Ok(model)
     }
 
@@ -225,7 +233,8 @@ impl Bundle {
             progress(done, all);
         }
         let model = self.model()?;
-        let hash = model.hash().map_err(BundleError::io(self.path()))?;
+        let hash = model.content_hash();
+        let hash = hash.map_err(BundleError::io(self.path()))?;
         if hash.to_string() != manifest.base.hash {
             return Err(BundleError::BaseHash {
                 expected: manifest.base.hash.clone(),

@@ -9,12 +9,14 @@ use serde_json::Value;
 use super::manifest::{
     self, ALIGNMENT, AdapterEntry, BaseEntry, FORMAT, HeadEntry, Manifest, Part,
 };
+use super::panels::{self, PANELS, To};
 use super::{BundleError, CHUNK, GGUF, adapter_error};
 use crate::gguf::Gguf;
 use crate::head::HeadFile;
 use crate::json::parse_object_bytes;
 use crate::{
-    Adapter, AdapterDtype, Config, ContentHash, Folder, MappedFile, Model, Source, write_atomic,
+    Adapter, AdapterDtype, Bytes, Config, ContentHash, Folder, MappedFile, Model, Source,
+    write_atomic,
 };
 
 const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
@@ -81,6 +83,8 @@ struct Item {
 
 enum Content {
     File(PathBuf),
+    /// A GGUF file, its matrices turned to panels.
+    Panels(Bytes),
     Memory(Vec<u8>),
 }
 
@@ -128,8 +132,11 @@ pub fn pack(
             dtypes.push(dtype);
         }
     }
+    let in_panels = items
+        .iter()
+        .any(|item| matches!(item.bytes, Content::Panels(_)));
     let manifest = Manifest {
-        format: FORMAT,
+        format: if in_panels { FORMAT } else { 1 },
         program: options.program.clone(),
         name: options.name.clone(),
         licence: options.licence.clone(),
@@ -157,7 +164,17 @@ pub fn pack(
 /// The files of the base: a directory's by name, or the GGUF file.
 fn base_items(model: &Model) -> Result<Vec<Item>, BundleError> {
     let dir = match &model.source {
-        Source::Gguf(path) => return Ok(vec![Item::file("base", GGUF, path.clone())]),
+        Source::Gguf(path) => {
+            let file = MappedFile::open(path).map_err(BundleError::io(path))?;
+            let file = Bytes::whole(&file);
+            return Ok(vec![match panels::any(&file) {
+                true => Item {
+                    path: format!("base/{PANELS}"),
+                    bytes: Content::Panels(file),
+                },
+                false => Item::file("base", GGUF, path.clone()),
+            }]);
+        }
         Source::Directory(dir) => dir,
         Source::Bundle(path) => {
             let reason = "it is a bundle already; unpack it first".to_owned();
@@ -356,6 +373,15 @@ impl Item {
                 take(bytes).map_err(BundleError::io(Path::new(&self.path)))?;
                 return Ok(bytes.len() as u64);
             }
+            Content::Panels(file) => {
+                let mut size = 0;
+                let turned = panels::turn(file, To::Panels, &mut |run| {
+                    size += run.len() as u64;
+                    take(run)
+                });
+                turned.map_err(BundleError::io(Path::new(&self.path)))?;
+                return Ok(size);
+            }
             Content::File(path) => path,
         };
         let copy = || {
@@ -387,10 +413,12 @@ impl Item {
             let first = gguf.and_then(|gguf| gguf.tensors.iter().map(|t| t.range.start).min());
             first.unwrap_or(0) as u64
         };
-        if !self.path.ends_with(".safetensors") && !self.path.ends_with(".gguf") {
+        let has_tensors = [".safetensors", ".gguf", PANELS];
+        if !has_tensors.iter().any(|end| self.path.ends_with(end)) {
             return Ok(0);
         }
         match &self.bytes {
+            Content::Panels(file) => Ok(start(file.as_slice(), &self.path)),
             Content::Memory(bytes) => Ok(start(bytes, &self.path)),
             Content::File(path) => {
                 let file = MappedFile::open(path).map_err(BundleError::io(path))?;

@@ -1,14 +1,15 @@
-//! The parts of a bundle as files again, byte for byte.
+//! The parts of a bundle as the files that they were, byte for byte.
 
 use std::fs;
 use std::path::Path;
 
-use super::{Bundle, BundleError, CHUNK, place};
+use super::panels::{PANELS, To, turn};
+use super::{Bundle, BundleError, CHUNK, GGUF, place};
 use crate::write_atomic;
 
 impl Bundle {
-    /// Writes every part below `dir`, which must be empty or not exist, and compares its hash on the way. `progress` is told the bytes that
-    /// are written, and those of all parts.
+    /// Writes every part below `dir`, which must be empty or not exist, and compares its hash on the way. A base in panels becomes the GGUF
+    /// file that it was. `progress` is told the bytes that are written, and those of all parts.
     ///
     /// # Errors
     /// [`BundleError::NotEmpty`], [`BundleError::Damaged`], or a failed write. Files that were written before stay.
@@ -27,12 +28,26 @@ impl Bundle {
         let all: u64 = parts.iter().map(|part| part.size).sum();
         let mut done = 0;
         for part in parts {
-            let path = place(dir, &part.path);
+            let in_panels = part.path.strip_suffix(PANELS);
+            let name = in_panels.map(|folder| format!("{folder}{GGUF}"));
+            let path = place(dir, name.as_ref().unwrap_or(&part.path));
             let folder = path.parent().unwrap_or(dir);
             fs::create_dir_all(folder).map_err(BundleError::io(folder))?;
             let bytes = self.bytes_of(part);
             let (mut hasher, mut buffer) = (blake3::Hasher::new(), Vec::new());
             let mut damage = None;
+            if in_panels.is_some() {
+                self.check(part)?;
+                let written = write_atomic(&path, |file| {
+                    turn(&bytes, To::Rows, &mut |run| {
+                        done += run.len() as u64;
+                        progress(done, all);
+                        file.write_all(run)
+                    })
+                });
+                written.map_err(BundleError::io(&path))?;
+                continue;
+            }
             let written = write_atomic(&path, |file| {
                 for at in (0..bytes.len()).step_by(CHUNK) {
                     bytes.read_into(at..bytes.len().min(at + CHUNK), &mut buffer)?;

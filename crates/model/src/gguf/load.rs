@@ -14,7 +14,7 @@ use super::tokenizer;
 use super::value::Metadata;
 use crate::{
     Bytes, ChatTemplate, Config, Dtype, Folder, GenerationConfig, Linear, LoadError, MappedFile,
-    Model, Source, Tensor, Weights,
+    Model, Source, Tensor, Weights, panels,
 };
 
 /// Loads a model file.
@@ -23,30 +23,33 @@ use crate::{
 /// [`LoadError`] naming the key or tensor that is wrong.
 pub fn load(path: &Path) -> Result<Model, LoadError> {
     let file = MappedFile::open(path).map_err(LoadError::io(path))?;
-    load_bytes(&Bytes::whole(&file), path)
+    load_bytes(&Bytes::whole(&file), path, false)
 }
 
-/// As [`load`], for a file in a folder.
+/// As [`load`], for a file in a folder; `in_panels` if its matrices lie in [`crate::panels`].
 ///
 /// # Errors
 /// As [`load`].
-pub(crate) fn load_from(folder: &Folder, name: &str) -> Result<Model, LoadError> {
+pub(crate) fn load_from(folder: &Folder, name: &str, in_panels: bool) -> Result<Model, LoadError> {
     let path = folder.path_of(name);
     let file = folder.map(name).map_err(LoadError::io(&path))?;
-    load_bytes(&file, &path)
+    load_bytes(&file, &path, in_panels)
 }
 
-fn load_bytes(file: &Bytes, path: &Path) -> Result<Model, LoadError> {
+fn load_bytes(file: &Bytes, path: &Path, in_panels: bool) -> Result<Model, LoadError> {
     let here = || path.to_path_buf();
     let gguf_error = |source| LoadError::Gguf {
         path: here(),
         source: Box::new(source),
     };
+    if in_panels {
+        file.advise_huge_pages();
+    }
     let gguf = Gguf::parse(file.as_slice()).map_err(gguf_error)?;
     check_kind(&gguf.metadata).map_err(gguf_error)?;
     let rope_freqs = rope_freqs(file, &gguf).map_err(gguf_error)?;
     let config = config::read(&gguf, rope_freqs).map_err(gguf_error)?;
-    let tensors = tensors(file, &gguf, &config).map_err(gguf_error)?;
+    let tensors = tensors(file, &gguf, &config, in_panels).map_err(gguf_error)?;
     let weights = Weights::from_named(&config, tensors).map_err(|source| LoadError::Weights {
         path: here(),
         source,
@@ -143,6 +146,7 @@ fn tensors(
     file: &Bytes,
     gguf: &Gguf<'_>,
     config: &Config,
+    in_panels: bool,
 ) -> Result<BTreeMap<String, Tensor>, GgufError> {
     let mut named = BTreeMap::new();
     let mut unused = Vec::new();
@@ -152,6 +156,11 @@ fn tensors(
             continue;
         };
         let mut tensor = map_tensor(file, info)?;
+        if in_panels && panels::possible(tensor.dtype, &tensor.shape) {
+            let Tensor { dtype, shape, .. } = &tensor;
+            tensor = Tensor::in_panels(*dtype, shape.clone(), tensor.storage().clone())
+                .expect("possible says so");
+        }
         if config::permutes_heads(config.family)
             && matches!(place, Place::Linear(Linear::Q | Linear::K))
         {

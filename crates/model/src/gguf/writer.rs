@@ -53,9 +53,6 @@ impl fmt::Debug for Content<'_> {
     }
 }
 
-/// Bytes of a stored tensor that are in memory at a time.
-const CHUNK: usize = 1 << 20;
-
 /// A scalar or array that can be written; see [`GgufWriter::key`].
 #[derive(Debug, Clone, PartialEq)]
 #[expect(
@@ -210,19 +207,12 @@ impl<'a> GgufWriter<'a> {
         let total =
             padded(header.len() as u64) + self.tensors.iter().map(|t| padded(t.size)).sum::<u64>();
         out.write_all(&header)?;
-        let mut buffer = Vec::new();
         for tensor in &self.tensors {
             out.pad()?;
             let start = out.written;
             match &tensor.content {
                 Content::Made(make) => make(&mut out)?,
-                Content::Stored(stored) => {
-                    let bytes = stored.storage();
-                    for at in (0..bytes.len()).step_by(CHUNK) {
-                        bytes.read_into(at..bytes.len().min(at + CHUNK), &mut buffer)?;
-                        out.write_all(&buffer)?;
-                    }
-                }
+                Content::Stored(stored) => stored.read_runs(&mut |run| out.write_all(run))?,
             }
             if out.written - start != tensor.size {
                 let (name, made) = (&tensor.name, out.written - start);

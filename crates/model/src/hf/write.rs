@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -44,7 +44,7 @@ impl Stored for &Tensor {
     }
 
     fn bytes(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(Tensor::bytes(self))
+        Tensor::bytes(self)
     }
 }
 
@@ -175,11 +175,13 @@ pub fn write_atomic(
     temporary.push(format!(".{}.part", std::process::id()));
     let temporary = path.with_file_name(temporary);
     let written = (|| {
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+        let mut file = Runs {
+            file: File::create(&temporary)?,
+            run: Vec::new(),
+        };
         write(&mut file)?;
-        file.into_inner()
-            .map_err(io::IntoInnerError::into_error)?
-            .sync_all()?;
+        file.flush()?;
+        file.file.sync_all()?;
         fs::rename(&temporary, path)
     })();
     if written.is_err() {
@@ -187,6 +189,34 @@ pub fn write_atomic(
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// A file that is written in runs of 2 MiB at multiples of it, so that the system can keep each in one large page: weights that are used
+/// on a mapping of the file are read faster from those.
+struct Runs {
+    file: File,
+    run: Vec<u8>,
+}
+
+impl Runs {
+    const LEN: usize = 2 << 20;
+}
+
+impl Write for Runs {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(Self::LEN - self.run.len());
+        self.run.extend_from_slice(&bytes[..taken]);
+        if self.run.len() == Self::LEN {
+            self.flush()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.run)?;
+        self.run.clear();
+        Ok(())
+    }
 }
 
 fn generation_json(generation: &GenerationConfig) -> Map<String, Value> {

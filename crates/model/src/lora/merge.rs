@@ -87,7 +87,7 @@ impl<F: Fn()> Stored for Merged<'_, F> {
     fn bytes(&self) -> Cow<'_, [u8]> {
         (self.begin)();
         if self.pair.is_none() && self.dtype == self.tensor.dtype {
-            return Cow::Borrowed(self.tensor.bytes());
+            return self.tensor.bytes();
         }
         let mut values = self.tensor.to_f32();
         if let Some(pair) = self.pair {

@@ -1,0 +1,73 @@
+//! The base of a bundle as a GGUF file whose matrices lie in [`panels`]: the same header, the same places, and within each matrix the same
+//! bytes in the order in which an engine reads them. So the mapping of the bundle is what the engine multiplies with.
+
+use std::io;
+
+use super::CHUNK;
+use crate::gguf::Gguf;
+use crate::{Bytes, panels};
+
+/// Name of such a base. Not `.gguf`, as no other program reads it rightly; unpacking gives the GGUF file back.
+pub(super) const PANELS: &str = "model.panels";
+
+/// Whether a GGUF file has a matrix that can lie in panels.
+pub(super) fn any(file: &Bytes) -> bool {
+    let gguf = Gguf::parse(file.as_slice());
+    gguf.is_ok_and(|gguf| {
+        let mut tensors = gguf.tensors.iter();
+        tensors.any(|t| panels::possible(t.dtype, &t.shape))
+    })
+}
+
+/// The order that a file is turned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum To {
+    Panels,
+    Rows,
+}
+
+/// Gives the bytes of `file` with its matrices in the other order to `take`, a run at a time.
+///
+/// # Errors
+/// `InvalidData` for a file that is no GGUF or has a scale that is not finite; a failed read; what `take` gives.
+pub(super) fn turn(
+    file: &Bytes,
+    to: To,
+    take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let damaged = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let gguf = Gguf::parse(file.as_slice()).map_err(|e| damaged(e.to_string()))?;
+    let mut tensors: Vec<_> = gguf.tensors.iter().collect();
+    tensors.retain(|t| panels::possible(t.dtype, &t.shape));
+    tensors.sort_by_key(|t| t.range.start);
+    let (mut bytes, mut turned, mut at) = (Vec::new(), Vec::new(), 0);
+    let mut plain = |at: &mut usize, end: usize, take: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+        while *at < end {
+            let run = *at..end.min(*at + CHUNK);
+            file.read_into(run.clone(), &mut bytes)?;
+            take(&bytes)?;
+            *at = run.end;
+        }
+        io::Result::Ok(())
+    };
+    for tensor in tensors {
+        let (name, cols) = (tensor.name, tensor.shape[1]);
+        plain(&mut at, tensor.range.start, take)?;
+        let panel = tensor.dtype.row_bytes(cols).unwrap_or(0) * panels::PANEL;
+        let step = (CHUNK / panel.max(1)).max(1) * panel.max(1);
+        let (mut rows, mut first) = (Vec::new(), 0);
+        while at < tensor.range.end {
+            let run = at..tensor.range.end.min(at + step);
+            file.read_into(run.clone(), &mut rows)?;
+            match to {
+                To::Rows => panels::to_rows(tensor.dtype, cols, &rows, &mut turned),
+                To::Panels => panels::to_panels(tensor.dtype, cols, &rows, &mut turned)
+                    .map_err(|e| damaged(format!("{name:?}, behind row {first}: {e}")))?,
+            }
+            take(&turned)?;
+            first += run.len() / panel * panels::PANEL;
+            at = run.end;
+        }
+    }
+    plain(&mut at, file.len(), take)
+}

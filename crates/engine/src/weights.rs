@@ -25,7 +25,7 @@ pub(crate) struct EngineWeights {
 enum Embedding {
     /// They are the lm_head's, stored once.
     Tied,
-    /// A table in the file, of which only the rows that are used become resident.
+    /// A table in the file, read row by row.
     Table(Tensor),
 }
 
@@ -111,12 +111,17 @@ impl EngineWeights {
         })
     }
 
-    /// The embedding of a token, `[E]`.
+    /// The embedding of a token, `[E]`. One that can no longer be read from the file is NaN, which fails the rows that use it.
     pub(crate) fn embed(&self, token: u32, out: &mut [f32]) {
         let row = token as usize;
         match &self.embedding {
             Embedding::Tied => self.lm_head.row_into(row, out),
-            Embedding::Table(table) => table.dequantize_rows(row..row + 1, out),
+            // On the mapping each row would make the page around it resident, and pages of a file may be 2 MiB.
+            Embedding::Table(table) => {
+                if table.read_rows_f32(row..row + 1, out).is_err() {
+                    out.fill(f32::NAN);
+                }
+            }
         }
     }
 

@@ -237,6 +237,20 @@ impl Tensor {
         dequantize(self.dtype, &self.in_rows(rows), out);
     }
 
+    /// As [`Tensor::dequantize_rows`], through the file handle: a mapped tensor does not become resident.
+    ///
+    /// # Errors
+    /// The system's error for a failed read.
+    ///
+    /// # Panics
+    /// As [`Tensor::dequantize_rows`].
+    pub fn read_rows_f32(&self, rows: Range<usize>, out: &mut [f32]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.read_rows_into(rows, &mut bytes)?;
+        dequantize(self.dtype, &bytes, out);
+        Ok(())
+    }
+
     /// The integer codes of a block format, by groups of 32: value = scale * code + offset.
     ///
     /// Fills `codes` `[rows, cols]` (0..16 or 0..256, see [`Dtype::code_bits`]), `scales` and `offsets` `[rows, cols/32]`.
@@ -398,6 +412,9 @@ mod tests {
                     out
                 };
                 assert_eq!(values(&rows), values(&panels), "{dtype}, rows {range:?}");
+                let mut read = vec![0.0; range.len() * 64];
+                panels.read_rows_f32(range.clone(), &mut read).unwrap();
+                assert_eq!(read, values(&rows), "{dtype}, rows {range:?}");
             }
             let mut all = Vec::new();
             panels

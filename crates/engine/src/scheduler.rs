@@ -265,7 +265,7 @@ impl Scheduler {
 
     /// Gives back what [`Scheduler::borrow_blocks`] took.
     pub fn return_blocks(&mut self, blocks: Vec<BlockId>) {
-        for block in blocks.into_iter().rev() {
+        for block in blocks {
             self.pool.release(block);
         }
     }
@@ -457,8 +457,7 @@ impl Scheduler {
             self.cache
                 .insert(&mut self.pool, &key[..tokens], &mut blocks[..used]);
         }
-        // The last one first, so that they are handed out in the order of memory again.
-        for block in blocks.into_iter().rev() {
+        for block in blocks {
             self.pool.release(block);
         }
     }

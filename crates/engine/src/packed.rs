@@ -9,11 +9,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use edgethink_kernels::{
-    Bits, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages, pack_blocks, pack_rows,
+    Bits, KernelError, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages, pack_rows,
     quantize_weights,
 };
 use edgethink_model::quant::has_offsets;
-use edgethink_model::{Bytes, Dtype, Tensor};
+use edgethink_model::{Bytes, Dtype, Tensor, panels};
 use edgethink_pool::Pool;
 
 use crate::error::EngineError;
@@ -180,7 +180,9 @@ fn convert(
         source,
     };
     if *hold == Hold::Stored && matches!(tensor.dtype, Dtype::Q4_0 | Dtype::Q8_0) {
-        return pack_blocks(target, &bytes).map_err(damaged);
+        return panels::to_panels(tensor.dtype, cols, &bytes, target.bytes_mut()).map_err(
+            |panels::NotFinite { row, group }| damaged(KernelError::ScaleRange { row, group }),
+        );
     }
     let part = Tensor::new(tensor.dtype, vec![rows.len(), cols], Bytes::copy_of(&bytes))
         .expect("whole rows of a valid tensor");
@@ -200,7 +202,53 @@ fn convert(
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
+
+    /// The layout of the model's panels is that of the kernels.
+    #[test]
+    fn blocks_give_what_their_codes_give() {
+        for (bits, dtype) in [(Bits::B4, Dtype::Q4_0), (Bits::B8, Dtype::Q8_0)] {
+            for rows in [1, 16, 35] {
+                let shape = PackedShape {
+                    rows,
+                    cols: 96,
+                    bits,
+                    has_offset: false,
+                };
+                let (mut blocks, mut codes, mut scales) = (Vec::new(), Vec::new(), Vec::new());
+                for index in 0..rows * 3 {
+                    let scale = f16::from_f32(index as f32 / 64.0 - 1.0);
+                    blocks.extend_from_slice(&scale.to_le_bytes());
+                    scales.push(scale.to_f32());
+                    let code = |c: usize| (index * 37 + c * 11 + index * c) as u8;
+                    match bits {
+                        Bits::B8 => {
+                            blocks.extend((0..32).map(code));
+                            codes.extend((0..32).map(|c| code(c) ^ 0x80));
+                        }
+                        Bits::B4 => {
+                            blocks.extend((0..16).map(code));
+                            codes.extend((0..16).map(|c| code(c) & 15));
+                            codes.extend((0..16).map(|c| code(c) >> 4));
+                        }
+                    }
+                }
+                let (mut want, mut got) = (vec![1; shape.bytes()], vec![7; shape.bytes()]);
+                pack_rows(
+                    &mut PackedMut::new(shape, &mut want),
+                    0,
+                    &codes,
+                    &scales,
+                    None,
+                )
+                .expect("finite");
+                panels::to_panels(dtype, 96, &blocks, &mut got).expect("finite");
+                assert_eq!(got, want, "{bits:?}, {rows} rows");
+            }
+        }
+    }
 
     /// What training on a quantized base relies on: the engine multiplies with exactly the values that the file's blocks stand for.
     #[test]

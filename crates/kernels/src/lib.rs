@@ -52,7 +52,6 @@ mod memory;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod pack;
-mod pack_blocks;
 mod packed;
 mod quantize;
 mod roofline;
@@ -70,7 +69,6 @@ pub use gemm::gemm_packed;
 pub use isa::{Isa, UnknownIsa};
 pub use memory::advise_huge_pages;
 pub use pack::{pack_rows, quantize_weights, unpack_row};
-pub use pack_blocks::pack_blocks;
 pub use packed::{Bits, GROUP, PANEL, PackedMut, PackedRef, PackedShape};
 pub use quantize::{QuantRows, QuantRowsMut, quantize_kv, quantize_rows};
 pub use roofline::{multiply_adds, multiply_adds_per_step, read_all};

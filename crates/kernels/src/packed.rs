@@ -176,6 +176,11 @@ impl<'a> PackedMut<'a> {
         self.shape
     }
 
+    /// All panels, to be filled with bytes that lie so already.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.bytes
+    }
+
     /// The groups of one panel.
     pub(crate) fn panel(&mut self, panel: usize) -> &mut [u8] {
         let len = self.shape.panel_bytes();

@@ -183,6 +183,27 @@ impl Bytes {
         }
     }
 
+    /// Gives `part` to `take`, `step` bytes at a time, read as by [`Bytes::read_into`].
+    ///
+    /// # Errors
+    /// The system's error for a failed read, and the first one that `take` gives.
+    ///
+    /// # Panics
+    /// If `part` reaches past the end of these bytes, or `step` is 0.
+    pub fn read_runs(
+        &self,
+        part: Range<usize>,
+        step: usize,
+        take: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut run = Vec::new();
+        for at in part.clone().step_by(step) {
+            self.read_into(at..part.end.min(at + step), &mut run)?;
+            take(&run)?;
+        }
+        Ok(())
+    }
+
     /// Asks the system for large pages of a mapped file: it then reads ahead in runs as large, and an engine that reads all of it waits
     /// less for page tables. Only speed depends on it; there is none on systems other than Linux.
     pub fn advise_huge_pages(&self) {
@@ -233,6 +254,13 @@ mod tests {
             part.read_into(1..3, &mut out).unwrap();
             assert_eq!(out, b"45");
             assert!(bytes.slice(3..7).is_none());
+            let mut runs = Vec::new();
+            let mut take = |run: &[u8]| {
+                runs.push(run.to_vec());
+                Ok(())
+            };
+            bytes.read_runs(1..6, 2, &mut take).unwrap();
+            assert_eq!(runs, [&b"34"[..], b"56", b"7"]);
         }
         assert!(Bytes::mapped(&file, 5..11).is_none());
     }

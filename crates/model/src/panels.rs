@@ -37,50 +37,62 @@ pub fn possible(dtype: Dtype, shape: &[usize]) -> bool {
         && cols.is_multiple_of(dtype.block_len())
 }
 
-/// Whole `rows` of `cols` elements as panels, into `out` (cleared first).
+/// Rows of `cols` elements as panels, into `out`: only places change, so a model of 4 GB is turned at the speed of memory. Behind the last
+/// row its panel is zeros.
 ///
 /// # Errors
-/// [`NotFinite`] for an infinite scale or one that is NaN.
+/// [`NotFinite`] for an infinite scale or one that is NaN. `out` is then partly written.
 ///
 /// # Panics
-/// If the dtype has no panels or `rows` are not whole panels.
-pub fn to_panels(
-    dtype: Dtype,
+/// If the dtype has no panels, `rows` are not whole rows, or `out` has another length than their panels.
+pub fn to_panels(dtype: Dtype, cols: usize, rows: &[u8], out: &mut [u8]) -> Result<(), NotFinite> {
+    match dtype {
+        Dtype::Q4_0 => blocks_to_panels::<18, 288>(cols, rows, out, 0),
+        Dtype::Q8_0 => blocks_to_panels::<34, 544>(cols, rows, out, 0x80),
+        _ => panic!("{dtype} has no panels"),
+    }
+}
+
+/// `BLOCK` bytes of a block, `GROUP` of the blocks of 16 rows. `flip` makes signed codes unsigned.
+fn blocks_to_panels<const BLOCK: usize, const GROUP: usize>(
     cols: usize,
     rows: &[u8],
-    out: &mut Vec<u8>,
+    out: &mut [u8],
+    flip: u8,
 ) -> Result<(), NotFinite> {
-    out.clear();
-    out.resize(rows.len(), 0);
-    let (block, panel) = sizes(dtype, cols);
-    let flip = flip(dtype);
-    for (p, (rows, out)) in rows
-        .chunks_exact(panel)
-        .zip(out.chunks_exact_mut(panel))
-        .enumerate()
-    {
-        for (r, row) in rows.chunks_exact(panel / PANEL).enumerate() {
-            let groups = row
-                .chunks_exact(block)
-                .zip(out.chunks_exact_mut(PANEL * block));
-            for (group, (block, out)) in groups.enumerate() {
+    let groups = cols / 32;
+    let (blocks, rest) = rows.as_chunks::<BLOCK>();
+    assert!(
+        rest.is_empty() && blocks.len().is_multiple_of(groups.max(1)),
+        "{} bytes are no rows of {groups} blocks",
+        rows.len()
+    );
+    if groups == 0 {
+        return Ok(());
+    }
+    let panels = blocks.len().div_ceil(PANEL * groups);
+    assert_eq!(
+        out.len(),
+        panels * groups * GROUP,
+        "bytes of {panels} panels"
+    );
+    let out = out.as_chunks_mut::<GROUP>().0.chunks_exact_mut(groups);
+    for (p, (blocks, panel)) in blocks.chunks(PANEL * groups).zip(out).enumerate() {
+        if blocks.len() < PANEL * groups {
+            panel.as_flattened_mut().fill(0);
+        }
+        for (r, row) in blocks.chunks_exact(groups).enumerate() {
+            for (group, (block, to)) in row.iter().zip(panel.iter_mut()).enumerate() {
                 let (scale, codes) = block.split_at(SCALE);
                 if u16::from_le_bytes([scale[0], scale[1]]) & 0x7c00 == 0x7c00 {
-                    return Err(NotFinite {
-                        row: p * PANEL + r,
-                        group,
-                    });
+                    let row = p * PANEL + r;
+                    return Err(NotFinite { row, group });
                 }
-                let (words, scales) = out.split_at_mut(PANEL * codes.len());
+                let (words, scales) = to.split_at_mut(PANEL * (BLOCK - SCALE));
                 scales[SCALE * r..][..SCALE].copy_from_slice(scale);
                 let words = words.as_chunks_mut::<WORD>().0;
-                for (word, to) in codes
-                    .as_chunks::<WORD>()
-                    .0
-                    .iter()
-                    .zip(words[r..].iter_mut().step_by(PANEL))
-                {
-                    *to = word.map(|code| code ^ flip);
+                for (j, word) in codes.as_chunks::<WORD>().0.iter().enumerate() {
+                    words[j * PANEL + r] = word.map(|code| code ^ flip);
                 }
             }
         }
@@ -88,50 +100,53 @@ pub fn to_panels(
     Ok(())
 }
 
-/// The rows that [`to_panels`] took, into `out` (cleared first).
+/// The rows of whole `panels`, into `out` (cleared first).
 ///
 /// # Panics
-/// As [`to_panels`].
+/// If the dtype has no panels or `panels` are not whole ones.
 pub fn to_rows(dtype: Dtype, cols: usize, panels: &[u8], out: &mut Vec<u8>) {
     out.clear();
     out.resize(panels.len(), 0);
-    let (block, panel) = sizes(dtype, cols);
-    let flip = flip(dtype);
-    for (panel, rows) in panels.chunks_exact(panel).zip(out.chunks_exact_mut(panel)) {
-        for (r, row) in rows.chunks_exact_mut(panel.len() / PANEL).enumerate() {
-            let groups = panel
-                .chunks_exact(PANEL * block)
-                .zip(row.chunks_exact_mut(block));
-            for (group, block) in groups {
-                let (scale, codes) = block.split_at_mut(SCALE);
-                let (words, scales) = group.split_at(PANEL * codes.len());
-                scale.copy_from_slice(&scales[SCALE * r..][..SCALE]);
-                let words = words.as_chunks::<WORD>().0;
-                for (to, word) in codes
-                    .as_chunks_mut::<WORD>()
-                    .0
-                    .iter_mut()
-                    .zip(words[r..].iter().step_by(PANEL))
-                {
-                    *to = word.map(|code| code ^ flip);
-                }
-            }
-        }
+    match dtype {
+        Dtype::Q4_0 => panels_to_blocks::<18, 288>(cols, panels, out, 0),
+        Dtype::Q8_0 => panels_to_blocks::<34, 544>(cols, panels, out, 0x80),
+        _ => panic!("{dtype} has no panels"),
     }
 }
 
-/// Bytes of a block and of a panel.
-fn sizes(dtype: Dtype, cols: usize) -> (usize, usize) {
-    let row = dtype.row_bytes(cols).expect("whole blocks");
-    (dtype.block_bytes(), PANEL * row)
-}
-
-/// What makes a file's codes a panel's, and back.
-fn flip(dtype: Dtype) -> u8 {
-    match dtype {
-        Dtype::Q4_0 => 0,
-        Dtype::Q8_0 => 0x80,
-        _ => panic!("{dtype} has no panels"),
+/// The other way than [`blocks_to_panels`], of whole panels.
+fn panels_to_blocks<const BLOCK: usize, const GROUP: usize>(
+    cols: usize,
+    panels: &[u8],
+    out: &mut [u8],
+    flip: u8,
+) {
+    let groups = cols / 32;
+    assert!(
+        panels.len().is_multiple_of((groups * GROUP).max(1)),
+        "{} bytes are no panels of {groups} groups",
+        panels.len()
+    );
+    if groups == 0 {
+        return;
+    }
+    let panels = panels.as_chunks::<GROUP>().0.chunks_exact(groups);
+    let rows = out
+        .as_chunks_mut::<BLOCK>()
+        .0
+        .chunks_exact_mut(PANEL * groups);
+    for (panel, rows) in panels.zip(rows) {
+        for (r, row) in rows.chunks_exact_mut(groups).enumerate() {
+            for (from, block) in panel.iter().zip(row) {
+                let (scale, codes) = block.split_at_mut(SCALE);
+                let (words, scales) = from.split_at(PANEL * (BLOCK - SCALE));
+                scale.copy_from_slice(&scales[SCALE * r..][..SCALE]);
+                let words = words.as_chunks::<WORD>().0;
+                for (j, word) in codes.as_chunks_mut::<WORD>().0.iter_mut().enumerate() {
+                    *word = words[j * PANEL + r].map(|code| code ^ flip);
+                }
+            }
+        }
     }
 }
 
@@ -149,7 +164,7 @@ mod tests {
             for block in stored.chunks_exact_mut(dtype.block_bytes()) {
                 block[1] &= 0xbf;
             }
-            let (mut panels, mut back) = (Vec::new(), Vec::new());
+            let (mut panels, mut back) = (vec![7; bytes], Vec::new());
             to_panels(dtype, cols, &stored, &mut panels).expect("finite");
             assert_ne!(panels, stored);
             to_rows(dtype, cols, &panels, &mut back);
@@ -162,6 +177,14 @@ mod tests {
             let error = to_panels(dtype, cols, &stored, &mut panels);
             assert_eq!(error, Err(NotFinite { row, group }));
         }
+    }
+
+    #[test]
+    fn a_scale_that_is_not_finite_is_named_in_a_partial_panel() {
+        let mut rows = vec![0; 20 * 2 * 18];
+        rows[(18 * 2 + 1) * 18..][..2].copy_from_slice(&half::f16::NEG_INFINITY.to_le_bytes());
+        let error = to_panels(Dtype::Q4_0, 64, &rows, &mut vec![0; 32 * 2 * 18]);
+        assert_eq!(error, Err(NotFinite { row: 18, group: 1 }));
     }
 
     #[test]

@@ -396,7 +396,7 @@ mod tests {
                 .enumerate()
                 .for_each(|(i, b)| *b = (i * 73 / 5) as u8 & 0xbf);
             let rows = Tensor::new(dtype, shape.clone(), Bytes::copy_of(&bytes)).unwrap();
-            let mut other = Vec::new();
+            let mut other = vec![0; bytes.len()];
             panels::to_panels(dtype, 64, &bytes, &mut other).unwrap();
             let panels = Tensor::in_panels(dtype, shape, Bytes::copy_of(&other)).unwrap();
             assert!(rows.panels().is_none() && panels.panels().is_some());

@@ -271,13 +271,12 @@ impl Bundle {
     fn check(&self, part: &Part) -> Result<(), BundleError> {
         let bytes = self.bytes_of(part);
         let mut hasher = blake3::Hasher::new();
-        let mut buffer = Vec::new();
-        for at in (0..bytes.len()).step_by(CHUNK) {
-            bytes
-                .read_into(at..bytes.len().min(at + CHUNK), &mut buffer)
-                .map_err(BundleError::io(self.path()))?;
-            hasher.update(&buffer);
-        }
+        let mut take = |run: &[u8]| {
+            hasher.update(run);
+            Ok(())
+        };
+        let read = bytes.read_runs(0..bytes.len(), CHUNK, &mut take);
+        read.map_err(BundleError::io(self.path()))?;
         self.compare(part, &hasher)
     }
 

@@ -40,34 +40,26 @@ pub(super) fn turn(
     let mut tensors: Vec<_> = gguf.tensors.iter().collect();
     tensors.retain(|t| panels::possible(t.dtype, &t.shape));
     tensors.sort_by_key(|t| t.range.start);
-    let (mut bytes, mut turned, mut at) = (Vec::new(), Vec::new(), 0);
-    let mut plain = |at: &mut usize, end: usize, take: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
-        while *at < end {
-            let run = *at..end.min(*at + CHUNK);
-            file.read_into(run.clone(), &mut bytes)?;
-            take(&bytes)?;
-            *at = run.end;
-        }
-        io::Result::Ok(())
-    };
+    let (mut turned, mut at) = (Vec::new(), 0);
     for tensor in tensors {
         let (name, cols) = (tensor.name, tensor.shape[1]);
-        plain(&mut at, tensor.range.start, take)?;
-        let panel = tensor.dtype.row_bytes(cols).unwrap_or(0) * panels::PANEL;
-        let step = (CHUNK / panel.max(1)).max(1) * panel.max(1);
-        let (mut rows, mut first) = (Vec::new(), 0);
-        while at < tensor.range.end {
-            let run = at..tensor.range.end.min(at + step);
-            file.read_into(run.clone(), &mut rows)?;
+        file.read_runs(at..tensor.range.start, CHUNK, take)?;
+        at = tensor.range.end;
+        let mut first = 0;
+        let panel = tensor.dtype.row_bytes(cols).unwrap_or(0).max(1) * panels::PANEL;
+        let step = (CHUNK / panel).max(1) * panel;
+        file.read_runs(tensor.range.clone(), step, &mut |run| {
             match to {
-                To::Rows => panels::to_rows(tensor.dtype, cols, &rows, &mut turned),
-                To::Panels => panels::to_panels(tensor.dtype, cols, &rows, &mut turned)
-                    .map_err(|e| damaged(format!("{name:?}, behind row {first}: {e}")))?,
+                To::Rows => panels::to_rows(tensor.dtype, cols, run, &mut turned),
+                To::Panels => {
+                    turned.resize(run.len(), 0);
+                    panels::to_panels(tensor.dtype, cols, run, &mut turned)
+                        .map_err(|e| damaged(format!("{name:?}, behind row {first}: {e}")))?;
+                }
             }
-            take(&turned)?;
             first += run.len() / panel * panels::PANEL;
-            at = run.end;
-        }
+            take(&turned)
+        })?;
     }
-    plain(&mut at, file.len(), take)
+    file.read_runs(at..file.len(), CHUNK, take)
 }

@@ -34,28 +34,25 @@ impl Bundle {
             let folder = path.parent().unwrap_or(dir);
             fs::create_dir_all(folder).map_err(BundleError::io(folder))?;
             let bytes = self.bytes_of(part);
-            let (mut hasher, mut buffer) = (blake3::Hasher::new(), Vec::new());
             let mut damage = None;
             if in_panels.is_some() {
                 self.check(part)?;
-                let written = write_atomic(&path, |file| {
-                    turn(&bytes, To::Rows, &mut |run| {
-                        done += run.len() as u64;
-                        progress(done, all);
-                        file.write_all(run)
-                    })
-                });
-                written.map_err(BundleError::io(&path))?;
-                continue;
             }
             let written = write_atomic(&path, |file| {
-                for at in (0..bytes.len()).step_by(CHUNK) {
-                    bytes.read_into(at..bytes.len().min(at + CHUNK), &mut buffer)?;
-                    hasher.update(&buffer);
-                    file.write_all(&buffer)?;
-                    done += buffer.len() as u64;
+                let mut told = |run: &[u8]| {
+                    file.write_all(run)?;
+                    done += run.len() as u64;
                     progress(done, all);
+                    Ok(())
+                };
+                if in_panels.is_some() {
+                    return turn(&bytes, To::Rows, &mut told);
                 }
+                let mut hasher = blake3::Hasher::new();
+                bytes.read_runs(0..bytes.len(), CHUNK, &mut |run| {
+                    hasher.update(run);
+                    told(run)
+                })?;
                 // An error keeps the damaged part from being renamed to its name.
                 self.compare(part, &hasher).map_err(|error| {
                     damage = Some(error);

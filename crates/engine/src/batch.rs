@@ -110,6 +110,19 @@ impl Batch {
         batch.tiles = tiles(pieces, &order, group);
         batch
     }
+
+    /// The segments among some rows, which ascend: ranges of their places.
+    pub(crate) fn segments_of(&self, rows: &[usize]) -> Vec<Segment> {
+        let place = |row: usize| rows.partition_point(|&r| r < row);
+        self.segments
+            .iter()
+            .map(|segment| Segment {
+                adapter: segment.adapter,
+                rows: place(segment.rows.start)..place(segment.rows.end),
+            })
+            .filter(|segment| !segment.rows.is_empty())
+            .collect()
+    }
 }
 
 impl Tile {
@@ -261,6 +274,10 @@ mod tests {
         assert_eq!(batch.piece_rows, [40..41, 41..42, 0..40, 42..44]);
         assert_eq!(batch.segments.len(), 1);
         assert_eq!(batch.segments[0].rows, 40..44);
+        let kept = batch.segments_of(&[3, 41, 43]);
+        assert_eq!(kept.len(), 1);
+        assert_eq!(kept[0].rows, 1..3);
+        assert!(batch.segments_of(&[0, 39]).is_empty());
         let covered: Vec<usize> = batch.tiles.iter().flat_map(|t| t.rows.clone()).collect();
         assert_eq!(covered, (0..44).collect::<Vec<_>>());
         assert!(

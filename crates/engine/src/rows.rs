@@ -13,8 +13,6 @@ use crate::matrix::Input;
 
 /// Elements per task below which handing work to another thread costs more than it saves.
 const TASK_ELEMENTS: usize = 8192;
-/// Elements of a gate that are copied aside at a time; a multiple of every vector.
-const GATE_PART: usize = 512;
 
 /// Token rows as floats and, where packed matrices read them, as int8 groups.
 #[derive(Debug, Default)]
@@ -82,29 +80,26 @@ impl Rows {
     pub(crate) fn gated(&mut self, work: &Work<'_>, up: &[f32], cols: usize, quantize: bool) {
         self.fill(work, up.len() / cols, cols, quantize, None, |row| {
             let up = &up[row.index * cols..(row.index + 1) * cols];
-            let mut gate = [0.0f32; GATE_PART];
-            for (floats, up) in row.floats.chunks_mut(GATE_PART).zip(up.chunks(GATE_PART)) {
-                let gate = &mut gate[..floats.len()];
-                gate.copy_from_slice(floats);
-                swiglu(work.isa, gate, up, floats);
-            }
-            row.floats.iter().all(|x| x.is_finite())
+            swiglu(work.isa, row.floats, up);
+            // Quantizing looks for itself.
+            row.quants.is_some() || row.floats.iter().all(|x| x.is_finite())
         });
     }
 
-    /// out `[T, K·W]` from `x` `[K, T, W]`: heads back side by side.
+    /// out `[n, K·W]` from `picked` rows of `x` `[K, T, W]`: heads back side by side.
     pub(crate) fn gather(
         &mut self,
         work: &Work<'_>,
         x: &[f32],
+        picked: &[usize],
         rows: usize,
         width: usize,
         quantize: bool,
     ) {
         let heads = x.len() / (rows * width);
-        self.fill(work, rows, heads * width, quantize, None, |row| {
+        self.fill(work, picked.len(), heads * width, quantize, None, |row| {
             for (head, out) in row.floats.chunks_exact_mut(width).enumerate() {
-                out.copy_from_slice(&x[(head * rows + row.index) * width..][..width]);
+                out.copy_from_slice(&x[(head * rows + picked[row.index]) * width..][..width]);
             }
             true
         });

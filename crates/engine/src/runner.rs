@@ -8,6 +8,7 @@
 //!             x += down(silu(gate(h)) · up(h))
 //! logits = lm_head(norm(x))                                     only for rows that ask
 //! ```
+//! Behind the keys and values of the last layer, too, only the rows that ask go on.
 //!
 //! A row's result depends on its own input and the KV of its sequence alone: no kernel looks at other rows, and sums run in the same
 //! order for any number of rows or threads. That is what makes chunked prefill, batches and forks exact.
@@ -159,6 +160,14 @@ impl Runner {
         }
         profile.lap(Part::Embed);
 
+        // The rows of the batch that are computed: all, and at the end those that ask.
+        let all: Vec<usize> = (0..rows).collect();
+        let mut asked: Vec<usize> = logits.iter().chain(hidden).copied().collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let asked_segments = batch.segments_of(&asked);
+        let (mut computed, mut segments) = (&all, &batch.segments);
+
         let mut failed: Vec<(usize, Place)> = Vec::new();
         let noted = Mutex::new(Vec::new());
         let work = Work {
@@ -166,10 +175,10 @@ impl Runner {
             isa,
             failed: &noted,
         };
-        let mut collect = |place: Place| {
+        let mut collect = |place: Place, computed: &[usize]| {
             let mut noted = noted.lock().expect("no task panicked");
             noted.sort_unstable();
-            for row in noted.drain(..) {
+            for row in noted.drain(..).map(|index| computed[index]) {
                 if failed.iter().all(|&(known, _)| known != row) {
                     failed.push((row, place));
                 }
@@ -179,9 +188,9 @@ impl Runner {
         for (index, layer) in weights.layers.iter().enumerate() {
             let at = |what| Place::Layer { layer: index, what };
             let b = &mut *buffers;
-            let deltas = Deltas {
+            let mut deltas = Deltas {
                 adapters,
-                segments: &batch.segments,
+                segments,
                 layer: index,
             };
             let quantize = layer.needs_quants(&[Linear::Q, Linear::K, Linear::V]);
@@ -194,7 +203,7 @@ impl Runner {
                 config.rms_norm_eps,
                 quantize,
             );
-            collect(at("input"));
+            collect(at("input"), computed);
             profile.lap(Part::Norm);
             let products = &mut [
                 product(layer, Linear::Q, &mut b.q),
@@ -224,8 +233,12 @@ impl Runner {
                 eps: config.rms_norm_eps,
             };
             store(&work, &token, kv.heads_mut(index), &mut b.head_q);
-            collect(at("keys and values"));
+            collect(at("keys and values"), computed);
             profile.lap(Part::Store);
+            let is_last = index + 1 == weights.layers.len();
+            if is_last && asked.is_empty() {
+                break;
+            }
             attend(
                 pool,
                 isa,
@@ -238,13 +251,19 @@ impl Runner {
                 &mut b.states,
                 &noted,
             );
-            collect(at("attention"));
+            collect(at("attention"), computed);
             profile.lap_with(Part::Attend, || shape.work(batch, kv));
 
+            if is_last {
+                (computed, segments) = (&asked, &asked_segments);
+                deltas.segments = segments;
+                b.keep(computed, config);
+            }
             let width = shape.group * shape.head_dim;
             b.mixed.gather(
                 &work,
                 &b.head_out,
+                computed,
                 rows,
                 width,
                 layer.needs_quants(&[Linear::O]),
@@ -269,13 +288,13 @@ impl Runner {
                 config.rms_norm_eps,
                 quantize,
             );
-            collect(at("attention output"));
+            collect(at("attention output"), computed);
             profile.lap(Part::Norm);
             let products = &mut [
                 product(
                     layer,
                     Linear::Gate,
-                    b.gated.floats_mut(rows, config.intermediate_size),
+                    b.gated.floats_mut(computed.len(), config.intermediate_size),
                 ),
                 product(layer, Linear::Up, &mut b.up),
             ];
@@ -295,7 +314,7 @@ impl Runner {
                 config.intermediate_size,
                 layer.needs_quants(&[Linear::Down]),
             );
-            collect(at("gate and up"));
+            collect(at("gate and up"), computed);
             profile.lap(Part::Gated);
             multiply(
                 &work,
@@ -313,7 +332,9 @@ impl Runner {
         let mut order = logits.to_vec();
         order.extend(hidden.iter().copied().filter(|row| !logits.contains(row)));
         let b = &mut *buffers;
-        b.gather_last(&order, e, pending);
+        let place = |row| computed.binary_search(row).expect("who asks is computed");
+        let places: Vec<usize> = order.iter().map(place).collect();
+        b.gather_last(&places, e, pending);
         b.last.norm(
             &work,
             &mut b.last_x,
@@ -322,12 +343,7 @@ impl Runner {
             config.rms_norm_eps,
             weights.lm_head.is_packed(),
         );
-        noted
-            .lock()
-            .expect("no task panicked")
-            .iter_mut()
-            .for_each(|index| *index = order[*index]);
-        collect(Place::FinalNorm);
+        collect(Place::FinalNorm, &order);
         let state = |row: &usize| {
             let index = order
                 .iter()
@@ -395,6 +411,17 @@ impl Buffers {
         for (buffer, width) in sizes {
             buffer.resize(rows * width, 0.0);
         }
+    }
+
+    /// Leaves these rows, which ascend, of the residual stream alone, and room for no others in what comes behind the attention.
+    fn keep(&mut self, rows: &[usize], config: &Config) {
+        let e = config.hidden_size;
+        for (to, &from) in rows.iter().enumerate() {
+            self.x.copy_within(from * e..(from + 1) * e, to * e);
+        }
+        self.x.truncate(rows.len() * e);
+        self.delta.truncate(rows.len() * e);
+        self.up.truncate(rows.len() * config.intermediate_size);
     }
 
     /// The residual stream of some rows, with the last layer's delta, into `last_x`.

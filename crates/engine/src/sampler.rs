@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use edgethink_kernels::{Isa, log_sum_exp};
+use edgethink_kernels::{Isa, largest, log_sum_exp};
 
 use crate::mask::TokenMask;
 use crate::request::{Sampling, TokenId};
@@ -15,6 +15,8 @@ use crate::request::{Sampling, TokenId};
 /// Tokens whose logit, after temperature, is this far below the best one are left out: together they have a probability below
 /// V e^-40 < 1e-12, less than the 53 bits of the draw can tell.
 const NEGLIGIBLE: f32 = 40.0;
+/// Logits that are looked at together: to find that a part has nothing takes no branch per logit.
+const PART: usize = 64;
 
 /// A chosen or scored token.
 #[derive(Debug, Clone, PartialEq)]
@@ -74,10 +76,6 @@ pub fn choose(
     top: usize,
 ) -> Result<Choice, ChoiceError> {
     let total = log_sum_exp(isa, logits).map_err(|_| ChoiceError::NonFinite)?;
-    // The sum does not notice minus infinity.
-    if logits.contains(&f32::NEG_INFINITY) {
-        return Err(ChoiceError::NonFinite);
-    }
     let top = best(logits, top, total);
     let changed = !sampling.logit_bias.is_empty() || sampling.has_penalties() || allowed.is_some();
     let plain = changed.then(|| logits.to_vec());
@@ -87,14 +85,14 @@ pub fn choose(
             allowed.apply(logits);
         }
     }
+    let most = largest(isa, logits);
+    if most == f32::NEG_INFINITY {
+        return Err(ChoiceError::NothingLeft);
+    }
     let (token, drawn_logprob) = if sampling.temperature == 0.0 {
-        let token = argmax(logits);
-        if logits[token] == f32::NEG_INFINITY {
-            return Err(ChoiceError::NothingLeft);
-        }
-        (token, 0.0)
+        (first_of(logits, most).ok_or(ChoiceError::NonFinite)?, 0.0)
     } else {
-        draw(logits, sampling, uniform)?
+        draw(logits, most, sampling, uniform)?
     };
     let logprob = plain.as_deref().unwrap_or(logits)[token];
     Ok(Choice {
@@ -111,9 +109,6 @@ pub fn choose(
 /// [`ChoiceError::NonFinite`].
 pub fn score(isa: Isa, logits: &[f32], token: TokenId, top: usize) -> Result<Choice, ChoiceError> {
     let total = log_sum_exp(isa, logits).map_err(|_| ChoiceError::NonFinite)?;
-    if logits.contains(&f32::NEG_INFINITY) {
-        return Err(ChoiceError::NonFinite);
-    }
     Ok(Choice {
         token,
         logprob: logits[token as usize] - total,
@@ -143,15 +138,12 @@ fn change(logits: &mut [f32], sampling: &Sampling, seen: &Occurrences) {
     }
 }
 
-/// Index of the largest value, the lowest among equals.
-fn argmax(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (index, &logit) in logits.iter().enumerate() {
-        if logit > logits[best] {
-            best = index;
-        }
-    }
-    best
+/// The first place of a value.
+fn first_of(logits: &[f32], value: f32) -> Option<usize> {
+    let has = |part: &[f32]| part.iter().fold(false, |any, &x| any | (x == value));
+    let part = logits.chunks(PART).position(has)? * PART;
+    let place = logits[part..].iter().position(|&x| x == value)?;
+    Some(part + place)
 }
 
 /// Higher logits first, then lower ids.
@@ -182,12 +174,13 @@ fn keep_best(tokens: &mut Vec<(TokenId, f32)>, count: usize) {
     tokens.sort_unstable_by(rank);
 }
 
-/// Temperature, filters and the draw: the token and its log-probability under what is left.
-fn draw(logits: &[f32], sampling: &Sampling, uniform: f64) -> Result<(usize, f32), ChoiceError> {
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if most == f32::NEG_INFINITY {
-        return Err(ChoiceError::NothingLeft);
-    }
+/// Temperature, filters and the draw: the token and its log-probability under what is left. `most` is the largest logit.
+fn draw(
+    logits: &[f32],
+    most: f32,
+    sampling: &Sampling,
+    uniform: f64,
+) -> Result<(usize, f32), ChoiceError> {
     // Candidates with their logits relative to the best, in nats at this temperature: 0 and below.
     let scale = 1.0 / sampling.temperature;
     let floor = if sampling.min_p > 0.0 {
@@ -196,16 +189,30 @@ fn draw(logits: &[f32], sampling: &Sampling, uniform: f64) -> Result<(usize, f32
         -NEGLIGIBLE
     };
     let sorted = sampling.top_k > 0 || sampling.top_p < 1.0;
-    let mut candidates: Vec<(TokenId, f32)> = Vec::new();
-    for (index, &logit) in logits.iter().enumerate() {
-        let relative = (logit - most) * scale;
+    // min-p compares with the best token, which no filter removes, so it can be applied first; top-p must then see the mass that it
+    // removed, so it is applied here only where the candidates need no order.
+    let limit = if sorted { -NEGLIGIBLE } else { floor };
+    let relative = |logit: f32| {
         // Equal to the best stays in, also where the scale is infinite.
-        let relative = if logit == most { 0.0 } else { relative };
-        // min-p compares with the best token, which no filter removes, so it can be applied first; top-p must then see the mass
-        // that it removed, so it is applied here only where the candidates need no order.
-        let limit = if sorted { -NEGLIGIBLE } else { floor };
-        if relative >= limit {
-            candidates.push((index as TokenId, relative));
+        if logit == most {
+            0.0
+        } else {
+            (logit - most) * scale
+        }
+    };
+    let mut candidates: Vec<(TokenId, f32)> = Vec::new();
+    for (part, logits) in logits.chunks(PART).enumerate() {
+        let any = logits
+            .iter()
+            .fold(false, |any, &x| any | (relative(x) >= limit));
+        if !any {
+            continue;
+        }
+        for (index, &logit) in logits.iter().enumerate() {
+            let relative = relative(logit);
+            if relative >= limit {
+                candidates.push(((part * PART + index) as TokenId, relative));
+            }
         }
     }
     if sorted {

@@ -56,17 +56,13 @@ pub fn rope(isa: Isa, x: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-/// out = silu(gate) · up, silu(g) = g / (1 + e^−g). All of one length; relative error below 4 ulp.
+/// gate = silu(gate) · up, silu(g) = g / (1 + e^−g). Relative error below 4 ulp.
 ///
 /// # Panics
-/// On wrong lengths, or if the machine lacks `isa`.
-pub fn swiglu(isa: Isa, gate: &[f32], up: &[f32], out: &mut [f32]) {
-    assert_eq!(
-        (gate.len(), up.len()),
-        (out.len(), out.len()),
-        "gate, up and output"
-    );
-    dispatch!(isa, elementwise::swiglu(gate, up, out))
+/// If the lengths differ, or the machine lacks `isa`.
+pub fn swiglu(isa: Isa, gate: &mut [f32], up: &[f32]) {
+    assert_eq!(gate.len(), up.len(), "gate and up");
+    dispatch!(isa, elementwise::swiglu(gate, up))
 }
 
 /// a += b.
@@ -94,10 +90,19 @@ pub fn add_row(isa: Isa, a: &mut [f32], row: &[f32]) {
     }
 }
 
-/// ln Σ e^x without overflow. −∞ entries count as absent.
+/// The largest of values that are not NaN; −∞ if there is none.
+///
+/// # Panics
+/// If the machine lacks `isa`.
+#[must_use]
+pub fn largest(isa: Isa, x: &[f32]) -> f32 {
+    dispatch!(isa, elementwise::largest(x))
+}
+
+/// ln Σ e^x without overflow.
 ///
 /// # Errors
-/// [`KernelError::NonFinite`] if there is a NaN or +∞, or nothing above −∞.
+/// [`KernelError::NonFinite`] if a value is not finite, or there is none.
 ///
 /// # Panics
 /// If the machine lacks `isa`.

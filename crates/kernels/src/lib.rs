@@ -63,7 +63,7 @@ pub use attention::{
 };
 pub use columns::{ColumnsMut, split_columns};
 pub use dense::{DenseRef, dense_row, gemm_dense};
-pub use elementwise::{add_assign, add_row, log_sum_exp, rms_norm, rope, swiglu};
+pub use elementwise::{add_assign, add_row, largest, log_sum_exp, rms_norm, rope, swiglu};
 pub use error::KernelError;
 pub use gemm::gemm_packed;
 pub use isa::{Isa, UnknownIsa};

@@ -99,6 +99,12 @@ lanes! {
         }
         out
     }
+    /// The largest lane. A NaN may be lost.
+    fn largest_lane(v: V) -> f32 {
+        let half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let two = _mm_max_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+    }
     /// The four sums across lanes, by one fixed tree.
     fn sum4(v: [V; 4]) -> [f32; 4] {
         let mut half = [_mm_setzero_ps(); 4];

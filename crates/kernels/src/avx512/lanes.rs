@@ -75,6 +75,8 @@ lanes! {
         // SAFETY: 16 writable bytes.
         unsafe { _mm_storeu_si128(x.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
     }
+    /// The largest lane. A NaN may be lost.
+    fn largest_lane(v: V) -> f32 { _mm512_reduce_max_ps(v) }
     /// The four sums across lanes, by one fixed tree.
     fn sum4(v: [V; 4]) -> [f32; 4] {
         let mut quarter = [_mm_setzero_ps(); 4];

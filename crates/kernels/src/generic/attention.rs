@@ -168,7 +168,8 @@ macro_rules! attention_kernels {
                 most = lanes::max(scores[v], most);
             }
             let old = *max;
-            *max = largest(lanes::max(most, lanes::splat(old)));
+            // A NaN may be lost here: the weights have it too.
+            *max = lanes::largest_lane(lanes::max(most, lanes::splat(old)));
             // A row that has seen nothing yet has max −∞; its differences must be −∞, not NaN.
             let base = max.max(f32::MIN);
             let rescale = exp_negative(lanes::splat(old - base));
@@ -193,23 +194,6 @@ macro_rules! attention_kernels {
                 lanes::store(total, sum);
             }
             rescale
-        }
-
-        /// The largest lane. A NaN may be lost: the weights have it too.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn largest(v: V) -> f32 {
-            let mut each = [0.0; W];
-            lanes::store(v, &mut each);
-            let mut half = W / 2;
-            while half > 0 {
-                for i in 0..half {
-                    let (a, b) = (each[i], each[i + half]);
-                    each[i] = if a > b { a } else { b };
-                }
-                half /= 2;
-            }
-            each[0]
         }
     };
 }

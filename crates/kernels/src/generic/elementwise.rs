@@ -117,16 +117,15 @@ macro_rules! elementwise_kernels {
         }
 
         #[target_feature(enable = $features)]
-        pub(crate) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-            let (gate, gate_tail) = gate.as_chunks::<W>();
+        pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {
+            let (gate, gate_tail) = gate.as_chunks_mut::<W>();
             let (up, up_tail) = up.as_chunks::<W>();
-            let (out, out_tail) = out.as_chunks_mut::<W>();
-            for ((gate, up), out) in gate.iter().zip(up).zip(out) {
-                lanes::store(gated(lanes::load(gate), lanes::load(up)), out);
+            for (gate, up) in gate.iter_mut().zip(up) {
+                lanes::store(gated(lanes::load(gate), lanes::load(up)), gate);
             }
             store_partial(
                 gated(partial(gate_tail, 0.0), partial(up_tail, 0.0)),
-                out_tail,
+                gate_tail,
             );
         }
 
@@ -140,29 +139,49 @@ macro_rules! elementwise_kernels {
             scalar::elementwise::add_assign(a_tail, b_tail);
         }
 
-        /// Not finite for NaN, +∞ or nothing above −∞.
+        /// The largest value, −∞ of none. A NaN may be lost.
+        #[target_feature(enable = $features)]
+        pub(crate) fn largest(x: &[f32]) -> f32 {
+            let (body, tail) = x.as_chunks::<W>();
+            let mut most = [lanes::splat(f32::NEG_INFINITY); 4];
+            most[0] = partial(tail, f32::NEG_INFINITY);
+            let (fours, rest) = body.as_chunks::<4>();
+            for four in fours {
+                for (most, x) in most.iter_mut().zip(four) {
+                    *most = lanes::max(lanes::load(x), *most);
+                }
+            }
+            for (most, x) in most.iter_mut().zip(rest) {
+                *most = lanes::max(lanes::load(x), *most);
+            }
+            let [a, b, c, d] = most;
+            lanes::largest_lane(lanes::max(lanes::max(a, b), lanes::max(c, d)))
+        }
+
+        /// Not finite if a value is not, or there is none.
         #[target_feature(enable = $features)]
         pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
+            let max = largest(x);
             let (body, tail) = x.as_chunks::<W>();
             let last = partial(tail, f32::NEG_INFINITY);
-            let mut largest = last;
-            for x in body {
-                largest = lanes::max(lanes::load(x), largest);
-            }
-            let mut each = [0.0; W];
-            lanes::store(largest, &mut each);
-            let max = each.into_iter().fold(f32::NEG_INFINITY, f32::max);
             let shift = lanes::splat(max);
+            // 0 · x is NaN for −∞, whose exponential would be 0.
+            let mut probe = lanes::splat(0.0);
             // Partial sums of 64 vectors in f32, their total in f64.
             let mut total = f64::from(sum(exp_negative(lanes::sub(last, shift))));
             for part in body.chunks(64) {
                 let mut acc = lanes::splat(0.0);
                 for x in part {
-                    acc = lanes::add(acc, exp_negative(lanes::sub(lanes::load(x), shift)));
+                    let x = lanes::load(x);
+                    probe = lanes::fma(x, lanes::splat(0.0), probe);
+                    acc = lanes::add(acc, exp_negative(lanes::sub(x, shift)));
                 }
                 total += f64::from(sum(acc));
             }
-            max + total.ln() as f32
+            if tail.contains(&f32::NEG_INFINITY) {
+                return f32::NAN;
+            }
+            max + total.ln() as f32 + sum(probe)
         }
     };
 }

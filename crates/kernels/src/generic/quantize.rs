@@ -47,12 +47,7 @@ macro_rules! quantize_kernels {
                 max = lanes::max(max, lanes::abs(x));
                 probe = lanes::fma(x, zero, probe);
             }
-            if !(lanes::sum4([probe, zero, zero, zero])[0] == 0.0) {
-                return None;
-            }
-            let mut each = [0.0; W];
-            lanes::store(max, &mut each);
-            let (scale, inverse) = scale_of(each.into_iter().fold(0.0, f32::max));
+            let (scale, inverse) = scale_of(lanes::largest_lane(max));
             let inverse = lanes::splat(inverse);
             // Sums of at most 256 codes per lane are exact in f32.
             let mut sum = zero;
@@ -69,7 +64,8 @@ macro_rules! quantize_kernels {
                 lanes::store_i8(code, &mut codes);
                 q_tail.copy_from_slice(&codes[..q_tail.len()]);
             }
-            Some((scale, lanes::sum4([sum, zero, zero, zero])[0] as i32))
+            let [sum, probe, ..] = lanes::sum4([sum, probe, zero, zero]);
+            (probe == 0.0).then_some((scale, sum as i32))
         }
 
         /// int8 to f32.

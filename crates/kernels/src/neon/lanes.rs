@@ -99,6 +99,8 @@ lanes! {
             vzip2q_f32(ac_high, bd_high),
         ]
     }
+    /// The largest lane. A NaN may be lost.
+    fn largest_lane(v: V) -> f32 { vmaxnmvq_f32(v) }
     /// The four sums across lanes, by one fixed tree.
     fn sum4(v: [V; 4]) -> [f32; 4] {
         let [a, b, c, d] = v;

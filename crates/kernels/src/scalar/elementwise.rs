@@ -19,9 +19,9 @@ pub(crate) fn rotate(a: &mut [f32], b: &mut [f32], cos: &[f32], sin: &[f32]) {
     }
 }
 
-pub(crate) fn swiglu(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        *out = gate / (1.0 + (-gate).exp()) * up;
+pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {
+    for (gate, up) in gate.iter_mut().zip(up) {
+        *gate = *gate / (1.0 + (-*gate).exp()) * up;
     }
 }
 
@@ -31,12 +31,19 @@ pub(crate) fn add_assign(a: &mut [f32], b: &[f32]) {
     }
 }
 
-/// Not finite for NaN, +∞ or nothing above −∞.
-pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
-    let max = x
-        .iter()
+/// The largest value, −∞ of none. A NaN may be lost.
+pub(crate) fn largest(x: &[f32]) -> f32 {
+    x.iter()
         .copied()
-        .fold(f32::NEG_INFINITY, |a, b| if a >= b { a } else { b });
+        .fold(f32::NEG_INFINITY, |a, b| if a >= b { a } else { b })
+}
+
+/// Not finite if a value is not, or there is none.
+pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
+    if x.contains(&f32::NEG_INFINITY) {
+        return f32::NAN;
+    }
+    let max = largest(x);
     let sum: f64 = x.iter().map(|x| f64::from(x - max).exp()).sum();
     max + sum.ln() as f32
 }

@@ -6,13 +6,13 @@
 //! become resident.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use edgethink_kernels::{
     Bits, KernelError, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages, pack_rows,
     quantize_weights,
 };
-use edgethink_model::quant::has_offsets;
+use edgethink_model::quant::{block_codes, has_offsets};
 use edgethink_model::{Bytes, Dtype, Tensor, panels};
 use edgethink_pool::Pool;
 
@@ -73,6 +73,16 @@ struct Part<'a> {
     result: Result<(), EngineError>,
 }
 
+/// What a part is read into on its way to the panels.
+#[derive(Default)]
+struct Scratch {
+    bytes: Vec<u8>,
+    floats: Vec<f32>,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
 /// Loads all matrices, in order. Those that are held as stored floats, or lie in panels, stay on the file's mapping.
 pub(crate) fn load(items: &[Item<'_>], pool: &Pool) -> Result<Vec<Matrix>, EngineError> {
     let shapes = items.iter().map(shape).collect::<Result<Vec<_>, _>>()?;
@@ -105,8 +115,13 @@ pub(crate) fn load(items: &[Item<'_>], pool: &Pool) -> Result<Vec<Matrix>, Engin
             });
         }
     }
+    // Memory that a part has touched serves the next: new pages cost more than packing.
+    let spare = Mutex::new(Vec::<Scratch>::new());
+    let locked = || spare.lock().expect("no task panicked");
     pool.for_each_mut(&mut parts, |_, part| {
-        part.result = convert(part.item, part.rows.clone(), &mut part.target)
+        let mut scratch = locked().pop().unwrap_or_default();
+        part.result = convert(part.item, part.rows.clone(), &mut scratch, &mut part.target);
+        locked().push(scratch);
     });
     parts.into_iter().try_for_each(|part| part.result)?;
 
@@ -163,41 +178,49 @@ fn shape(item: &Item<'_>) -> Result<Option<PackedShape>, EngineError> {
 fn convert(
     item: &Item<'_>,
     rows: Range<usize>,
+    scratch: &mut Scratch,
     target: &mut PackedMut<'_>,
 ) -> Result<(), EngineError> {
     let Item { name, tensor, hold } = item;
-    let cols = tensor.cols();
-    let mut bytes = Vec::new();
+    let (cols, len) = (tensor.cols(), rows.len() * tensor.cols());
+    let Scratch {
+        bytes,
+        floats,
+        codes,
+        scales,
+        offsets,
+    } = scratch;
     let unreadable = |source| EngineError::Read {
         name: name.clone(),
         source: Arc::new(source),
     };
-    tensor
-        .read_rows_into(rows.clone(), &mut bytes)
-        .map_err(unreadable)?;
     let damaged = |source| EngineError::Quantize {
         name: name.clone(),
         source,
     };
-    if *hold == Hold::Stored && matches!(tensor.dtype, Dtype::Q4_0 | Dtype::Q8_0) {
-        return panels::to_panels(tensor.dtype, cols, &bytes, target.bytes_mut()).map_err(
-            |panels::NotFinite { row, group }| damaged(KernelError::ScaleRange { row, group }),
-        );
+    if *hold == Hold::Stored {
+        tensor
+            .read_rows_into(rows.clone(), bytes)
+            .map_err(unreadable)?;
+        if matches!(tensor.dtype, Dtype::Q4_0 | Dtype::Q8_0) {
+            return panels::to_panels(tensor.dtype, cols, bytes, target.bytes_mut()).map_err(
+                |panels::NotFinite { row, group }| damaged(KernelError::ScaleRange { row, group }),
+            );
+        }
     }
-    let part = Tensor::new(tensor.dtype, vec![rows.len(), cols], Bytes::copy_of(&bytes))
-        .expect("whole rows of a valid tensor");
-    let mut codes = vec![0; rows.len() * cols];
-    let mut scales = vec![0.0; codes.len() / 32];
-    let mut offsets = vec![0.0; codes.len() / 32];
+    codes.resize(len, 0);
+    scales.resize(len / 32, 0.0);
+    offsets.resize(len / 32, 0.0);
     match hold {
-        Hold::Stored => part.codes(0..rows.len(), &mut codes, &mut scales, &mut offsets),
+        Hold::Stored => block_codes(tensor.dtype, bytes, codes, scales, offsets),
         Hold::Rounded(bits) => {
-            quantize_weights(*bits, cols, &part.to_f32(), &mut codes, &mut scales)
-                .map_err(damaged)?;
+            floats.resize(len, 0.0);
+            tensor.read_rows_f32(rows, floats).map_err(unreadable)?;
+            quantize_weights(*bits, cols, floats, codes, scales).map_err(damaged)?;
         }
     }
     let offsets = target.shape().has_offset.then_some(offsets.as_slice());
-    pack_rows(target, 0, &codes, &scales, offsets).map_err(damaged)
+    pack_rows(target, 0, codes, scales, offsets).map_err(damaged)
 }
 
 #[cfg(test)]

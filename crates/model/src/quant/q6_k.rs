@@ -20,27 +20,57 @@ const TO_WHOLE: f32 = 1.5 * (1 << 23) as f32;
 /// Blocks as f32.
 pub fn dequantize(bytes: &[u8], out: &mut [f32]) {
     for (block, values) in zip_blocks::<_, BYTES, VALUES>(bytes, out) {
-        for (g, values) in values.as_chunks_mut::<GROUP>().0.iter_mut().enumerate() {
-            group(block, g, values);
+        values_of(&quants(block), &scales(block), values);
+    }
+}
+
+/// The quants of a block, 0..64.
+fn quants(block: &[u8; BYTES]) -> [u8; VALUES] {
+    let mut quants = [0; VALUES];
+    let (low, rest) = block.split_at(128);
+    let halves = low.as_chunks::<64>().0.iter().zip(rest.as_chunks::<32>().0);
+    for ((low, high), quants) in halves.zip(quants.as_chunks_mut::<128>().0) {
+        let [a, b] = low.as_chunks::<32>().0 else {
+            unreachable!("64 bytes are two runs");
+        };
+        let [q0, q1, q2, q3] = quants.as_chunks_mut::<32>().0 else {
+            unreachable!("128 quants are four runs");
+        };
+        for i in 0..32 {
+            q0[i] = a[i] & 15 | (high[i] & 3) << 4;
+            q1[i] = b[i] & 15 | (high[i] >> 2 & 3) << 4;
+            q2[i] = a[i] >> 4 | (high[i] >> 4 & 3) << 4;
+            q3[i] = b[i] >> 4 | (high[i] >> 6) << 4;
+        }
+    }
+    quants
+}
+
+/// d * scale of each 16 values of a block.
+fn scales(block: &[u8; BYTES]) -> [f32; 16] {
+    let d = f16_at(block, 208);
+    std::array::from_fn(|i| d * f32::from(block[192 + i].cast_signed()))
+}
+
+fn values_of(quants: &[u8; VALUES], scales: &[f32; 16], values: &mut [f32; VALUES]) {
+    let quants = quants.as_chunks::<16>().0.iter();
+    let values = values.as_chunks_mut::<16>().0;
+    for ((values, quants), scale) in values.iter_mut().zip(quants).zip(scales) {
+        for (value, &q) in values.iter_mut().zip(quants) {
+            *value = scale * (i32::from(q) - 32) as f32;
         }
     }
 }
 
-/// The 32 values of group `g` of a block: run g % 4 of half g / 4.
-fn group(block: &[u8; BYTES], g: usize, values: &mut [f32; GROUP]) {
-    let (half, run) = (g / 4, g % 4);
-    let low: &[u8; GROUP] = block[half * 64 + run % 2 * 32..]
-        .first_chunk()
-        .expect("in the block");
-    let high: &[u8; GROUP] = block[128 + half * 32..]
-        .first_chunk()
-        .expect("in the block");
-    let d = f16_at(block, 208);
-    let scales = [192 + 2 * g, 193 + 2 * g].map(|at| d * f32::from(block[at].cast_signed()));
-    for (i, value) in values.iter_mut().enumerate() {
-        let q = low[i] >> (run / 2 * 4) & 0x0f | (high[i] >> (2 * run) & 3) << 4;
-        *value = scales[i / 16] * f32::from(q.cast_signed() - 32);
+/// The largest magnitude of each 16 values of a block.
+fn largest_of(quants: &[u8; VALUES], scales: &[f32; 16]) -> [f32; 16] {
+    let mut largest = [0.0; 16];
+    let quants = quants.as_chunks::<16>().0.iter();
+    for ((largest, quants), scale) in largest.iter_mut().zip(quants).zip(scales) {
+        let most = quants.iter().fold(0, |most, &q| most.max(q.abs_diff(32)));
+        *largest = scale.abs() * f32::from(most);
     }
+    largest
 }
 
 /// Codes requantized to 8 bits: scale max|v| / 127, code v / scale + 128 to the nearest (even on a tie), offset -128 scale.
@@ -50,17 +80,19 @@ pub fn codes(bytes: &[u8], out: Codes<'_>) {
         out.scales.len(),
         "eight groups per block"
     );
-    let mut values = [0f32; GROUP];
+    let mut values = [0f32; VALUES];
     let mut groups = out.groups();
     for block in bytes.as_chunks::<BYTES>().0 {
-        for (g, (codes, scale, offset)) in groups.by_ref().take(VALUES / GROUP).enumerate() {
-            group(block, g, &mut values);
-            // Magnitudes are ordered as their bits are.
-            let largest = values.iter().fold(0, |m, v| m.max(v.abs().to_bits()));
-            *scale = f32::from_bits(largest) / 127.0;
+        let (quants, scales) = (quants(block), scales(block));
+        values_of(&quants, &scales, &mut values);
+        let largest = largest_of(&quants, &scales);
+        let halves = largest.as_chunks::<2>().0;
+        let values = values.as_chunks::<GROUP>().0.iter().zip(halves);
+        for ((values, [a, b]), (codes, scale, offset)) in values.zip(&mut groups) {
+            *scale = a.max(*b) / 127.0;
             *offset = -128.0 * *scale;
             let inverse = if *scale == 0.0 { 0.0 } else { 1.0 / *scale };
-            for (code, v) in codes.iter_mut().zip(&values) {
+            for (code, v) in codes.iter_mut().zip(values) {
                 *code = (v * inverse + TO_WHOLE).to_bits() as u8 ^ 0x80;
             }
         }

@@ -98,7 +98,6 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
 ) -> [[[__m256; 2]; R]; P] {
     let has_offset = GROUP_BYTES > CODES + HALVES;
     let groups = x.cols() / GROUP;
-    let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
     let q = x.q.as_chunks::<GROUP>().0;
     let mut codes: [&[[i8; GROUP]]; R] = [&[]; R];
     let mut scales: [&[f32]; R] = [&[]; R];
@@ -128,7 +127,11 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
             };
             let scale = [halves(w_scales, 0), halves(w_scales, 1)];
             for r in 0..R {
-                let zero = _mm256_set1_epi32(sums[r][g] << zero_shift);
+                let zero = if CODES == Bits::B4.code_bytes() {
+                    shifted::<3>(&sums[r][g])
+                } else {
+                    shifted::<7>(&sums[r][g])
+                };
                 for half in 0..2 {
                     let mut dot = dots[r][half];
                     if !has_offset {
@@ -174,20 +177,23 @@ fn dots4<const R: usize, const BYTES: usize>(
     x: &[&[i8; GROUP]; R],
 ) -> [[__m256i; 2]; R] {
     let blocks = bytes.as_chunks::<64>().0;
-    let mut sums = [[_mm256_setzero_si256(); 2]; R];
-    for (j, block) in blocks.iter().enumerate() {
-        let [a, b] = block.as_chunks::<32>().0 else {
-            unreachable!("64 bytes are two halves");
-        };
-        let quads = [low_nibbles(a), low_nibbles(b)];
-        for r in 0..R {
-            multiply_add(&mut sums[r], quads, quad(x[r], j));
-        }
-        let quads = [high_nibbles(a), high_nibbles(b)];
-        for r in 0..R {
-            multiply_add(&mut sums[r], quads, quad(x[r], j + 4));
-        }
+    let mut sums = [[_mm256_undefined_si256(); 2]; R];
+    macro_rules! blocks {
+        ($($j:literal)*) => {$(
+            let [a, b] = blocks[$j].as_chunks::<32>().0 else {
+                unreachable!("64 bytes are two halves");
+            };
+            let quads = [low_nibbles(a), low_nibbles(b)];
+            for r in 0..R {
+                multiply_add::<{ 4 * $j }>(&mut sums[r], quads, x[r]);
+            }
+            let quads = [high_nibbles(a), high_nibbles(b)];
+            for r in 0..R {
+                multiply_add::<{ 16 + 4 * $j }>(&mut sums[r], quads, x[r]);
+            }
+        )*};
     }
+    blocks!(0 1 2 3);
     let one = _mm256_set1_epi16(1);
     sums.map(|sums| sums.map(|sum| _mm256_madd_epi16(sum, one)))
 }
@@ -201,42 +207,67 @@ fn dots8<const R: usize, const BYTES: usize>(
 ) -> [[__m256i; 2]; R] {
     let blocks = bytes.as_chunks::<32>().0;
     let (one, sixteen) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
-    let mut dots = [[_mm256_setzero_si256(); 2]; R];
-    for half in 0..2 {
-        // The low nibbles' sum, and the high ones'.
-        let mut sums = [[_mm256_setzero_si256(); 2]; R];
-        for j in 0..8 {
-            let block = &blocks[2 * j + half];
-            let nibbles = [low_nibbles(block), high_nibbles(block)];
+    let mut dots = [[_mm256_undefined_si256(); 2]; R];
+    macro_rules! blocks {
+        ($half:literal: $($j:literal)*) => {
+            // The low nibbles' sum, and the high ones'.
+            let mut sums = [[_mm256_undefined_si256(); 2]; R];
+            $(
+                let block = &blocks[2 * $j + $half];
+                let nibbles = [low_nibbles(block), high_nibbles(block)];
+                for r in 0..R {
+                    multiply_add::<{ 4 * $j }>(&mut sums[r], nibbles, x[r]);
+                }
+            )*
             for r in 0..R {
-                multiply_add(&mut sums[r], nibbles, quad(x[r], j));
+                let low = _mm256_madd_epi16(sums[r][0], one);
+                let high = _mm256_madd_epi16(sums[r][1], sixteen);
+                dots[r][$half] = _mm256_add_epi32(low, high);
             }
-        }
-        for r in 0..R {
-            let low = _mm256_madd_epi16(sums[r][0], one);
-            let high = _mm256_madd_epi16(sums[r][1], sixteen);
-            dots[r][half] = _mm256_add_epi32(low, high);
-        }
+        };
     }
+    blocks!(0: 0 1 2 3 4 5 6 7);
+    blocks!(1: 0 1 2 3 4 5 6 7);
     dots
 }
 
-/// sums += the products of two registers of codes with four activations.
+/// sums += the products of two registers of codes with four activations, those from `AT` on; with the first four, sums = the products.
 ///
 /// In assembly, because the compiler would take all products of one row together: the sums of a tile then stay in registers one row at
-/// a time, and the decoded codes, of which there are more, go through memory. It is not marked as pure, so its order is kept.
+/// a time, and the decoded codes, of which there are more, go through memory. It is not marked as pure, so its order is kept. `AT` is a
+/// constant, so that no instruction is spent on an address: a tile is bound by how many instructions the processor takes in.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_add(sums: &mut [__m256i; 2], codes: [__m256i; 2], x: &[i8; 4]) {
-    // SAFETY: the function requires AVX2; the only memory that is read are the four bytes of `x`.
+fn multiply_add<const AT: usize>(sums: &mut [__m256i; 2], codes: [__m256i; 2], x: &[i8; GROUP]) {
+    const { assert!(AT + 4 <= GROUP) };
+    if AT == 0 {
+        // SAFETY: the function requires AVX2; the only memory that is read are the first four bytes of `x`.
+        unsafe {
+            asm!(
+                "vpbroadcastd {x}, dword ptr [{row}]",
+                "vpmaddubsw {sum_a}, {a}, {x}",
+                "vpmaddubsw {sum_b}, {b}, {x}",
+                row = in(reg) x.as_ptr(),
+                a = in(ymm_reg) codes[0],
+                b = in(ymm_reg) codes[1],
+                sum_a = out(ymm_reg) sums[0],
+                sum_b = lateout(ymm_reg) sums[1],
+                x = out(ymm_reg) _,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        return;
+    }
+    // SAFETY: the function requires AVX2; the only memory that is read are four bytes of `x`.
     unsafe {
         asm!(
-            "vpbroadcastd {x}, dword ptr [{at}]",
+            "vpbroadcastd {x}, dword ptr [{row} + {at}]",
             "vpmaddubsw {product}, {a}, {x}",
             "vpmaddubsw {x}, {b}, {x}",
             "vpaddw {sum_a}, {sum_a}, {product}",
             "vpaddw {sum_b}, {sum_b}, {x}",
-            at = in(reg) x.as_ptr(),
+            at = const AT,
+            row = in(reg) x.as_ptr(),
             a = in(ymm_reg) codes[0],
             b = in(ymm_reg) codes[1],
             sum_a = inout(ymm_reg) sums[0],
@@ -248,11 +279,24 @@ fn multiply_add(sums: &mut [__m256i; 2], codes: [__m256i; 2], x: &[i8; 4]) {
     }
 }
 
-/// Activations 4j..4j+4.
+/// A sum of activations in every lane, shifted: what the codes' zero adds to a dot product. In assembly, because the compiler would shift
+/// before it spreads, which takes twice the instructions.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn quad(q: &[i8; GROUP], j: usize) -> &[i8; 4] {
-    &q.as_chunks::<4>().0[j]
+fn shifted<const BITS: u32>(sum: &i32) -> __m256i {
+    let spread;
+    // SAFETY: the function requires AVX2; the only memory that is read is `sum`.
+    unsafe {
+        asm!(
+            "vpbroadcastd {spread}, dword ptr [{sum}]",
+            "vpslld {spread}, {spread}, {bits}",
+            sum = in(reg) sum,
+            bits = const BITS,
+            spread = lateout(ymm_reg) spread,
+            options(pure, nostack, preserves_flags, readonly),
+        );
+    }
+    spread
 }
 
 #[inline]

@@ -16,7 +16,7 @@ pub struct QuantRows<'a> {
 }
 
 impl<'a> QuantRows<'a> {
-    /// `q` `[T, cols]`, and per group of 32 `scales` and `sums` (of the codes) `[T, cols / 32]`.
+    /// `q` `[T, cols]` in −127..=127, and per group of 32 `scales` and `sums` (of the codes) `[T, cols / 32]`.
     ///
     /// # Panics
     /// On wrong lengths.

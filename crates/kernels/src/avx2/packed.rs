@@ -1,8 +1,9 @@
 //! Packed weights times quantized rows with `vpmaddubsw`: one instruction is 8 rows by 4 columns.
 //!
-//! It multiplies unsigned codes with signed activations and adds neighbours into i16, saturating. Codes therefore enter as nibbles:
-//! 2 · 15 · 128 = 3,840 per instruction, and the eight quads of a group together at most 30,720, which i16 holds. So a group is
-//! summed in i16, then widened once. An 8-bit code is two nibbles with their own sums, the high one counted 16 times.
+//! It multiplies unsigned bytes with signed ones and adds neighbours into i16, saturating. A 4-bit code gives at most
+//! 2 · 15 · 127 = 3,810 per instruction, and the eight quads of a group together 30,480, which i16 holds: a group is summed in i16, then
+//! widened once. An 8-bit code less its zero enters as its magnitude, and the activation takes its sign: 2 · 128 · 127 = 32,512, which
+//! i16 holds once, so that each product is widened.
 
 #![expect(
     unsafe_code,
@@ -97,6 +98,7 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
     first: bool,
 ) -> [[[__m256; 2]; R]; P] {
     let has_offset = GROUP_BYTES > CODES + HALVES;
+    let four = CODES == Bits::B4.code_bytes();
     let groups = x.cols() / GROUP;
     let q = x.q.as_chunks::<GROUP>().0;
     let mut codes: [&[[i8; GROUP]]; R] = [&[]; R];
@@ -120,22 +122,21 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
             }
             let (w_codes, rest) = split::<CODES>(&w[g]);
             let (w_scales, w_offsets) = split::<HALVES>(rest);
-            let dots = if CODES == Bits::B4.code_bytes() {
+            let dots = if four {
                 dots4(w_codes, &group)
             } else {
                 dots8(w_codes, &group)
             };
             let scale = [halves(w_scales, 0), halves(w_scales, 1)];
             for r in 0..R {
-                let zero = if CODES == Bits::B4.code_bytes() {
-                    shifted::<3>(&sums[r][g])
-                } else {
-                    shifted::<7>(&sums[r][g])
-                };
                 for half in 0..2 {
                     let mut dot = dots[r][half];
-                    if !has_offset {
-                        dot = _mm256_sub_epi32(dot, zero);
+                    // Dots are of codes for 4 bits, of codes less their zero for 8.
+                    if four && !has_offset {
+                        dot = _mm256_sub_epi32(dot, shifted::<3>(&sums[r][g]));
+                    }
+                    if !four && has_offset {
+                        dot = _mm256_add_epi32(dot, shifted::<7>(&sums[r][g]));
                     }
                     let scale = _mm256_mul_ps(scale[half], _mm256_set1_ps(scales[r][g]));
                     total[r][half] =
@@ -198,37 +199,30 @@ fn dots4<const R: usize, const BYTES: usize>(
     sums.map(|sums| sums.map(|sum| _mm256_madd_epi16(sum, one)))
 }
 
-/// Dot products of a group of 8-bit codes, `[row][half of the panel]`.
+/// Dot products of a group of 8-bit codes less their zero, `[row][half of the panel]`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots8<const R: usize, const BYTES: usize>(
     bytes: &[u8; BYTES],
     x: &[&[i8; GROUP]; R],
 ) -> [[__m256i; 2]; R] {
-    let blocks = bytes.as_chunks::<32>().0;
-    let (one, sixteen) = (_mm256_set1_epi16(1), _mm256_set1_epi16(16));
-    let mut dots = [[_mm256_undefined_si256(); 2]; R];
+    let blocks = bytes.as_chunks::<64>().0;
+    let one = _mm256_set1_epi16(1);
+    let mut sums = [[_mm256_undefined_si256(); 2]; R];
     macro_rules! blocks {
-        ($half:literal: $($j:literal)*) => {
-            // The low nibbles' sum, and the high ones'.
-            let mut sums = [[_mm256_undefined_si256(); 2]; R];
-            $(
-                let block = &blocks[2 * $j + $half];
-                let nibbles = [low_nibbles(block), high_nibbles(block)];
-                for r in 0..R {
-                    multiply_add::<{ 4 * $j }>(&mut sums[r], nibbles, x[r]);
-                }
-            )*
+        ($($j:literal)*) => {$(
+            let [a, b] = blocks[$j].as_chunks::<32>().0 else {
+                unreachable!("64 bytes are two halves");
+            };
+            let codes = [signed(a), signed(b)];
+            let sizes = codes.map(|codes| _mm256_abs_epi8(codes));
             for r in 0..R {
-                let low = _mm256_madd_epi16(sums[r][0], one);
-                let high = _mm256_madd_epi16(sums[r][1], sixteen);
-                dots[r][$half] = _mm256_add_epi32(low, high);
+                multiply_add_signed::<{ 4 * $j }>(&mut sums[r], codes, sizes, one, x[r]);
             }
-        };
+        )*};
     }
-    blocks!(0: 0 1 2 3 4 5 6 7);
-    blocks!(1: 0 1 2 3 4 5 6 7);
-    dots
+    blocks!(0 1 2 3 4 5 6 7);
+    sums
 }
 
 /// sums += the products of two registers of codes with four activations, those from `AT` on; with the first four, sums = the products.
@@ -279,6 +273,71 @@ fn multiply_add<const AT: usize>(sums: &mut [__m256i; 2], codes: [__m256i; 2], x
     }
 }
 
+/// sums += the products of two registers of signed codes, whose magnitudes are `sizes`, with four activations, those from `AT` on; with
+/// the first four, sums = the products. See [`multiply_add`] for why it is assembly.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_add_signed<const AT: usize>(
+    sums: &mut [__m256i; 2],
+    codes: [__m256i; 2],
+    sizes: [__m256i; 2],
+    one: __m256i,
+    x: &[i8; GROUP],
+) {
+    const { assert!(AT + 4 <= GROUP) };
+    if AT == 0 {
+        // SAFETY: the function requires AVX2; the only memory that is read are the first four bytes of `x`.
+        unsafe {
+            asm!(
+                "vpbroadcastd {x}, dword ptr [{row}]",
+                "vpsignb {sum_a}, {x}, {a}",
+                "vpsignb {x}, {x}, {b}",
+                "vpmaddubsw {sum_a}, {size_a}, {sum_a}",
+                "vpmaddubsw {x}, {size_b}, {x}",
+                "vpmaddwd {sum_a}, {sum_a}, {one}",
+                "vpmaddwd {sum_b}, {x}, {one}",
+                row = in(reg) x.as_ptr(),
+                a = in(ymm_reg) codes[0],
+                b = in(ymm_reg) codes[1],
+                size_a = in(ymm_reg) sizes[0],
+                size_b = in(ymm_reg) sizes[1],
+                one = in(ymm_reg) one,
+                sum_a = out(ymm_reg) sums[0],
+                sum_b = lateout(ymm_reg) sums[1],
+                x = out(ymm_reg) _,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        return;
+    }
+    // SAFETY: the function requires AVX2; the only memory that is read are four bytes of `x`.
+    unsafe {
+        asm!(
+            "vpbroadcastd {x}, dword ptr [{row} + {at}]",
+            "vpsignb {product}, {x}, {a}",
+            "vpsignb {x}, {x}, {b}",
+            "vpmaddubsw {product}, {size_a}, {product}",
+            "vpmaddubsw {x}, {size_b}, {x}",
+            "vpmaddwd {product}, {product}, {one}",
+            "vpmaddwd {x}, {x}, {one}",
+            "vpaddd {sum_a}, {sum_a}, {product}",
+            "vpaddd {sum_b}, {sum_b}, {x}",
+            at = const AT,
+            row = in(reg) x.as_ptr(),
+            a = in(ymm_reg) codes[0],
+            b = in(ymm_reg) codes[1],
+            size_a = in(ymm_reg) sizes[0],
+            size_b = in(ymm_reg) sizes[1],
+            one = in(ymm_reg) one,
+            sum_a = inout(ymm_reg) sums[0],
+            sum_b = inout(ymm_reg) sums[1],
+            x = out(ymm_reg) _,
+            product = out(ymm_reg) _,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
 /// A sum of activations in every lane, shifted: what the codes' zero adds to a dot product. In assembly, because the compiler would shift
 /// before it spreads, which takes twice the instructions.
 #[inline]
@@ -297,6 +356,13 @@ fn shifted<const BITS: u32>(sum: &i32) -> __m256i {
         );
     }
     spread
+}
+
+/// 8-bit codes less their zero.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn signed(block: &[u8; 32]) -> __m256i {
+    _mm256_xor_si256(load(block), _mm256_set1_epi8(-128))
 }
 
 #[inline]

@@ -320,6 +320,48 @@ fn gemm_is_near_f64() {
     }
 }
 
+/// Where every code and every activation is as large as it can be, sums in 16 bits are at their limit.
+#[test]
+fn the_largest_sums_do_not_saturate() {
+    for isa in isas() {
+        for shape in shapes() {
+            for code in [0, shape.bits.max_code()] {
+                let mut w = Packed {
+                    shape,
+                    bytes: vec![0; shape.bytes()],
+                };
+                let codes = vec![code; shape.rows * shape.cols];
+                let ones = vec![1.0; shape.rows * shape.groups()];
+                let offsets = shape.has_offset.then_some(ones.as_slice());
+                pack_rows(
+                    &mut PackedMut::new(shape, &mut w.bytes),
+                    0,
+                    &codes,
+                    &ones,
+                    offsets,
+                )
+                .expect("packs");
+                for sign in [127.0, -127.0] {
+                    let x = Quantized::new(isa, shape.cols, &vec![sign; 5 * shape.cols])
+                        .expect("finite");
+                    let zero = if shape.has_offset {
+                        -1
+                    } else {
+                        i32::from(shape.bits.zero())
+                    };
+                    // Whole numbers below 2^24: f32 is exact.
+                    let want = sign * shape.cols as f32 * (i32::from(code) - zero) as f32;
+                    let got = multiply(isa, &w, x.view());
+                    assert!(
+                        got.iter().all(|&y| y == want),
+                        "{isa} {shape:?}: {got:?} for {want}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// A bound of the partial sums: cancellation between scale · code and offset is not the kernel's error.
 fn largest(x: &Quantized, shape: PackedShape) -> f64 {
     let x = x.scales.iter().copied().fold(0.0f32, f32::max);

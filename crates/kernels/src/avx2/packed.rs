@@ -129,18 +129,20 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
             };
             let scale = [halves(w_scales, 0), halves(w_scales, 1)];
             for r in 0..R {
+                // Dots are of codes for 4 bits, of codes less their zero for 8.
+                let mut dots = dots[r];
+                if four && !has_offset {
+                    let zero = shifted::<3>(&sums[r][g]);
+                    dots = dots.map(|dot| _mm256_sub_epi32(dot, zero));
+                }
+                if !four && has_offset {
+                    let zero = shifted::<7>(&sums[r][g]);
+                    dots = dots.map(|dot| _mm256_add_epi32(dot, zero));
+                }
                 for half in 0..2 {
-                    let mut dot = dots[r][half];
-                    // Dots are of codes for 4 bits, of codes less their zero for 8.
-                    if four && !has_offset {
-                        dot = _mm256_sub_epi32(dot, shifted::<3>(&sums[r][g]));
-                    }
-                    if !four && has_offset {
-                        dot = _mm256_add_epi32(dot, shifted::<7>(&sums[r][g]));
-                    }
                     let scale = _mm256_mul_ps(scale[half], _mm256_set1_ps(scales[r][g]));
                     total[r][half] =
-                        _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dot), total[r][half]);
+                        _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dots[half]), total[r][half]);
                 }
             }
             if has_offset {

@@ -8,8 +8,9 @@ use std::arch::x86_64::*;
 pub(crate) type V = __m256;
 /// Its lanes.
 pub(crate) const W: usize = 8;
-/// Token columns of the register tile of a dense product: 4 x 2 sums, 2 activations and a weight of 16 registers.
-pub(crate) const TOKENS: usize = 2;
+/// Weight rows and token columns of the register tile of a dense product: 2 x 4 sums, 4 activations and a weight of 16 registers. More
+/// tokens than rows, because turning a half to f32 costs as much as two products.
+pub(crate) const TILE: (usize, usize) = (2, 4);
 
 macro_rules! lanes {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(

@@ -120,12 +120,12 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
             if first {
                 ahead(&w[g], if R == 1 { AHEAD_ONE } else { AHEAD });
             }
-            let (w_codes, rest) = split::<CODES>(&w[g]);
+            let (_, rest) = split::<CODES>(&w[g]);
             let (w_scales, w_offsets) = split::<HALVES>(rest);
             let dots = if four {
-                dots4(w_codes, &group)
+                dots4(&w[g], &group)
             } else {
-                dots8(w_codes, &group)
+                dots8(&w[g], &group)
             };
             let scale = [halves(w_scales, 0), halves(w_scales, 1)];
             for r in 0..R {
@@ -172,14 +172,14 @@ fn store(totals: &[[__m256; 2]], out: &mut [[f32; PANEL]]) {
     }
 }
 
-/// Dot products of a group of 4-bit codes, `[row][half of the panel]`.
+/// Dot products of a group that begins with its 4-bit codes, `[row][half of the panel]`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots4<const R: usize, const BYTES: usize>(
-    bytes: &[u8; BYTES],
+    group: &[u8; BYTES],
     x: &[&[i8; GROUP]; R],
 ) -> [[__m256i; 2]; R] {
-    let blocks = bytes.as_chunks::<64>().0;
+    let blocks = group.as_chunks::<64>().0;
     let mut sums = [[_mm256_undefined_si256(); 2]; R];
     macro_rules! blocks {
         ($($j:literal)*) => {$(
@@ -201,14 +201,14 @@ fn dots4<const R: usize, const BYTES: usize>(
     sums.map(|sums| sums.map(|sum| _mm256_madd_epi16(sum, one)))
 }
 
-/// Dot products of a group of 8-bit codes less their zero, `[row][half of the panel]`.
+/// Dot products of a group that begins with its 8-bit codes, these less their zero, `[row][half of the panel]`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots8<const R: usize, const BYTES: usize>(
-    bytes: &[u8; BYTES],
+    group: &[u8; BYTES],
     x: &[&[i8; GROUP]; R],
 ) -> [[__m256i; 2]; R] {
-    let blocks = bytes.as_chunks::<64>().0;
+    let blocks = group.as_chunks::<64>().0;
     let one = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_undefined_si256(); 2]; R];
     macro_rules! blocks {

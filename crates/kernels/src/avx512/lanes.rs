@@ -8,8 +8,8 @@ use std::arch::x86_64::*;
 pub(crate) type V = __m512;
 /// Its lanes.
 pub(crate) const W: usize = 16;
-/// Token columns of the register tile of a dense product: 4 x 4 sums, 4 activations and a weight.
-pub(crate) const TOKENS: usize = 4;
+/// Weight rows and token columns of the register tile of a dense product: 4 x 4 sums, 4 activations and a weight.
+pub(crate) const TILE: (usize, usize) = (4, 4);
 
 macro_rules! lanes {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(

@@ -1,4 +1,4 @@
-//! Dense products: register tiles of 4 weight rows by a few tokens, one accumulator vector per output.
+//! Dense products: register tiles of a few weight rows by a few tokens, one accumulator vector per output.
 //!
 //! Lane i of an accumulator sums columns i, i + W, i + 2W, … in order, one fused multiply-add each, the last partial vector padded
 //! with zeros; then one fixed tree adds the lanes. Neither depends on the tile, so an output is the same in every tile.
@@ -6,7 +6,7 @@
 /// Expands to `gemm` for one type of weight.
 macro_rules! dense_kernels {
     ($features:literal, $element:ty, $zero:expr, $load:ident) => {
-        use super::lanes::{self, TOKENS, W};
+        use super::lanes::{self, TILE, W};
         use $crate::columns::ColumnsMut;
         use $crate::dense::Finish;
 
@@ -27,15 +27,15 @@ macro_rules! dense_kernels {
         ) {
             let (tokens, width) = (out.rows(), out.width());
             let block = (TOKEN_BLOCK_BYTES / 4 / cols.max(1))
-                .next_multiple_of(TOKENS)
-                .max(TOKENS);
+                .next_multiple_of(TILE.1)
+                .max(TILE.1);
             for first in (0..tokens).step_by(block) {
                 let end = (first + block).min(tokens);
                 for n in (0..width).step_by(4) {
                     let rows = 4.min(width - n);
                     let mut t = first;
                     while t < end {
-                        let count = (end - t).min(TOKENS);
+                        let count = (end - t).min(TILE.1);
                         let tile = Tile {
                             w: &w[n * cols..][..rows * cols],
                             x: &x[t * cols..],
@@ -45,7 +45,7 @@ macro_rules! dense_kernels {
                             fetch: t == first,
                         };
                         t += match (rows, count) {
-                            (4, 4) => tile.run::<4, 4>(out, finish),
+                            (4, 4) => tile.run::<{ TILE.0 }, { TILE.1 }>(out, finish),
                             (4, 2 | 3) => tile.run::<4, 2>(out, finish),
                             (4, _) => tile.run::<4, 1>(out, finish),
                             (_, 2..) => tile.run::<1, 2>(out, finish),
@@ -88,7 +88,7 @@ macro_rules! dense_kernels {
             }
         }
 
-        /// `[COUNT][ROWS]` dot products. With `fetch` the rows behind these are brought into the cache.
+        /// `[COUNT][ROWS]` dot products. With `fetch` the rows that come four rows behind these are brought into the cache.
         #[target_feature(enable = $features)]
         fn dots<const ROWS: usize, const COUNT: usize>(
             w: &[$element],
@@ -110,7 +110,7 @@ macro_rules! dense_kernels {
             for line in (0..steps).step_by(LINE) {
                 if fetch {
                     for weights in weights {
-                        let next = weights[line].as_ptr().wrapping_add(ROWS * cols);
+                        let next = weights[line].as_ptr().wrapping_add(4 * cols);
                         lanes::prefetch(next.cast());
                     }
                 }

@@ -12,8 +12,8 @@ use std::arch::asm;
 pub(crate) type V = float32x4_t;
 /// Its lanes.
 pub(crate) const W: usize = 4;
-/// Token columns of the register tile of a dense product: 4 x 4 sums, 4 activations and a weight of 32 registers.
-pub(crate) const TOKENS: usize = 4;
+/// Weight rows and token columns of the register tile of a dense product: 4 x 4 sums, 4 activations and a weight of 32 registers.
+pub(crate) const TILE: (usize, usize) = (4, 4);
 
 macro_rules! lanes {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) -> $out:ty $body:block)*) => {$(

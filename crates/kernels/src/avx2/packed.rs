@@ -19,8 +19,8 @@ use crate::gemm::{TILE, Tile};
 use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
 use crate::quantize::QuantRows;
 
-/// Rows of a register tile: 4 x 2 sums of 16 bits, codes of both halves of the panel, activations, a mask and a product are 14 of the
-/// 16 registers. The f32 sums stay in the first-level cache; a group touches each once.
+/// Rows of a register tile: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
+/// and a product are 13 to 15 of the 16 registers. The f32 sums stay in the first-level cache; a group touches each once.
 const ROWS: usize = 4;
 
 /// One panel times the tile's rows.

@@ -166,7 +166,7 @@ impl Runner {
         asked.sort_unstable();
         asked.dedup();
         let asked_segments = batch.segments_of(&asked);
-        let (mut computed, mut segments) = (&all, &batch.segments);
+        let mut computed = &all;
 
         let mut failed: Vec<(usize, Place)> = Vec::new();
         let noted = Mutex::new(Vec::new());
@@ -190,7 +190,7 @@ impl Runner {
             let b = &mut *buffers;
             let mut deltas = Deltas {
                 adapters,
-                segments,
+                segments: &batch.segments,
                 layer: index,
             };
             let quantize = layer.needs_quants(&[Linear::Q, Linear::K, Linear::V]);
@@ -255,8 +255,8 @@ impl Runner {
             profile.lap_with(Part::Attend, || shape.work(batch, kv));
 
             if is_last {
-                (computed, segments) = (&asked, &asked_segments);
-                deltas.segments = segments;
+                computed = &asked;
+                deltas.segments = &asked_segments;
                 b.keep(computed, config);
             }
             let width = shape.group * shape.head_dim;

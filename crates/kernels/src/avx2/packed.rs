@@ -227,56 +227,65 @@ fn dots8<const R: usize, const BYTES: usize>(
     sums
 }
 
-/// sums += the products of two registers of codes with four activations, those from `AT` on; with the first four, sums = the products.
+/// Spreads four activations over `x` and goes on with the lines that are given.
 ///
 /// In assembly, because the compiler would take all products of one row together: the sums of a tile then stay in registers one row at
-/// a time, and the decoded codes, of which there are more, go through memory. It is not marked as pure, so its order is kept. `AT` is a
-/// constant, so that no instruction is spent on an address: a tile is bound by how many instructions the processor takes in.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_add<const AT: usize>(sums: &mut [__m256i; 2], codes: [__m256i; 2], x: &[i8; GROUP]) {
-    const { assert!(AT + 4 <= GROUP) };
-    if AT == 0 {
-        // SAFETY: the function requires AVX2; the only memory that is read are the first four bytes of `x`.
+/// a time, and the decoded codes, of which there are more, go through memory. It is not marked as pure, so its order is kept. The place
+/// is a constant, so that no instruction is spent on an address: a tile is bound by how many instructions the processor takes in.
+macro_rules! with_activations {
+    ($row:expr, $at:expr, [$($line:literal),*], $($operands:tt)*) => {{
+        const { assert!($at + 4 <= GROUP) };
+        let row: &[i8; GROUP] = $row;
+        // SAFETY: callers require AVX2; the only memory that is read are four bytes of `row`.
         unsafe {
             asm!(
-                "vpbroadcastd {x}, dword ptr [{row}]",
-                "vpmaddubsw {sum_a}, {a}, {x}",
-                "vpmaddubsw {sum_b}, {b}, {x}",
-                row = in(reg) x.as_ptr(),
-                a = in(ymm_reg) codes[0],
-                b = in(ymm_reg) codes[1],
-                sum_a = out(ymm_reg) sums[0],
-                sum_b = lateout(ymm_reg) sums[1],
+                "vpbroadcastd {x}, dword ptr [{row} + {at}]",
+                $($line,)*
+                at = const $at,
+                row = in(reg) row.as_ptr(),
                 x = out(ymm_reg) _,
+                $($operands)*
                 options(nostack, preserves_flags, readonly),
             );
         }
+    }};
+}
+
+/// sums += the products of two registers of codes with four activations, those from `AT` on; with the first four, sums = the products.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_add<const AT: usize>(sums: &mut [__m256i; 2], codes: [__m256i; 2], x: &[i8; GROUP]) {
+    if AT == 0 {
+        with_activations!(
+            x, AT,
+            [
+                "vpmaddubsw {sum_a}, {a}, {x}",
+                "vpmaddubsw {sum_b}, {b}, {x}"
+            ],
+            a = in(ymm_reg) codes[0],
+            b = in(ymm_reg) codes[1],
+            sum_a = out(ymm_reg) sums[0],
+            sum_b = lateout(ymm_reg) sums[1],
+        );
         return;
     }
-    // SAFETY: the function requires AVX2; the only memory that is read are four bytes of `x`.
-    unsafe {
-        asm!(
-            "vpbroadcastd {x}, dword ptr [{row} + {at}]",
+    with_activations!(
+        x, AT,
+        [
             "vpmaddubsw {product}, {a}, {x}",
             "vpmaddubsw {x}, {b}, {x}",
             "vpaddw {sum_a}, {sum_a}, {product}",
-            "vpaddw {sum_b}, {sum_b}, {x}",
-            at = const AT,
-            row = in(reg) x.as_ptr(),
-            a = in(ymm_reg) codes[0],
-            b = in(ymm_reg) codes[1],
-            sum_a = inout(ymm_reg) sums[0],
-            sum_b = inout(ymm_reg) sums[1],
-            x = out(ymm_reg) _,
-            product = out(ymm_reg) _,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
+            "vpaddw {sum_b}, {sum_b}, {x}"
+        ],
+        a = in(ymm_reg) codes[0],
+        b = in(ymm_reg) codes[1],
+        sum_a = inout(ymm_reg) sums[0],
+        sum_b = inout(ymm_reg) sums[1],
+        product = out(ymm_reg) _,
+    );
 }
 
-/// sums += the products of two registers of signed codes, whose magnitudes are `sizes`, with four activations, those from `AT` on; with
-/// the first four, sums = the products. See [`multiply_add`] for why it is assembly.
+/// As [`multiply_add`], of signed codes, whose magnitudes are `sizes`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn multiply_add_signed<const AT: usize>(
@@ -286,36 +295,30 @@ fn multiply_add_signed<const AT: usize>(
     one: __m256i,
     x: &[i8; GROUP],
 ) {
-    const { assert!(AT + 4 <= GROUP) };
     if AT == 0 {
-        // SAFETY: the function requires AVX2; the only memory that is read are the first four bytes of `x`.
-        unsafe {
-            asm!(
-                "vpbroadcastd {x}, dword ptr [{row}]",
+        with_activations!(
+            x, AT,
+            [
                 "vpsignb {sum_a}, {x}, {a}",
                 "vpsignb {x}, {x}, {b}",
                 "vpmaddubsw {sum_a}, {size_a}, {sum_a}",
                 "vpmaddubsw {x}, {size_b}, {x}",
                 "vpmaddwd {sum_a}, {sum_a}, {one}",
-                "vpmaddwd {sum_b}, {x}, {one}",
-                row = in(reg) x.as_ptr(),
-                a = in(ymm_reg) codes[0],
-                b = in(ymm_reg) codes[1],
-                size_a = in(ymm_reg) sizes[0],
-                size_b = in(ymm_reg) sizes[1],
-                one = in(ymm_reg) one,
-                sum_a = out(ymm_reg) sums[0],
-                sum_b = lateout(ymm_reg) sums[1],
-                x = out(ymm_reg) _,
-                options(nostack, preserves_flags, readonly),
-            );
-        }
+                "vpmaddwd {sum_b}, {x}, {one}"
+            ],
+            a = in(ymm_reg) codes[0],
+            b = in(ymm_reg) codes[1],
+            size_a = in(ymm_reg) sizes[0],
+            size_b = in(ymm_reg) sizes[1],
+            one = in(ymm_reg) one,
+            sum_a = out(ymm_reg) sums[0],
+            sum_b = lateout(ymm_reg) sums[1],
+        );
         return;
     }
-    // SAFETY: the function requires AVX2; the only memory that is read are four bytes of `x`.
-    unsafe {
-        asm!(
-            "vpbroadcastd {x}, dword ptr [{row} + {at}]",
+    with_activations!(
+        x, AT,
+        [
             "vpsignb {product}, {x}, {a}",
             "vpsignb {x}, {x}, {b}",
             "vpmaddubsw {product}, {size_a}, {product}",
@@ -323,21 +326,17 @@ fn multiply_add_signed<const AT: usize>(
             "vpmaddwd {product}, {product}, {one}",
             "vpmaddwd {x}, {x}, {one}",
             "vpaddd {sum_a}, {sum_a}, {product}",
-            "vpaddd {sum_b}, {sum_b}, {x}",
-            at = const AT,
-            row = in(reg) x.as_ptr(),
-            a = in(ymm_reg) codes[0],
-            b = in(ymm_reg) codes[1],
-            size_a = in(ymm_reg) sizes[0],
-            size_b = in(ymm_reg) sizes[1],
-            one = in(ymm_reg) one,
-            sum_a = inout(ymm_reg) sums[0],
-            sum_b = inout(ymm_reg) sums[1],
-            x = out(ymm_reg) _,
-            product = out(ymm_reg) _,
-            options(nostack, preserves_flags, readonly),
-        );
-    }
+            "vpaddd {sum_b}, {sum_b}, {x}"
+        ],
+        a = in(ymm_reg) codes[0],
+        b = in(ymm_reg) codes[1],
+        size_a = in(ymm_reg) sizes[0],
+        size_b = in(ymm_reg) sizes[1],
+        one = in(ymm_reg) one,
+        sum_a = inout(ymm_reg) sums[0],
+        sum_b = inout(ymm_reg) sums[1],
+        product = out(ymm_reg) _,
+    );
 }
 
 /// A sum of activations in every lane, shifted: what the codes' zero adds to a dot product. In assembly, because the compiler would shift

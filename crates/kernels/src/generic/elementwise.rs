@@ -166,7 +166,7 @@ macro_rules! elementwise_kernels {
             let last = partial(tail, f32::NEG_INFINITY);
             let shift = lanes::splat(max);
             // 0 · x is NaN for −∞, whose exponential would be 0.
-            let mut probe = lanes::splat(0.0);
+            let mut probe = lanes::mul(partial(tail, 0.0), lanes::splat(0.0));
             // Partial sums of 64 vectors in f32, their total in f64.
             let mut total = f64::from(sum(exp_negative(lanes::sub(last, shift))));
             for part in body.chunks(64) {
@@ -177,9 +177,6 @@ macro_rules! elementwise_kernels {
                     acc = lanes::add(acc, exp_negative(lanes::sub(x, shift)));
                 }
                 total += f64::from(sum(acc));
-            }
-            if tail.contains(&f32::NEG_INFINITY) {
-                return f32::NAN;
             }
             max + total.ln() as f32 + sum(probe)
         }

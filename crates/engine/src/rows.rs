@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 
 use edgethink_kernels::{
-    GROUP, Isa, QuantRows, QuantRowsMut, add_assign, quantize_rows, rms_norm, swiglu,
+    GROUP, Isa, QuantGroup, QuantRows, add_assign, quantize_rows, rms_norm, swiglu,
 };
 use edgethink_pool::Pool;
 
@@ -20,16 +20,14 @@ pub(crate) struct Rows {
     cols: usize,
     pub(crate) floats: Vec<f32>,
     quantized: bool,
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
+    quants: Vec<QuantGroup>,
 }
 
 /// One row under construction.
 struct Row<'a> {
     index: usize,
     floats: &'a mut [f32],
-    quants: Option<QuantRowsMut<'a>>,
+    quants: Option<&'a mut [QuantGroup]>,
     /// The residual stream's row, where the step changes it.
     residual: Option<&'a mut [f32]>,
 }
@@ -39,7 +37,7 @@ impl Rows {
     pub(crate) fn input(&self) -> Input<'_> {
         let quants = self
             .quantized
-            .then(|| QuantRows::new(self.cols, &self.q, &self.scales, &self.sums));
+            .then(|| QuantRows::new(self.cols, &self.quants));
         Input {
             floats: &self.floats,
             quants,
@@ -117,30 +115,25 @@ impl Rows {
         (self.cols, self.quantized) = (cols, quantize);
         self.floats.resize(rows * cols, 0.0);
         let groups = if quantize { cols / GROUP } else { 0 };
-        self.q.resize(rows * groups * GROUP, 0);
-        self.scales.resize(rows * groups, 0.0);
-        self.sums.resize(rows * groups, 0);
+        self.quants.resize(rows * groups, QuantGroup::default());
         let mut residuals = residual.map(|x| x.chunks_exact_mut(cols));
-        let mut q = self.q.chunks_exact_mut(cols);
-        let mut scales = self.scales.chunks_exact_mut(groups.max(1));
-        let mut sums = self.sums.chunks_exact_mut(groups.max(1));
+        let mut quants = self.quants.chunks_exact_mut(groups.max(1));
         let mut tasks: Vec<Row<'_>> = Vec::with_capacity(rows);
         for (index, floats) in self.floats.chunks_exact_mut(cols).enumerate() {
-            let parts = q.next().zip(scales.next()).zip(sums.next());
             tasks.push(Row {
                 index,
                 floats,
-                quants: parts.map(|((q, scales), sums)| QuantRowsMut::new(cols, q, scales, sums)),
+                quants: quants.next(),
                 residual: residuals.as_mut().and_then(Iterator::next),
             });
         }
         let one = |_: usize, row: &mut Row<'_>| {
             let mut finite = step(row);
             if let Some(quants) = &mut row.quants {
-                finite = finite && quantize_rows(work.isa, row.floats, quants).is_ok();
+                finite = finite && quantize_rows(work.isa, cols, row.floats, quants).is_ok();
                 if !finite {
                     row.floats.fill(0.0);
-                    quantize_rows(work.isa, row.floats, quants).expect("zeros are finite");
+                    quantize_rows(work.isa, cols, row.floats, quants).expect("zeros are finite");
                 }
             }
             if !finite {

@@ -10,8 +10,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use edgethink_kernels::{
-    Bits, ColumnsMut, DenseRef, GROUP, Isa, PackedMut, PackedRef, PackedShape, QuantRows,
-    QuantRowsMut, advise_huge_pages, gemm_dense, gemm_packed, pack_rows, quantize_rows,
+    Bits, ColumnsMut, DenseRef, GROUP, Isa, PackedMut, PackedRef, PackedShape, QuantGroup,
+    QuantRows, advise_huge_pages, gemm_dense, gemm_packed, pack_rows, quantize_rows,
 };
 
 /// [rows, cols]
@@ -100,18 +100,9 @@ fn packed(
     let w = PackedRef::new(shape, &bytes);
 
     let x = activations(t, cols);
-    let (mut q, mut xs, mut sums) = (
-        vec![0; x.len()],
-        vec![0.0; x.len() / GROUP],
-        vec![0; x.len() / GROUP],
-    );
-    quantize_rows(
-        isa,
-        &x,
-        &mut QuantRowsMut::new(cols, &mut q, &mut xs, &mut sums),
-    )
-    .expect("finite");
-    let x = QuantRows::new(cols, &q, &xs, &sums);
+    let mut groups = vec![QuantGroup::default(); x.len() / GROUP];
+    quantize_rows(isa, cols, &x, &mut groups).expect("finite");
+    let x = QuantRows::new(cols, &groups);
 
     let mut out = vec![0.0; t * rows];
     let run = |isa: Isa, out: &mut [f32]| {

@@ -22,11 +22,11 @@
 //! let mut packed = vec![0; shape.bytes()];
 //! pack_rows(&mut PackedMut::new(shape, &mut packed), 0, &codes, &scales, None)?;
 //! // One row of activations, quantized.
-//! let (mut q, mut scale, mut sum) = ([0; 32], [0.0], [0]);
-//! quantize_rows(isa, &[0.5; 32], &mut QuantRowsMut::new(32, &mut q, &mut scale, &mut sum))?;
+//! let mut x = [QuantGroup::default()];
+//! quantize_rows(isa, 32, &[0.5; 32], &mut x)?;
 //! let mut out = [0.0; 16];
 //! let w = PackedRef::new(shape, &packed);
-//! gemm_packed(isa, w, 0..1, QuantRows::new(32, &q, &scale, &sum), &mut ColumnsMut::new(&mut out, 16));
+//! gemm_packed(isa, w, 0..1, QuantRows::new(32, &x), &mut ColumnsMut::new(&mut out, 16));
 //! let want: f32 = weights[..32].iter().sum::<f32>() * 0.5;
 //! assert!((out[0] - want).abs() < 0.2);
 //! # Ok(())
@@ -70,5 +70,5 @@ pub use isa::{Isa, UnknownIsa};
 pub use memory::advise_huge_pages;
 pub use pack::{pack_rows, quantize_weights, unpack_row};
 pub use packed::{Bits, GROUP, PANEL, PackedMut, PackedRef, PackedShape};
-pub use quantize::{QuantRows, QuantRowsMut, quantize_kv, quantize_rows};
+pub use quantize::{QuantGroup, QuantRows, quantize_kv, quantize_rows};
 pub use roofline::{multiply_adds, multiply_adds_per_step, read_all};

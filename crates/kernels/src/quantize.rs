@@ -6,29 +6,34 @@ use crate::error::KernelError;
 use crate::isa::{Isa, dispatch};
 use crate::packed::GROUP;
 
+/// Some columns of a row of activations: x ≈ scale · q. What a product reads of them lies side by side, at one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C)]
+pub struct QuantGroup {
+    /// The codes, in −127..=127.
+    pub q: [i8; GROUP],
+    /// The step of a code.
+    pub scale: f32,
+    /// Σ q.
+    pub sum: i32,
+}
+
 /// Quantized rows `[T, cols]`: what packed weights are multiplied with.
 #[derive(Clone, Copy, Debug)]
 pub struct QuantRows<'a> {
     cols: usize,
-    pub(crate) q: &'a [i8],
-    pub(crate) scales: &'a [f32],
-    pub(crate) sums: &'a [i32],
+    groups: &'a [QuantGroup],
 }
 
 impl<'a> QuantRows<'a> {
-    /// `q` `[T, cols]` in −127..=127, and per group of 32 `scales` and `sums` (of the codes) `[T, cols / 32]`.
+    /// `groups` `[T, cols / 32]`.
     ///
     /// # Panics
-    /// On wrong lengths.
+    /// If they are no whole rows.
     #[must_use]
-    pub fn new(cols: usize, q: &'a [i8], scales: &'a [f32], sums: &'a [i32]) -> Self {
-        check(cols, q.len(), scales.len(), sums.len());
-        Self {
-            cols,
-            q,
-            scales,
-            sums,
-        }
+    pub fn new(cols: usize, groups: &'a [QuantGroup]) -> Self {
+        check(cols, groups);
+        Self { cols, groups }
     }
 
     /// Columns of a row.
@@ -40,7 +45,7 @@ impl<'a> QuantRows<'a> {
     /// Number of rows, T.
     #[must_use]
     pub fn rows(&self) -> usize {
-        self.q.len() / self.cols
+        self.groups.len() * GROUP / self.cols
     }
 
     /// Some of the rows.
@@ -52,69 +57,50 @@ impl<'a> QuantRows<'a> {
         let groups = self.cols / GROUP;
         Self {
             cols: self.cols,
-            q: &self.q[rows.start * self.cols..rows.end * self.cols],
-            scales: &self.scales[rows.start * groups..rows.end * groups],
-            sums: &self.sums[rows.start * groups..rows.end * groups],
+            groups: &self.groups[rows.start * groups..rows.end * groups],
         }
+    }
+
+    /// The groups of one row.
+    #[inline]
+    pub(crate) fn row(&self, row: usize) -> &'a [QuantGroup] {
+        let groups = self.cols / GROUP;
+        &self.groups[row * groups..][..groups]
     }
 }
 
-/// Where [`quantize_rows`] writes.
-#[derive(Debug)]
-pub struct QuantRowsMut<'a> {
-    cols: usize,
-    q: &'a mut [i8],
-    scales: &'a mut [f32],
-    sums: &'a mut [i32],
-}
-
-impl<'a> QuantRowsMut<'a> {
-    /// As [`QuantRows::new`].
-    ///
-    /// # Panics
-    /// On wrong lengths.
-    #[must_use]
-    pub fn new(cols: usize, q: &'a mut [i8], scales: &'a mut [f32], sums: &'a mut [i32]) -> Self {
-        check(cols, q.len(), scales.len(), sums.len());
-        Self {
-            cols,
-            q,
-            scales,
-            sums,
-        }
-    }
-}
-
-fn check(cols: usize, q: usize, scales: usize, sums: usize) {
+fn check(cols: usize, groups: &[QuantGroup]) {
     assert!(
         cols > 0 && cols.is_multiple_of(GROUP),
         "{cols} columns, not a positive multiple of {GROUP}"
     );
-    assert!(q.is_multiple_of(cols), "{q} codes in rows of {cols}");
-    assert_eq!(
-        (scales, sums),
-        (q / GROUP, q / GROUP),
-        "scales and sums of {q} codes"
+    assert!(
+        (groups.len() * GROUP).is_multiple_of(cols),
+        "{} groups of {GROUP} in rows of {cols}",
+        groups.len()
     );
 }
 
-/// Quantizes the rows `x` `[T, cols]` per group of 32.
+/// Quantizes the rows `x` `[T, cols]` per group of 32, to `out` `[T, cols / 32]`.
 ///
 /// # Errors
 /// [`KernelError::NonFinite`] with the first row that holds a NaN or an infinity; the output is then undefined.
 ///
 /// # Panics
-/// If `x` and `out` differ in length, or the machine lacks `isa`.
-pub fn quantize_rows(isa: Isa, x: &[f32], out: &mut QuantRowsMut<'_>) -> Result<(), KernelError> {
-    assert_eq!(x.len(), out.q.len(), "activations and codes");
-    let groups = out.cols / GROUP;
-    let blocks = x.as_chunks::<GROUP>().0;
-    let codes = out.q.as_chunks_mut::<GROUP>().0;
-    let bad = dispatch!(isa, quantize::groups(blocks, codes, out.scales, out.sums));
+/// If `x` and `out` differ in length or are no whole rows, or the machine lacks `isa`.
+pub fn quantize_rows(
+    isa: Isa,
+    cols: usize,
+    x: &[f32],
+    out: &mut [QuantGroup],
+) -> Result<(), KernelError> {
+    check(cols, out);
+    assert_eq!(x.len(), out.len() * GROUP, "activations and codes");
+    let bad = dispatch!(isa, quantize::groups(x.as_chunks::<GROUP>().0, out));
     bad.map_or(Ok(()), |group| {
         Err(KernelError::NonFinite {
             what: "activations",
-            row: group / groups,
+            row: group / (cols / GROUP),
         })
     })
 }

@@ -3,8 +3,8 @@
 mod support;
 
 use edgethink_kernels::{
-    Bits, ColumnsMut, GROUP, Isa, KernelError, PANEL, PackedMut, PackedRef, PackedShape, QuantRows,
-    QuantRowsMut, gemm_packed, pack_rows, quantize_kv, quantize_rows, quantize_weights,
+    Bits, ColumnsMut, GROUP, Isa, KernelError, PANEL, PackedMut, PackedRef, PackedShape,
+    QuantGroup, QuantRows, gemm_packed, pack_rows, quantize_kv, quantize_rows, quantize_weights,
     split_columns, unpack_row,
 };
 use support::{Hard, Random, assert_near, assert_same, isas};
@@ -62,30 +62,23 @@ impl Packed {
 
 struct Quantized {
     cols: usize,
-    q: Vec<i8>,
-    scales: Vec<f32>,
-    sums: Vec<i32>,
+    groups: Vec<QuantGroup>,
 }
 
 impl Quantized {
     fn new(isa: Isa, cols: usize, x: &[f32]) -> Result<Self, KernelError> {
-        let groups = x.len() / GROUP;
-        let mut new = Self {
-            cols,
-            q: vec![99; x.len()],
-            scales: vec![9.0; groups],
-            sums: vec![9; groups],
+        let old = QuantGroup {
+            q: [99; GROUP],
+            scale: 9.0,
+            sum: 9,
         };
-        quantize_rows(
-            isa,
-            x,
-            &mut QuantRowsMut::new(cols, &mut new.q, &mut new.scales, &mut new.sums),
-        )?;
-        Ok(new)
+        let mut groups = vec![old; x.len() / GROUP];
+        quantize_rows(isa, cols, x, &mut groups)?;
+        Ok(Self { cols, groups })
     }
 
     fn view(&self) -> QuantRows<'_> {
-        QuantRows::new(self.cols, &self.q, &self.scales, &self.sums)
+        QuantRows::new(self.cols, &self.groups)
     }
 }
 
@@ -214,16 +207,14 @@ fn quantized_rows_are_within_half_a_step() {
                 let x = hard.values(&mut random, rows * cols);
                 let got = Quantized::new(isa, cols, &x).expect("finite");
                 let same = Quantized::new(Isa::Scalar, cols, &x).expect("finite");
-                assert_eq!((&got.q, &got.sums), (&same.q, &same.sums), "{isa} {hard:?}");
-                assert_same(&got.scales, &same.scales, "scales");
-                for (group, x) in x.chunks(GROUP).enumerate() {
-                    let q = &got.q[group * GROUP..][..GROUP];
+                assert_eq!(got.groups, same.groups, "{isa} {hard:?}");
+                for (group, x) in got.groups.iter().zip(x.chunks(GROUP)) {
                     assert_eq!(
-                        got.sums[group],
-                        q.iter().map(|&q| i32::from(q)).sum::<i32>()
+                        group.sum,
+                        group.q.iter().map(|&q| i32::from(q)).sum::<i32>()
                     );
-                    let scale = f64::from(got.scales[group]);
-                    for (&q, &x) in q.iter().zip(x) {
+                    let scale = f64::from(group.scale);
+                    for (&q, &x) in group.q.iter().zip(x) {
                         let error = (f64::from(q) * scale - f64::from(x)).abs();
                         assert!(
                             error <= 0.5001 * scale + 2f64.powi(-120),
@@ -296,10 +287,10 @@ fn gemm_is_near_f64() {
                 for row in 0..t {
                     for n in 0..shape.rows {
                         let terms = (0..shape.cols).map(|c| {
-                            let at = row * shape.cols + c;
+                            let group = &x.groups[(row * shape.cols + c) / GROUP];
                             f64::from(values[n * shape.cols + c])
-                                * f64::from(x.q[at])
-                                * f64::from(x.scales[at / GROUP])
+                                * f64::from(group.q[c % GROUP])
+                                * f64::from(group.scale)
                         });
                         want.push(terms.clone().sum());
                         scale.push(terms.map(f64::abs).sum());
@@ -364,7 +355,7 @@ fn the_largest_sums_do_not_saturate() {
 
 /// A bound of the partial sums: cancellation between scale · code and offset is not the kernel's error.
 fn largest(x: &Quantized, shape: PackedShape) -> f64 {
-    let x = x.scales.iter().copied().fold(0.0f32, f32::max);
+    let x = x.groups.iter().map(|x| x.scale).fold(0.0f32, f32::max);
     f64::from(x) * 127.0 * if shape.has_offset { 2.0 * 255.0 } else { 1.0 }
 }
 

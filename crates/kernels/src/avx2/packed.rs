@@ -12,12 +12,13 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::mem::offset_of;
 
 use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::gemm::{TILE, Tile};
 use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
-use crate::quantize::QuantRows;
+use crate::quantize::{QuantGroup, QuantRows};
 
 /// Rows of a register tile: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
 /// and a product are 13 to 15 of the 16 registers. The f32 sums stay in the first-level cache; a group touches each once.
@@ -55,7 +56,8 @@ fn two_panels_of<const CODES: usize, const GROUP_BYTES: usize>(
 ) {
     let w = [a, b].map(|tile| tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0);
     let x = a.x.slice(a.rows.clone());
-    let totals = rows::<2, 1, CODES, GROUP_BYTES>(w, x, true);
+    let fetch = w.map(Fetch::near);
+    let totals = rows::<2, 1, CODES, GROUP_BYTES>(w, x, fetch);
     for (tile, totals) in [a, b].into_iter().zip(&totals) {
         let mut sums = [[0.0; PANEL]; TILE];
         store(totals, &mut sums);
@@ -75,100 +77,146 @@ fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
         .clone()
         .step_by(ROWS)
         .zip(sums.as_chunks_mut::<ROWS>().0);
-    for (t, sums) in parts {
+    // Stores are done in order: where the outputs are not in the cache, as those of a head, the next panel's would wait for them.
+    for t in tile.rows.clone() {
+        lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
+    }
+    let count_of_parts = tile.rows.len().div_ceil(ROWS);
+    for (part, (t, sums)) in parts.enumerate() {
         let count = ROWS.min(tile.rows.end - t);
         let x = tile.x.slice(t..t + count);
-        let first = t == tile.rows.start;
+        let fetch = [Fetch::next_panel(w[0], part, count_of_parts)];
         match count {
-            1 => store(&rows::<1, 1, CODES, GROUP_BYTES>(w, x, first)[0], sums),
-            2 => store(&rows::<1, 2, CODES, GROUP_BYTES>(w, x, first)[0], sums),
-            3 => store(&rows::<1, 3, CODES, GROUP_BYTES>(w, x, first)[0], sums),
-            _ => store(&rows::<1, 4, CODES, GROUP_BYTES>(w, x, first)[0], sums),
+            1 => store(&rows::<1, 1, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
+            2 => store(&rows::<1, 2, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
+            3 => store(&rows::<1, 3, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
+            _ => store(&rows::<1, 4, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
         }
     }
     tile.store(&sums, out);
 }
 
-/// The tile of R rows on each of P panels, `first` if these are not in the cache yet: sums by panel, row, half of the panel.
+/// The tile of R rows on each of P panels: sums by panel, row, half of the panel.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
     w: [&[[u8; GROUP_BYTES]]; P],
     x: QuantRows<'_>,
-    first: bool,
-) -> [[[__m256; 2]; R]; P] {
+    fetch: [Fetch; P],
+) -> [[[[f32; 8]; 2]; R]; P] {
     let has_offset = GROUP_BYTES > CODES + HALVES;
     let four = CODES == Bits::B4.code_bytes();
     let groups = x.cols() / GROUP;
-    let q = x.q.as_chunks::<GROUP>().0;
-    let mut codes: [&[[i8; GROUP]]; R] = [&[]; R];
-    let mut scales: [&[f32]; R] = [&[]; R];
-    let mut sums: [&[i32]; R] = [&[]; R];
-    for r in 0..R {
-        codes[r] = &q[r * groups..][..groups];
-        scales[r] = &x.scales[r * groups..][..groups];
-        sums[r] = &x.sums[r * groups..][..groups];
+    let mut rows: [&[QuantGroup]; R] = [&[]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &x.row(r)[..groups];
     }
     let w = w.map(|w| &w[..groups]);
-    let mut totals = [[[_mm256_setzero_ps(); 2]; R]; P];
+    let mut totals = [[[[0.0; 8]; 2]; R]; P];
     for g in 0..groups {
-        let mut group = [&[0; GROUP]; R];
-        for r in 0..R {
-            group[r] = &codes[r][g];
-        }
-        for (w, total) in w.iter().zip(&mut totals) {
-            if first {
-                ahead(&w[g], if R == 1 { AHEAD_ONE } else { AHEAD });
-            }
+        let x = rows.map(|row| &row[g]);
+        for ((w, totals), fetch) in w.iter().zip(&mut totals).zip(fetch) {
+            fetch.group::<GROUP_BYTES>(g);
             let (_, rest) = split::<CODES>(&w[g]);
             let (w_scales, w_offsets) = split::<HALVES>(rest);
+            // Of codes for 4 bits, of codes less their zero for 8.
             let dots = if four {
-                dots4(&w[g], &group)
+                dots4(&w[g], x)
             } else {
-                dots8(&w[g], &group)
+                dots8(&w[g], x)
             };
-            let scale = [halves(w_scales, 0), halves(w_scales, 1)];
-            for r in 0..R {
-                // Dots are of codes for 4 bits, of codes less their zero for 8.
-                let mut dots = dots[r];
-                if four && !has_offset {
-                    let zero = shifted::<3>(&sums[r][g]);
-                    dots = dots.map(|dot| _mm256_sub_epi32(dot, zero));
-                }
-                if !four && has_offset {
-                    let zero = shifted::<7>(&sums[r][g]);
-                    dots = dots.map(|dot| _mm256_add_epi32(dot, zero));
-                }
-                for half in 0..2 {
-                    let scale = _mm256_mul_ps(scale[half], _mm256_set1_ps(scales[r][g]));
-                    total[r][half] =
-                        _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dots[half]), total[r][half]);
-                }
-            }
-            if has_offset {
+            let scales = [halves(w_scales, 0), halves(w_scales, 1)];
+            let offsets = has_offset.then(|| {
                 let (w_offsets, _) = split::<HALVES>(w_offsets);
-                let offset = [halves(w_offsets, 0), halves(w_offsets, 1)];
-                for r in 0..R {
-                    let sum = _mm256_set1_ps(scales[r][g] * sums[r][g] as f32);
-                    for (total, offset) in total[r].iter_mut().zip(offset) {
-                        *total = _mm256_fmadd_ps(offset, sum, *total);
+                [halves(w_offsets, 0), halves(w_offsets, 1)]
+            });
+            macro_rules! rows {
+                ($($r:literal)*) => {$(if $r < R {
+                    let mut dots = dots[$r];
+                    if four && !has_offset {
+                        let zero = shifted::<3>(x[$r]);
+                        dots = dots.map(|dot| _mm256_sub_epi32(dot, zero));
                     }
-                }
+                    if !four && has_offset {
+                        let zero = shifted::<7>(x[$r]);
+                        dots = dots.map(|dot| _mm256_add_epi32(dot, zero));
+                    }
+                    add::<$r>(totals.as_flattened_mut(), dots, x[$r], scales, offsets);
+                })*};
             }
+            rows!(0 1 2 3);
         }
     }
     totals
 }
 
-/// Writes the sums of the first rows of a tile.
+/// totals of row `R` += scales · scale of x · dots, and offsets · (scale of x · Σ q) if there are any.
+///
+/// In assembly, because the compiler would hold some of a tile's totals in registers and, as there are too few, move them out of the
+/// way of every group and back.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn store(totals: &[[__m256; 2]], out: &mut [[f32; PANEL]]) {
+fn add<const R: usize>(
+    totals: &mut [[f32; 8]],
+    dots: [__m256i; 2],
+    x: &QuantGroup,
+    scales: [__m256; 2],
+    offsets: Option<[__m256; 2]>,
+) {
+    macro_rules! add {
+        ([$($line:literal),*], $($operands:tt)*) => {
+            // SAFETY: the function requires AVX2 and FMA; the memory is `x` and the totals of row R.
+            unsafe {
+                asm!(
+                    "vcvtdq2ps {a}, {a}",
+                    "vcvtdq2ps {b}, {b}",
+                    "vbroadcastss {x_scale}, dword ptr [{x} + {scale}]",
+                    "vmulps {product}, {scale_a}, {x_scale}",
+                    "vfmadd213ps {a}, {product}, ymmword ptr [{totals} + {at}]",
+                    "vmulps {product}, {scale_b}, {x_scale}",
+                    "vfmadd213ps {b}, {product}, ymmword ptr [{totals} + {at} + 32]",
+                    $($line,)*
+                    "vmovups ymmword ptr [{totals} + {at}], {a}",
+                    "vmovups ymmword ptr [{totals} + {at} + 32], {b}",
+                    a = inout(ymm_reg) dots[0] => _,
+                    b = inout(ymm_reg) dots[1] => _,
+                    x = in(reg) x,
+                    scale = const offset_of!(QuantGroup, scale),
+                    totals = in(reg) totals.as_mut_ptr(),
+                    at = const 64 * R,
+                    scale_a = in(ymm_reg) scales[0],
+                    scale_b = in(ymm_reg) scales[1],
+                    x_scale = out(ymm_reg) _,
+                    product = out(ymm_reg) _,
+                    $($operands)*
+                    options(nostack, preserves_flags),
+                );
+            }
+        };
+    }
+    assert!(2 * R + 2 <= totals.len());
+    match offsets {
+        None => add!([],),
+        Some(offsets) => add!(
+            [
+                "vpbroadcastd {product}, dword ptr [{x} + {sum}]",
+                "vcvtdq2ps {product}, {product}",
+                "vmulps {product}, {product}, {x_scale}",
+                "vfmadd231ps {a}, {offset_a}, {product}",
+                "vfmadd231ps {b}, {offset_b}, {product}"
+            ],
+            sum = const offset_of!(QuantGroup, sum),
+            offset_a = in(ymm_reg) offsets[0],
+            offset_b = in(ymm_reg) offsets[1],
+        ),
+    }
+}
+
+/// Writes the sums of the first rows of a tile.
+#[inline]
+fn store(totals: &[[[f32; 8]; 2]], out: &mut [[f32; PANEL]]) {
     for (total, out) in totals.iter().zip(out) {
-        for (total, out) in total.iter().zip(out.as_chunks_mut::<8>().0) {
-            // SAFETY: 32 writable bytes.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *total) };
-        }
+        out.copy_from_slice(total.as_flattened());
     }
 }
 
@@ -177,7 +225,7 @@ fn store(totals: &[[__m256; 2]], out: &mut [[f32; PANEL]]) {
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots4<const R: usize, const BYTES: usize>(
     group: &[u8; BYTES],
-    x: &[&[i8; GROUP]; R],
+    x: [&QuantGroup; R],
 ) -> [[__m256i; 2]; R] {
     let blocks = group.as_chunks::<64>().0;
     let mut sums = [[_mm256_undefined_si256(); 2]; R];
@@ -188,11 +236,11 @@ fn dots4<const R: usize, const BYTES: usize>(
             };
             let quads = [low_nibbles(a), low_nibbles(b)];
             for r in 0..R {
-                multiply_add::<{ 4 * $j }>(&mut sums[r], quads, x[r]);
+                multiply_add::<{ 4 * $j }>(&mut sums[r], quads, &x[r].q);
             }
             let quads = [high_nibbles(a), high_nibbles(b)];
             for r in 0..R {
-                multiply_add::<{ 16 + 4 * $j }>(&mut sums[r], quads, x[r]);
+                multiply_add::<{ 16 + 4 * $j }>(&mut sums[r], quads, &x[r].q);
             }
         )*};
     }
@@ -206,7 +254,7 @@ fn dots4<const R: usize, const BYTES: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots8<const R: usize, const BYTES: usize>(
     group: &[u8; BYTES],
-    x: &[&[i8; GROUP]; R],
+    x: [&QuantGroup; R],
 ) -> [[__m256i; 2]; R] {
     let blocks = group.as_chunks::<64>().0;
     let one = _mm256_set1_epi16(1);
@@ -219,7 +267,7 @@ fn dots8<const R: usize, const BYTES: usize>(
             let codes = [signed(a), signed(b)];
             let sizes = codes.map(|codes| _mm256_abs_epi8(codes));
             for r in 0..R {
-                multiply_add_signed::<{ 4 * $j }>(&mut sums[r], codes, sizes, one, x[r]);
+                multiply_add_signed::<{ 4 * $j }>(&mut sums[r], codes, sizes, one, &x[r].q);
             }
         )*};
     }
@@ -231,7 +279,7 @@ fn dots8<const R: usize, const BYTES: usize>(
 ///
 /// In assembly, because the compiler would take all products of one row together: the sums of a tile then stay in registers one row at
 /// a time, and the decoded codes, of which there are more, go through memory. It is not marked as pure, so its order is kept. The place
-/// is a constant, so that no instruction is spent on an address: a tile is bound by how many instructions the processor takes in.
+/// is a constant, so that no instruction is spent on an address.
 macro_rules! with_activations {
     ($row:expr, $at:expr, [$($line:literal),*], $($operands:tt)*) => {{
         const { assert!($at + 4 <= GROUP) };
@@ -339,18 +387,19 @@ fn multiply_add_signed<const AT: usize>(
     );
 }
 
-/// A sum of activations in every lane, shifted: what the codes' zero adds to a dot product. In assembly, because the compiler would shift
-/// before it spreads, which takes twice the instructions.
+/// The sum of a group's activations in every lane, shifted: what the codes' zero adds to a dot product. In assembly, because the
+/// compiler would shift before it spreads, which takes twice the instructions.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn shifted<const BITS: u32>(sum: &i32) -> __m256i {
+fn shifted<const BITS: u32>(x: &QuantGroup) -> __m256i {
     let spread;
-    // SAFETY: the function requires AVX2; the only memory that is read is `sum`.
+    // SAFETY: the function requires AVX2; the only memory that is read is `x`.
     unsafe {
         asm!(
-            "vpbroadcastd {spread}, dword ptr [{sum}]",
+            "vpbroadcastd {spread}, dword ptr [{x} + {sum}]",
             "vpslld {spread}, {spread}, {bits}",
-            sum = in(reg) sum,
+            x = in(reg) x,
+            sum = const offset_of!(QuantGroup, sum),
             bits = const BITS,
             spread = lateout(ymm_reg) spread,
             options(pure, nostack, preserves_flags, readonly),
@@ -378,18 +427,62 @@ fn high_nibbles(block: &[u8; 32]) -> __m256i {
     _mm256_and_si256(_mm256_srli_epi16::<4>(load(block)), _mm256_set1_epi8(15))
 }
 
-/// Bytes between what is multiplied and what is fetched. A single row takes little time for a group: the machine's own prefetcher fetches
-/// too, but starts anew in every page.
-const AHEAD_ONE: usize = 1024;
-const AHEAD: usize = 4608;
+/// What to fetch while a panel is multiplied: some bytes for each of its groups.
+#[derive(Clone, Copy)]
+struct Fetch {
+    from: *const u8,
+    /// Bytes for a group: as many as it has itself, or half of them.
+    step: usize,
+}
 
-/// Fetches what lies some bytes behind a group; see the same in `avx512`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn ahead<const GROUP_BYTES: usize>(group: &[u8; GROUP_BYTES], bytes: usize) {
-    let next = group.as_ptr().wrapping_add(bytes);
-    for line in (0..GROUP_BYTES).step_by(64) {
-        lanes::prefetch(next.wrapping_add(line));
+impl Fetch {
+    /// A single row takes little time for a group: the machine's own prefetcher fetches too, but starts anew in every page.
+    fn near<const GROUP_BYTES: usize>(panel: &[[u8; GROUP_BYTES]]) -> Self {
+        Self {
+            from: panel.as_ptr().cast::<u8>().wrapping_add(1024),
+            step: GROUP_BYTES,
+        }
+    }
+
+    /// The next panel, in as many parts as this one is gone through: memory is then asked for at an even rate, and not for all in the
+    /// first part. Behind the last panel lies no panel or another thread's; an address that is not mapped is no error.
+    fn next_panel<const GROUP_BYTES: usize>(
+        panel: &[[u8; GROUP_BYTES]],
+        part: usize,
+        parts: usize,
+    ) -> Self {
+        let bytes = size_of_val(panel);
+        Self {
+            from: panel
+                .as_ptr()
+                .cast::<u8>()
+                .wrapping_add(bytes + bytes / parts * part),
+            step: GROUP_BYTES / parts,
+        }
+    }
+
+    /// Fetches the share of one group. In assembly, because the compiler would compute the address of each line by itself.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn group<const GROUP_BYTES: usize>(self, group: usize) {
+        macro_rules! lines {
+            ($($line:literal),*) => {
+                // SAFETY: a prefetch is no access.
+                unsafe {
+                    asm!(
+                        $(concat!("prefetcht0 byte ptr [{from} + 64 * ", $line, "]"),)*
+                        from = in(reg) self.from.wrapping_add(group * self.step),
+                        options(nostack, preserves_flags, readonly),
+                    )
+                }
+            };
+        }
+        match (GROUP_BYTES <= 5 * 64, self.step == GROUP_BYTES) {
+            (true, true) => lines!(0, 1, 2, 3, 4),
+            (true, false) => lines!(0, 1, 2),
+            (false, true) => lines!(0, 1, 2, 3, 4, 5, 6, 7, 8),
+            (false, false) => lines!(0, 1, 2, 3, 4),
+        }
     }
 }
 

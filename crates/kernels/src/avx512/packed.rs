@@ -12,7 +12,7 @@ use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::gemm::{TILE, Tile};
 use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
-use crate::quantize::QuantRows;
+use crate::quantize::{QuantGroup, QuantRows};
 
 /// One panel times the tile's rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -66,14 +66,9 @@ fn rows<const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
     let has_offset = GROUP_BYTES > CODES + HALVES;
     let groups = w.len();
     let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
-    let q = x.q.as_chunks::<GROUP>().0;
-    let mut codes: [&[[i8; GROUP]]; R] = [&[]; R];
-    let mut scales: [&[f32]; R] = [&[]; R];
-    let mut sums: [&[i32]; R] = [&[]; R];
-    for r in 0..R {
-        codes[r] = &q[r * groups..][..groups];
-        scales[r] = &x.scales[r * groups..][..groups];
-        sums[r] = &x.sums[r * groups..][..groups];
+    let mut rows: [&[QuantGroup]; R] = [&[]; R];
+    for (r, row) in rows.iter_mut().enumerate() {
+        *row = &x.row(r)[..groups];
     }
     let mut total = [_mm512_setzero_ps(); R];
     for g in 0..groups {
@@ -86,23 +81,24 @@ fn rows<const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
         let mut acc = [_mm512_setzero_si512(); R];
         if !has_offset {
             for r in 0..R {
-                acc[r] = _mm512_set1_epi32(-(sums[r][g] << zero_shift));
+                acc[r] = _mm512_set1_epi32(-(rows[r][g].sum << zero_shift));
             }
         }
         for (j, quad) in quads.iter().enumerate() {
             for r in 0..R {
-                acc[r] = _mm512_dpbusd_epi32(acc[r], *quad, broadcast(&codes[r][g], j));
+                acc[r] = _mm512_dpbusd_epi32(acc[r], *quad, broadcast(&rows[r][g].q, j));
             }
         }
         let scale = halves(w_scales);
         for r in 0..R {
-            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(scales[r][g]));
+            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(rows[r][g].scale));
             total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(acc[r]), total[r]);
         }
         if has_offset {
             let offset = halves(split::<HALVES>(w_offsets).0);
             for r in 0..R {
-                let sum = _mm512_set1_ps(scales[r][g] * sums[r][g] as f32);
+                let x = &rows[r][g];
+                let sum = _mm512_set1_ps(x.scale * x.sum as f32);
                 total[r] = _mm512_fmadd_ps(offset, sum, total[r]);
             }
         }

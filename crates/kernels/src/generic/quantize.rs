@@ -5,20 +5,15 @@ macro_rules! quantize_kernels {
     ($features:literal) => {
         use super::lanes::{self, W};
         use $crate::packed::GROUP;
+        use $crate::quantize::QuantGroup;
         use $crate::scalar::quantize::scale_of;
 
         /// Quantizes groups; the index of the first group that holds a non-finite value, if any.
         #[target_feature(enable = $features)]
-        pub(crate) fn groups(
-            x: &[[f32; GROUP]],
-            q: &mut [[i8; GROUP]],
-            scales: &mut [f32],
-            sums: &mut [i32],
-        ) -> Option<usize> {
-            for (index, (((x, q), scale), sum)) in x.iter().zip(q).zip(scales).zip(sums).enumerate()
-            {
-                match vector_and_sum(x, q) {
-                    Some(found) => (*scale, *sum) = found,
+        pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize> {
+            for (index, (x, out)) in x.iter().zip(out).enumerate() {
+                match vector_and_sum(x, &mut out.q) {
+                    Some(found) => (out.scale, out.sum) = found,
                     None => return Some(index),
                 }
             }

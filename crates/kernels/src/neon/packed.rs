@@ -30,8 +30,8 @@ macro_rules! panel_kernels {
         use $crate::gemm::{TILE, Tile};
         use $crate::neon::lanes;
         use $crate::neon::packed::{ROWS, halves, load};
-        use $crate::packed::{Bits, GROUP, HALVES, PANEL, split};
-        use $crate::quantize::QuantRows;
+        use $crate::packed::{Bits, HALVES, PANEL, split};
+        use $crate::quantize::{QuantGroup, QuantRows};
         use $dots as group_dots;
 
         /// One panel times the tile's rows.
@@ -96,15 +96,17 @@ macro_rules! panel_kernels {
             x: QuantRows<'_>,
             out: &mut [[f32; PANEL]; ROWS],
         ) {
-            let groups = w.len();
-            let q = x.q.as_chunks::<GROUP>().0;
+            let mut rows: [&[QuantGroup]; R] = [&[]; R];
+            for (r, row) in rows.iter_mut().enumerate() {
+                *row = &x.row(r)[..w.len()];
+            }
             let mut total = [[lanes::splat(0.0); 4]; R];
-            for g in 0..groups {
+            for g in 0..w.len() {
                 let (w_codes, rest) = split::<CODES>(&w[g]);
                 let (w_scales, w_offsets) = split::<HALVES>(rest);
                 let mut codes = [[vdupq_n_s8(0); 2]; R];
                 for r in 0..R {
-                    let [low, high] = q[r * groups + g].as_chunks::<16>().0 else {
+                    let [low, high] = rows[r][g].q.as_chunks::<16>().0 else {
                         unreachable!("a group is 32 codes");
                     };
                     codes[r] = [load(low), load(high)];
@@ -115,16 +117,16 @@ macro_rules! panel_kernels {
                     for r in 0..R {
                         let mut dot = dots[r][part];
                         if OFFSET && BITS == 8 {
-                            dot = vaddq_s32(dot, vdupq_n_s32(x.sums[r * groups + g] << 7));
+                            dot = vaddq_s32(dot, vdupq_n_s32(rows[r][g].sum << 7));
                         }
-                        let scale = lanes::mul(scale, lanes::splat(x.scales[r * groups + g]));
+                        let scale = lanes::mul(scale, lanes::splat(rows[r][g].scale));
                         total[r][part] = lanes::fma(scale, vcvtq_f32_s32(dot), total[r][part]);
                     }
                     if OFFSET {
                         let offset = halves(split::<HALVES>(w_offsets).0, part);
                         for (r, total) in total.iter_mut().enumerate() {
-                            let at = r * groups + g;
-                            let sum = lanes::splat(x.scales[at] * x.sums[at] as f32);
+                            let x = &rows[r][g];
+                            let sum = lanes::splat(x.scale * x.sum as f32);
                             total[part] = lanes::fma(offset, sum, total[part]);
                         }
                     }

@@ -7,7 +7,6 @@ use crate::packed::{Bits, GROUP, HALVES, PANEL, half};
 /// One panel times the tile's rows.
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     let shape = tile.w.shape();
-    let groups = shape.groups();
     let w = tile.w.panel(tile.panel);
     let codes = shape.bits.code_bytes();
     let zero = if shape.has_offset {
@@ -16,20 +15,16 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
         i32::from(shape.bits.zero())
     };
     for t in tile.rows.clone() {
-        let x = tile.x.slice(t..t + 1);
         let mut acc = [0.0f32; PANEL];
-        let blocks = w
-            .chunks_exact(shape.group_bytes())
-            .zip(x.q.as_chunks::<GROUP>().0);
-        for (g, (bytes, q)) in blocks.enumerate().take(groups) {
+        for (bytes, x) in w.chunks_exact(shape.group_bytes()).zip(tile.x.row(t)) {
             let (codes, rest) = bytes.split_at(codes);
             let (scales, offsets) = rest.split_at(HALVES);
-            let dots = dots(&decode(shape.bits, codes), q);
+            let dots = dots(&decode(shape.bits, codes), &x.q);
             for r in 0..PANEL {
-                let scale = half(scales, r) * x.scales[g];
-                acc[r] += scale * (dots[r] - zero * x.sums[g]) as f32;
+                let scale = half(scales, r) * x.scale;
+                acc[r] += scale * (dots[r] - zero * x.sum) as f32;
                 if shape.has_offset {
-                    acc[r] += half(offsets, r) * (x.scales[g] * x.sums[g] as f32);
+                    acc[r] += half(offsets, r) * (x.scale * x.sum as f32);
                 }
             }
         }

@@ -3,23 +3,19 @@
 use half::f16;
 
 use crate::packed::GROUP;
+use crate::quantize::QuantGroup;
 
 /// Below this max|x| a group counts as zeros: 127 / x would come near the largest f32.
 pub(crate) const TINY: f32 = f32::from_bits(7 << 23); // 2^-120
 
 /// Quantizes groups; the index of the first group that holds a non-finite value, if any.
-pub(crate) fn groups(
-    x: &[[f32; GROUP]],
-    q: &mut [[i8; GROUP]],
-    scales: &mut [f32],
-    sums: &mut [i32],
-) -> Option<usize> {
-    for (index, (x, q)) in x.iter().zip(q).enumerate() {
-        match vector(x, q) {
-            Some(scale) => scales[index] = scale,
+pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize> {
+    for (index, (x, out)) in x.iter().zip(out).enumerate() {
+        match vector(x, &mut out.q) {
+            Some(scale) => out.scale = scale,
             None => return Some(index),
         }
-        sums[index] = q.iter().map(|&q| i32::from(q)).sum();
+        out.sum = out.q.iter().map(|&q| i32::from(q)).sum();
     }
     None
 }

@@ -61,17 +61,17 @@ def make(work, name, rank=None, seed=0, head=None):
 class Programs:
     """Runs both and collects figures by name."""
 
-    def __init__(self, binary, threads):
-        self.binary, self.threads = binary, threads
+    def __init__(self, binary, threads, adapter_weights):
+        self.binary, self.threads, self.adapter_weights = binary, threads, adapter_weights
         self.ours, self.theirs, self.report = {}, {}, {}
 
     def edgethink(self, model, *args):
-        args = [self.binary, "bench", "--model", model, "--threads", self.threads, "--repeats", 1, "--json", *args]
+        args = [self.binary, "bench", "--model", model, "--threads", self.threads, "--repeats", 1, "--adapter-weights", self.adapter_weights, "--json", *args]
         done = subprocess.run([str(a) for a in args], capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"{' '.join(map(str, args))}\n{done.stderr}")
         report = json.loads(done.stdout)
-        self.report.update({k: report[k] for k in ("isa", "weights", "kv")})
+        self.report.update({k: report[k] for k in ("isa", "weights", "adapter_weights", "kv")})
         return report
 
     def llama(self, model, jobs):
@@ -251,6 +251,7 @@ def main():
     a.add_argument("--models", default="0.5B,1.5B,7B")
     a.add_argument("--parts", default=",".join(PARTS))
     a.add_argument("--depths", help="instead of those of each model, for example 0,1024,4096")
+    a.add_argument("--adapter-weights", choices=("stored", "q8"), default="stored", help="how the program holds adapters; llama.cpp's are f16")
     a.add_argument("--rounds", type=int, default=3)
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a = a.parse_args()
@@ -265,17 +266,17 @@ def main():
     reads = max((r for r in roofline["reads"]), key=lambda r: r["bytes_per_thread"])
     for name in a.models.split(","):
         begin = time.time()
-        p = Programs(a.binary, a.threads)
+        p = Programs(a.binary, a.threads, a.adapter_weights)
         model = make(a.work, name)
         print(f"\n{name}: {model}", flush=True)
         result = {}
         if "check" in parts:
             result["largest gap over the spread"] = check(p, model, make(a.work, name, 128, 1))
-        sizes = p.edgethink(model, "--adapter", "none", "--prefill", 0, "--decode", 0)
-        adapter = os.path.getsize(make(a.work, name, 128, 1)) if RANKS[name] else 0
+        on = ("--adapter", make(a.work, name, 128, 1), "--with-adapter", "--switch", 0) if RANKS[name] else ("--adapter", "none")
+        sizes = p.edgethink(model, *on, "--prefill", 0, "--decode", 0)
         limits = {
             "weights_bytes": sizes["weights_bytes"], "kv_bytes_per_token": sizes["kv_bytes_per_token"],
-            "read_gb_per_second": reads["gb_per_second"], "adapter_share": adapter / sizes["weights_bytes"],
+            "read_gb_per_second": reads["gb_per_second"], "adapter_share": sizes["adapters_bytes"] / sizes["weights_bytes"],
         }
         for i in range(a.rounds):
             round_of(p, name, model, parts, a.work)

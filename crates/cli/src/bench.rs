@@ -166,6 +166,7 @@ fn new_report(args: &BenchArgs, opened: &Opened, isa: String, stats: &EngineStat
         architecture: opened.model.config.family.architecture(),
         parameters: opened.model.config.parameters(),
         weights: format!("{:?}", args.format.weights).to_lowercase(),
+        adapter_weights: format!("{:?}", args.format.adapter_weights).to_lowercase(),
         kv: format!("{:?}", args.format.kv).to_lowercase(),
         isa,
         adapter: args.with_adapter,

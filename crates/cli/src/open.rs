@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use edgethink_engine::{Engine, EngineOptions, KvFormat, Sampling, WeightFormat};
+use edgethink_engine::{AdapterFormat, Engine, EngineOptions, KvFormat, Sampling, WeightFormat};
 use edgethink_model::{Adapter, Bundle, Folder, GenerationConfig, HeadFile, LoadOptions, Model};
 use edgethink_reason::{
     Aggregate, EarlyStop, Effort, Input, MinThink, Query, Reasoner, Scoring, Switcher, Think,
     ThoughtFormat, VerifierHead,
 };
 
-use crate::args::model::{FormatArgs, KvArg, WeightsArg};
+use crate::args::model::{AdapterWeightsArg, FormatArgs, KvArg, WeightsArg};
 use crate::args::vote::{EarlyStopArg, VerifyArg, VoteArg};
 use crate::args::{
     EffortArg, EngineArgs, ModelArgs, SamplingArgs, ThinkArg, ThinkingArgs, VoteArgs,
@@ -203,6 +203,10 @@ pub(crate) fn engine_options(
             WeightsArg::Stored => WeightFormat::Stored,
             WeightsArg::Q8 => WeightFormat::Q8,
             WeightsArg::Q4 => WeightFormat::Q4,
+        },
+        adapters: match format.adapter_weights {
+            AdapterWeightsArg::Stored => AdapterFormat::Stored,
+            AdapterWeightsArg::Q8 => AdapterFormat::Q8,
         },
         kv: match format.kv {
             KvArg::Int8 => KvFormat::Int8,

@@ -9,7 +9,7 @@ use edgethink_reason::{Aggregate, EarlyStop, Grammar, Input, MinThink, Query, Sc
 use edgethink_reason::{Think, ThoughtFormat};
 use serde_json::{Map, Value, json};
 
-use crate::args::model::{FormatArgs, KvArg, WeightsArg};
+use crate::args::model::{AdapterWeightsArg, FormatArgs, KvArg, WeightsArg};
 
 /// Everything of a query but its prompt and its seed, which the run counts up.
 pub(crate) fn of_query(query: &Query) -> Value {
@@ -44,14 +44,22 @@ pub(crate) fn of_format(format: &ThoughtFormat) -> Value {
     Value::Object(other_than(named(format), &named(&ThoughtFormat::default())))
 }
 
-/// How weights and keys are held in memory.
+/// How weights, adapters and keys are held in memory.
 pub(crate) fn of_engine(format: &FormatArgs) -> Value {
-    let FormatArgs { weights, kv } = format;
+    let FormatArgs {
+        weights,
+        adapter_weights,
+        kv,
+    } = format;
     json!({
         "weights": match weights {
             WeightsArg::Stored => "stored",
             WeightsArg::Q8 => "q8",
             WeightsArg::Q4 => "q4",
+        },
+        "adapter_weights": match adapter_weights {
+            AdapterWeightsArg::Stored => "stored",
+            AdapterWeightsArg::Q8 => "q8",
         },
         "kv": match kv {
             KvArg::Int8 => "int8",

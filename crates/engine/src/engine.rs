@@ -113,9 +113,9 @@ impl Engine {
     /// Loads an adapter. Two ids with the same content share KV.
     ///
     /// # Errors
-    /// [`RequestError::AdapterShape`] if it does not fit the model.
+    /// [`RequestError::AdapterShape`] if it does not fit the model, [`RequestError::AdapterWeights`] if it cannot be held as the options ask.
     pub fn load_adapter(&mut self, adapter: &Adapter) -> Result<AdapterId, RequestError> {
-        self.adapters.load(adapter, &self.model.config)
+        self.adapters.load(adapter, &self.runner.base())
     }
 
     /// Puts other content under a loaded id: an adapter that is being trained. KV of the old content is not used for the new.
@@ -128,7 +128,7 @@ impl Engine {
         adapter: &Adapter,
     ) -> Result<(), RequestError> {
         self.check_unused(id)?;
-        self.adapters.replace(id, adapter, &self.model.config)
+        self.adapters.replace(id, adapter, &self.runner.base())
     }
 
     /// Forgets an adapter.

@@ -135,6 +135,14 @@ pub enum RequestError {
         /// What differs.
         reason: String,
     },
+    /// An adapter that cannot be held in 8 bits.
+    #[error("the adapter {name} cannot be held in 8 bits: {reason}")]
+    AdapterWeights {
+        /// Its name.
+        name: String,
+        /// Which tensor, and what it has.
+        reason: String,
+    },
     /// An adapter that requests still use.
     #[error("adapter {} is in use by request {}; wait for it or cancel it", id.0, request.0)]
     AdapterBusy {

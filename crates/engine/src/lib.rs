@@ -48,7 +48,7 @@ pub use edgethink_kernels::{
 pub use engine::{Engine, MAX_STREAMS};
 pub use error::{EngineError, Place, RequestError};
 pub use mask::TokenMask;
-pub use options::{EngineOptions, KvFormat, WeightFormat};
+pub use options::{AdapterFormat, EngineOptions, KvFormat, WeightFormat};
 pub use profile::{Part, PartTime};
 pub use request::{
     AdapterId, AdapterSpan, Event, FinishReason, HiddenStates, Request, RequestId, Sampling,

@@ -1,19 +1,19 @@
 //! Linear layers of a batch: y = W x + b, and + scale · B (A x) on the rows of each adapter.
 //!
 //! All matrices that share an input are one region of work: their units and the A products of the adapters are handed to the pool
-//! together. Where there are adapters a second region adds the B products.
+//! together. Where there are adapters a second region adds the B products; A x is quantized before it where B is in 8 bits.
 
 use std::ops::Range;
 
-use edgethink_kernels::{ColumnsMut, gemm_dense};
-use edgethink_model::{Linear, LoraPair};
+use edgethink_kernels::{ColumnsMut, GROUP, QuantGroup, QuantRows, add_assign, quantize_rows};
+use edgethink_model::Linear;
 use edgethink_pool::Pool;
 
-use crate::adapters::AdapterSet;
+use crate::adapters::{AdapterSet, Pair};
 use crate::batch::Segment;
-use crate::matrix::{Input, Matrix, dense_view};
+use crate::matrix::{Input, Matrix};
 use crate::profile::{Part, Profile};
-use crate::rows::Work;
+use crate::rows::{TASK_ELEMENTS, Work};
 
 /// Tasks per thread: enough that a late thread is helped, few enough that each reads a long run of weights.
 const TASKS_PER_THREAD: usize = 4;
@@ -35,23 +35,32 @@ pub(crate) struct Deltas<'a> {
     pub(crate) layer: usize,
 }
 
-/// A part of a region.
-enum Task<'a> {
-    /// Units of a matrix.
-    Base {
-        matrix: &'a Matrix,
-        units: Range<usize>,
-        bias: Option<&'a [f32]>,
-        out: ColumnsMut<'a>,
-    },
-    /// Rows of A or B on the token rows of an adapter.
-    Lora {
-        pair: &'a LoraPair,
-        is_b: bool,
-        rows: Range<usize>,
-        x: &'a [f32],
-        out: ColumnsMut<'a>,
-    },
+/// A part of a region: units of a matrix on some token rows.
+struct Task<'a> {
+    matrix: &'a Matrix,
+    units: Range<usize>,
+    input: Input<'a>,
+    bias: Option<&'a [f32]>,
+    out: ColumnsMut<'a>,
+    accumulate: Option<f32>,
+}
+
+/// A x of the adapters, reused between calls.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    floats: Vec<f32>,
+    quants: Vec<QuantGroup>,
+}
+
+/// A pair that acts on a segment.
+struct Delta<'a> {
+    product: usize,
+    segment: &'a Segment,
+    pair: &'a Pair,
+    /// Where A x lies in the scratch, `[T, columns of B]`.
+    floats: Range<usize>,
+    /// And its groups, if B is in 8 bits.
+    quants: Range<usize>,
 }
 
 /// Computes all products. `input` has rows of `cols` elements; `scratch` is reused between calls. The time is that of `part`, and what
@@ -61,128 +70,159 @@ pub(crate) fn multiply(
     products: &mut [Product<'_>],
     input: Input<'_>,
     deltas: &Deltas<'_>,
-    scratch: &mut Vec<f32>,
+    scratch: &mut Scratch,
     profile: &mut Profile,
     part: Part,
 ) {
-    let pool = work.pool;
     let units: usize = products.iter().map(|p| p.matrix.units()).sum();
-    let per_task = units.div_ceil(parts(pool)).max(1);
-    // Every pair that acts, with where its A x lies in the scratch.
-    struct Delta<'a> {
-        product: usize,
-        segment: &'a Segment,
-        pair: &'a LoraPair,
-        scratch: Range<usize>,
-    }
-    let mut pairs: Vec<Delta<'_>> = Vec::new();
-    let mut needed = 0;
-    for (product, p) in products.iter().enumerate() {
-        for segment in deltas.segments {
-            if let Some(pair) = deltas
-                .adapters
-                .pair(segment.adapter, deltas.layer, p.linear)
-            {
-                let len = segment.rows.len() * pair.a.rows();
-                pairs.push(Delta {
-                    product,
-                    segment,
-                    pair,
-                    scratch: needed..needed + len,
-                });
-                needed += len;
-            }
-        }
-    }
-    if scratch.len() < needed {
-        scratch.resize(needed, 0.0);
-    }
+    let per_task = units.div_ceil(parts(work.pool)).max(1);
+    let deltas = acting(products, deltas, scratch);
 
-    let mut tasks = Vec::with_capacity(units / per_task + products.len() + 2 * pairs.len());
+    let mut tasks = Vec::with_capacity(units / per_task + products.len() + 2 * deltas.len());
     for product in products.iter_mut() {
-        let matrix = product.matrix;
-        let mut rest = ColumnsMut::new(product.out, matrix.rows());
-        for first in (0..matrix.units()).step_by(per_task) {
-            let units = first..(first + per_task).min(matrix.units());
-            let rows = matrix.rows_of(units.clone());
-            let (out, tail) = rest.split_at(rows.len());
-            rest = tail;
-            tasks.push(Task::Base {
-                matrix,
-                bias: product.bias.map(|b| &b[rows]),
-                units,
-                out,
-            });
-        }
+        let whole = Task {
+            matrix: product.matrix,
+            units: 0..product.matrix.units(),
+            input,
+            bias: product.bias,
+            out: ColumnsMut::new(product.out, product.matrix.rows()),
+            accumulate: None,
+        };
+        whole.split(per_task, &mut tasks);
     }
-    let mut rest = &mut scratch[..needed];
-    for Delta {
-        segment,
-        pair,
-        scratch,
-        ..
-    } in &pairs
-    {
-        let (mine, tail) = std::mem::take(&mut rest).split_at_mut(scratch.len());
+    let mut rest = &mut scratch.floats[..];
+    for delta in &deltas {
+        let Pair { a, b, .. } = delta.pair;
+        let (mine, tail) = std::mem::take(&mut rest).split_at_mut(delta.floats.len());
         rest = tail;
-        let x = &input.floats[segment.rows.start * pair.a.cols()..segment.rows.end * pair.a.cols()];
-        lora_tasks(&mut tasks, pool, pair, false, x, mine);
+        if a.rows() < b.cols() {
+            mine.fill(0.0);
+        }
+        let whole = Task {
+            matrix: a,
+            units: 0..a.units(),
+            input: input.slice(delta.segment.rows.clone(), a.cols()),
+            bias: None,
+            out: ColumnsMut::new(mine, b.cols()).split_at(a.rows()).0,
+            accumulate: None,
+        };
+        whole.split(a.units().div_ceil(parts(work.pool)), &mut tasks);
     }
-    run(work, &mut tasks, input);
+    run(work, &mut tasks);
     drop(tasks);
     profile.lap_with(part, || {
-        let base = products
+        let base = products.iter().map(|p| p.matrix.size_bytes());
+        let adapters = deltas.iter().map(|d| d.pair.a.size_bytes());
+        let macs = products.iter().map(|p| p.out.len() * p.matrix.cols());
+        let more = deltas
             .iter()
-            .map(|p| p.matrix.size_bytes())
-            .sum::<usize>();
-        let adapters = pairs
-            .iter()
-            .map(|d| d.pair.a.storage().len())
-            .sum::<usize>();
-        let macs = products
-            .iter()
-            .map(|p| p.out.len() * p.matrix.cols())
-            .sum::<usize>();
-        let more = pairs
-            .iter()
-            .map(|d| d.scratch.len() * d.pair.a.cols())
-            .sum::<usize>();
-        (base + adapters, macs + more)
+            .map(|d| d.segment.rows.len() * d.pair.a.rows() * d.pair.a.cols());
+        (base.chain(adapters).sum(), macs.chain(more).sum())
     });
-    if pairs.is_empty() {
+    if deltas.is_empty() {
         return;
     }
 
-    let mut tasks = Vec::with_capacity(2 * pairs.len());
+    quantize(work, &deltas, scratch);
+    let mut tasks = Vec::with_capacity(2 * deltas.len());
     for (index, product) in products.iter_mut().enumerate() {
         let width = product.matrix.rows();
         let mut rest = &mut *product.out;
         let mut at = 0;
         // Segments are disjoint and ascending.
-        for Delta {
-            segment,
-            pair,
-            scratch: range,
-            ..
-        } in pairs.iter().filter(|d| d.product == index)
-        {
-            let (_, tail) =
-                std::mem::take(&mut rest).split_at_mut((segment.rows.start - at) * width);
-            let (mine, tail) = tail.split_at_mut(segment.rows.len() * width);
-            (rest, at) = (tail, segment.rows.end);
-            lora_tasks(&mut tasks, pool, pair, true, &scratch[range.clone()], mine);
+        for delta in deltas.iter().filter(|d| d.product == index) {
+            let rows = &delta.segment.rows;
+            let (_, tail) = std::mem::take(&mut rest).split_at_mut((rows.start - at) * width);
+            let (mine, tail) = tail.split_at_mut(rows.len() * width);
+            (rest, at) = (tail, rows.end);
+            let Pair { b, scale, .. } = delta.pair;
+            let quants = &scratch.quants[delta.quants.clone()];
+            let whole = Task {
+                matrix: b,
+                units: 0..b.units(),
+                input: Input {
+                    floats: &scratch.floats[delta.floats.clone()],
+                    quants: b.is_packed().then(|| QuantRows::new(b.cols(), quants)),
+                },
+                bias: None,
+                out: ColumnsMut::new(mine, width),
+                accumulate: Some(*scale),
+            };
+            whole.split(b.units().div_ceil(parts(work.pool)), &mut tasks);
         }
     }
-    run(work, &mut tasks, input);
+    run(work, &mut tasks);
     drop(tasks);
     profile.lap_with(Part::LoraB, || {
-        let bytes = pairs.iter().map(|d| d.pair.b.storage().len()).sum();
-        let macs = pairs
+        let bytes = deltas.iter().map(|d| d.pair.b.size_bytes()).sum();
+        let macs = deltas
             .iter()
-            .map(|d| d.scratch.len() * d.pair.b.rows())
+            .map(|d| d.floats.len() * d.pair.b.rows())
             .sum();
         (bytes, macs)
     });
+}
+
+/// The pairs that act, with room for them in the scratch.
+fn acting<'a>(
+    products: &[Product<'_>],
+    deltas: &Deltas<'a>,
+    scratch: &mut Scratch,
+) -> Vec<Delta<'a>> {
+    let mut acting: Vec<Delta<'_>> = Vec::new();
+    let (mut floats, mut quants) = (0, 0);
+    for (product, p) in products.iter().enumerate() {
+        for segment in deltas.segments {
+            let pair = deltas
+                .adapters
+                .pair(segment.adapter, deltas.layer, p.linear);
+            let Some(pair) = pair else { continue };
+            let len = segment.rows.len() * pair.b.cols();
+            let groups = if pair.b.is_packed() { len / GROUP } else { 0 };
+            acting.push(Delta {
+                product,
+                segment,
+                pair,
+                floats: floats..floats + len,
+                quants: quants..quants + groups,
+            });
+            (floats, quants) = (floats + len, quants + groups);
+        }
+    }
+    if scratch.floats.len() < floats {
+        scratch.floats.resize(floats, 0.0);
+    }
+    if scratch.quants.len() < quants {
+        scratch.quants.resize(quants, QuantGroup::default());
+    }
+    acting
+}
+
+/// A x to int8 where B is in 8 bits. A row that is not finite becomes zeros and is reported.
+fn quantize(work: &Work<'_>, deltas: &[Delta<'_>], scratch: &mut Scratch) {
+    let mut rows = Vec::new();
+    let mut elements = 0;
+    let mut rest = &mut scratch.quants[..];
+    for delta in deltas.iter().filter(|d| d.pair.b.is_packed()) {
+        let (mine, tail) = std::mem::take(&mut rest).split_at_mut(delta.quants.len());
+        rest = tail;
+        elements += delta.floats.len();
+        let cols = delta.pair.b.cols();
+        let floats = scratch.floats[delta.floats.clone()].chunks_exact(cols);
+        let quants = mine.chunks_exact_mut(cols / GROUP);
+        rows.extend(delta.segment.rows.clone().zip(floats.zip(quants)));
+    }
+    let one = |_: usize, (row, (floats, quants)): &mut (usize, (&[f32], &mut [QuantGroup]))| {
+        if quantize_rows(work.isa, floats.len(), floats, quants).is_err() {
+            quants.fill(QuantGroup::default());
+            work.fail(*row);
+        }
+    };
+    if elements < TASK_ELEMENTS {
+        rows.iter_mut().for_each(|row| one(0, row));
+    } else {
+        work.pool.for_each_mut(&mut rows, one);
+    }
 }
 
 fn parts(pool: &Pool) -> usize {
@@ -193,69 +233,41 @@ fn parts(pool: &Pool) -> usize {
     }
 }
 
-/// Splits the rows of A or B over tasks that write `out` `[T, rows]`.
-fn lora_tasks<'a>(
-    tasks: &mut Vec<Task<'a>>,
-    pool: &Pool,
-    pair: &'a LoraPair,
-    is_b: bool,
-    x: &'a [f32],
-    out: &'a mut [f32],
-) {
-    let rows = if is_b { pair.b.rows() } else { pair.a.rows() };
-    let per_task = rows.div_ceil(parts(pool)).max(16);
-    let mut rest = ColumnsMut::new(out, rows);
-    for first in (0..rows).step_by(per_task) {
-        let rows = first..(first + per_task).min(rows);
-        let (out, tail) = rest.split_at(rows.len());
-        rest = tail;
-        tasks.push(Task::Lora {
-            pair,
-            is_b,
-            rows,
-            x,
-            out,
-        });
+impl<'a> Task<'a> {
+    /// Cuts it into tasks of some units each.
+    fn split(self, units: usize, tasks: &mut Vec<Task<'a>>) {
+        let mut rest = self.out;
+        for first in self.units.clone().step_by(units.max(1)) {
+            let units = first..(first + units).min(self.units.end);
+            let rows = self.matrix.rows_of(units.clone());
+            let (out, tail) = rest.split_at(rows.len());
+            rest = tail;
+            tasks.push(Task {
+                units,
+                bias: self.bias.map(|bias| &bias[rows]),
+                out,
+                ..self
+            });
+        }
     }
 }
 
-fn run(work: &Work<'_>, tasks: &mut [Task<'_>], input: Input<'_>) {
+fn run(work: &Work<'_>, tasks: &mut [Task<'_>]) {
     let isa = work.isa;
-    work.pool.for_each_mut(tasks, |_, task| match task {
-        Task::Base {
+    work.pool.for_each_mut(tasks, |_, task| {
+        let Task {
             matrix,
             units,
+            input,
             bias,
             out,
-        } => {
-            matrix.multiply(isa, units.clone(), input, out);
-            if let Some(bias) = bias {
-                for t in 0..out.rows() {
-                    edgethink_kernels::add_assign(isa, out.row_mut(t), bias);
-                }
+            accumulate,
+        } = task;
+        matrix.multiply(isa, units.clone(), *input, out, *accumulate);
+        if let Some(bias) = bias {
+            for t in 0..out.rows() {
+                add_assign(isa, out.row_mut(t), bias);
             }
-        }
-        Task::Lora {
-            pair,
-            is_b,
-            rows,
-            x,
-            out,
-        } => {
-            let (weight, accumulate) = if *is_b {
-                (&pair.b, Some(pair.scale))
-            } else {
-                (&pair.a, None)
-            };
-            gemm_dense(
-                isa,
-                dense_view(weight),
-                weight.cols(),
-                rows.clone(),
-                x,
-                out,
-                accumulate,
-            );
         }
     });
 }

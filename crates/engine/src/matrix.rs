@@ -20,6 +20,9 @@ pub(crate) enum Hold {
     Stored,
     /// As packed integers of this width, rounded to nearest.
     Rounded(Bits),
+    /// As packed 8-bit integers, times this power of two so that f16 scales are exact enough for small values, with columns of zeros up to
+    /// whole groups: a matrix of an adapter.
+    Scaled(i32),
 }
 
 /// A matrix in memory.
@@ -41,11 +44,11 @@ pub(crate) struct Input<'a> {
 }
 
 impl Input<'_> {
-    /// The first rows, of `cols` elements each.
-    pub(crate) fn first_rows(self, rows: usize, cols: usize) -> Self {
+    /// Some of the rows, of `cols` elements each.
+    pub(crate) fn slice(self, rows: Range<usize>, cols: usize) -> Self {
         Input {
-            floats: &self.floats[..rows * cols],
-            quants: self.quants.map(|q| q.slice(0..rows)),
+            floats: &self.floats[rows.start * cols..rows.end * cols],
+            quants: self.quants.map(|q| q.slice(rows)),
         }
     }
 }
@@ -90,20 +93,21 @@ impl Matrix {
         }
     }
 
-    /// Multiplies: `out` `[T, rows of the units]` = input · Wᵀ.
+    /// Multiplies: `out` `[T, rows of the units]` = input · Wᵀ, or += s · input · Wᵀ with `accumulate = Some(s)`.
     pub(crate) fn multiply(
         &self,
         isa: Isa,
         units: Range<usize>,
         input: Input<'_>,
         out: &mut ColumnsMut<'_>,
+        accumulate: Option<f32>,
     ) {
         match self {
             Matrix::Packed(packed) => {
                 let quants = input
                     .quants
                     .expect("rows are quantized for packed matrices");
-                gemm_packed(isa, packed.view(), units, quants, out);
+                gemm_packed(isa, packed.view(), units, quants, out, accumulate);
             }
             Matrix::Dense(tensor) => {
                 let rows = self.rows_of(units);
@@ -114,7 +118,7 @@ impl Matrix {
                     rows,
                     input.floats,
                     out,
-                    None,
+                    accumulate,
                 );
             }
         }

@@ -17,6 +17,16 @@ pub enum WeightFormat {
     Q4,
 }
 
+/// How the matrices of adapters are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterFormat {
+    /// As floats: those of the file in place on the mapping.
+    Stored,
+    /// Rounded to 8 bits, symmetric, a scale per 32, and multiplied with the activations in 8 bits that the base has anyway. On linear
+    /// layers whose base matrix is integers; the others keep their floats.
+    Q8,
+}
+
 /// How keys and values are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvFormat {
@@ -37,6 +47,8 @@ pub struct EngineOptions {
     pub isa: Isa,
     /// How weights are held.
     pub weights: WeightFormat,
+    /// How adapters are held.
+    pub adapters: AdapterFormat,
     /// How keys and values are held.
     pub kv: KvFormat,
     /// Tokens whose KV fits in memory, rounded up to whole blocks. Memory is taken as it is first used.
@@ -50,13 +62,14 @@ pub struct EngineOptions {
 }
 
 impl EngineOptions {
-    /// Settings for a model on this machine: all cores, the best instruction set, weights as stored, int8 KV for one full context
-    /// but at most 32,768 tokens.
+    /// Settings for a model on this machine: all cores, the best instruction set, weights and adapters as stored, int8 KV for one
+    /// full context but at most 32,768 tokens.
     pub fn for_model(config: &Config) -> Self {
         EngineOptions {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             isa: Isa::detect(),
             weights: WeightFormat::Stored,
+            adapters: AdapterFormat::Stored,
             kv: KvFormat::Int8,
             kv_tokens: config.max_position_embeddings.min(32_768),
             max_batch_tokens: 192,

@@ -9,8 +9,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use edgethink_kernels::{
-    Bits, KernelError, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages, pack_rows,
-    quantize_weights,
+    Bits, GROUP, KernelError, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages,
+    pack_rows, quantize_weights,
 };
 use edgethink_model::quant::{block_codes, has_offsets};
 use edgethink_model::{Bytes, Dtype, Tensor, panels};
@@ -153,14 +153,18 @@ impl Item<'_> {
 /// The packed shape of an item, `None` for floats in place.
 fn shape(item: &Item<'_>) -> Result<Option<PackedShape>, EngineError> {
     let Item { name, tensor, hold } = item;
-    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let (rows, mut cols) = (tensor.rows(), tensor.cols());
+    if let Hold::Scaled(_) = hold {
+        cols = cols.next_multiple_of(GROUP);
+    }
     let (bits, has_offset) = match (hold, tensor.dtype.code_bits()) {
         (Hold::Rounded(bits), _) => (*bits, false),
+        (Hold::Scaled(_), _) => (Bits::B8, false),
         (Hold::Stored, None) => return Ok(None),
         (Hold::Stored, Some(4)) => (Bits::B4, has_offsets(tensor.dtype)),
         (Hold::Stored, Some(_)) => (Bits::B8, has_offsets(tensor.dtype)),
     };
-    if !cols.is_multiple_of(32) {
+    if !cols.is_multiple_of(GROUP) {
         return Err(EngineError::Columns {
             name: name.clone(),
             cols,
@@ -182,7 +186,8 @@ fn convert(
     target: &mut PackedMut<'_>,
 ) -> Result<(), EngineError> {
     let Item { name, tensor, hold } = item;
-    let (cols, len) = (tensor.cols(), rows.len() * tensor.cols());
+    let cols = target.shape().cols;
+    let len = rows.len() * cols;
     let Scratch {
         bytes,
         floats,
@@ -209,14 +214,31 @@ fn convert(
         }
     }
     codes.resize(len, 0);
-    scales.resize(len / 32, 0.0);
-    offsets.resize(len / 32, 0.0);
+    scales.resize(len / GROUP, 0.0);
+    offsets.resize(len / GROUP, 0.0);
     match hold {
         Hold::Stored => block_codes(tensor.dtype, bytes, codes, scales, offsets),
         Hold::Rounded(bits) => {
             floats.resize(len, 0.0);
             tensor.read_rows_f32(rows, floats).map_err(unreadable)?;
             quantize_weights(*bits, cols, floats, codes, scales).map_err(damaged)?;
+        }
+        Hold::Scaled(exponent) => {
+            floats.clear();
+            floats.resize(len, 0.0);
+            let (count, stored) = (rows.len(), tensor.cols());
+            tensor
+                .read_rows_f32(rows, &mut floats[..count * stored])
+                .map_err(unreadable)?;
+            if stored < cols {
+                for row in (0..count).rev() {
+                    floats.copy_within(row * stored..(row + 1) * stored, row * cols);
+                    floats[row * cols + stored..(row + 1) * cols].fill(0.0);
+                }
+            }
+            let factor = 2f32.powi(*exponent);
+            floats.iter_mut().for_each(|x| *x *= factor);
+            quantize_weights(Bits::B8, cols, floats, codes, scales).map_err(damaged)?;
         }
     }
     let offsets = target.shape().has_offset.then_some(offsets.as_slice());

@@ -12,7 +12,7 @@ use edgethink_pool::Pool;
 use crate::matrix::Input;
 
 /// Elements per task below which handing work to another thread costs more than it saves.
-const TASK_ELEMENTS: usize = 8192;
+pub(crate) const TASK_ELEMENTS: usize = 8192;
 
 /// Token rows as floats and, where packed matrices read them, as int8 groups.
 #[derive(Debug, Default)]
@@ -141,10 +141,7 @@ impl Rows {
                 if let Some(residual) = row.residual.as_deref_mut() {
                     residual.fill(0.0);
                 }
-                work.failed
-                    .lock()
-                    .expect("no task panicked")
-                    .push(row.index);
+                work.fail(row.index);
             }
         };
         if rows * cols < TASK_ELEMENTS {
@@ -163,4 +160,11 @@ pub(crate) struct Work<'a> {
     pub(crate) pool: &'a Pool,
     pub(crate) isa: Isa,
     pub(crate) failed: &'a Mutex<Vec<usize>>,
+}
+
+impl Work<'_> {
+    /// Notes a row that is not finite.
+    pub(crate) fn fail(&self, row: usize) {
+        self.failed.lock().expect("no task panicked").push(row);
+    }
 }

@@ -19,13 +19,13 @@ use edgethink_kernels::Isa;
 use edgethink_model::{Config, Linear, Model, Rope};
 use edgethink_pool::Pool;
 
-use crate::adapters::AdapterSet;
+use crate::adapters::{AdapterSet, Base};
 use crate::attention::{AttentionShape, attend};
 use crate::batch::Batch;
 use crate::error::{EngineError, Place};
 use crate::kv::KvStore;
-use crate::linear::{Deltas, Product, multiply};
-use crate::options::EngineOptions;
+use crate::linear::{self, Deltas, Product, multiply};
+use crate::options::{AdapterFormat, EngineOptions};
 use crate::profile::{Part, Profile};
 use crate::rows::{Rows, Work};
 use crate::store::{Tokens, store};
@@ -41,6 +41,7 @@ pub(crate) struct Runner {
     pub(crate) kv: KvStore,
     pub(crate) pool: Pool,
     pub(crate) isa: Isa,
+    adapters: AdapterFormat,
     pub(crate) profile: Profile,
     buffers: Buffers,
 }
@@ -63,7 +64,7 @@ struct Buffers {
     up: Vec<f32>,
     /// The gate, then the gated rows.
     gated: Rows,
-    lora: Vec<f32>,
+    lora: linear::Scratch,
     states: Vec<f32>,
     /// `[T, D/2]`
     cos: Vec<f32>,
@@ -115,6 +116,7 @@ impl Runner {
             kv,
             pool,
             isa: options.isa,
+            adapters: options.adapters,
             profile: Profile::default(),
             buffers: Buffers::default(),
         })
@@ -123,6 +125,16 @@ impl Runner {
     /// Bytes of the weights.
     pub(crate) fn weights_bytes(&self) -> usize {
         self.weights.size_bytes()
+    }
+
+    /// What an adapter is held with.
+    pub(crate) fn base(&self) -> Base<'_> {
+        Base {
+            config: &self.config,
+            layers: &self.weights.layers,
+            format: self.adapters,
+            pool: &self.pool,
+        }
     }
 
     /// Runs a batch. `logits` and `hidden` name the rows whose outputs are wanted.
@@ -143,6 +155,7 @@ impl Runner {
             isa,
             profile,
             buffers,
+            ..
         } = self;
         let (isa, shape, e) = (*isa, *shape, config.hidden_size);
         let rows = batch.rows.len();
@@ -358,7 +371,7 @@ impl Runner {
         b.logits.resize(logits.len() * config.vocab_size, 0.0);
         profile.lap(Part::Norm);
         if !logits.is_empty() {
-            let input = b.last.input().first_rows(logits.len(), e);
+            let input = b.last.input().slice(0..logits.len(), e);
             let none = Deltas {
                 adapters,
                 segments: &[],

@@ -112,6 +112,7 @@ fn packed(
             0..shape.panels(),
             x,
             &mut ColumnsMut::new(out, rows),
+            None,
         );
     };
     if rows * cols * t <= 1 << 24 {

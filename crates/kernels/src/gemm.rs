@@ -15,7 +15,7 @@ const PANEL_BLOCK_BYTES: usize = 192 * 1024;
 /// Activation rows that stay in the first-level cache while those panels pass by; the largest register tile.
 pub(crate) const TILE: usize = 8;
 
-/// Multiplies: `out` `[T, rows of the panels]` = `x` `[T, cols]` · `w`ᵀ.
+/// Multiplies: `out` `[T, rows of the panels]` = `x` `[T, cols]` · `w`ᵀ, or `out += s · x · w`ᵀ with `accumulate = Some(s)`.
 ///
 /// # Panics
 /// If the sizes do not fit each other, or the machine lacks `isa`.
@@ -25,6 +25,7 @@ pub fn gemm_packed(
     panels: Range<usize>,
     x: QuantRows<'_>,
     out: &mut ColumnsMut<'_>,
+    accumulate: Option<f32>,
 ) {
     isa.require();
     let shape = w.shape();
@@ -52,6 +53,7 @@ pub fn gemm_packed(
             x,
             rows,
             columns: at..at + columns.len(),
+            accumulate,
         }
     };
     if x.rows() == 1 {
@@ -86,18 +88,31 @@ pub(crate) struct Tile<'a> {
     pub(crate) rows: Range<usize>,
     /// Columns of the output part; fewer than 16 in a padded panel.
     pub(crate) columns: Range<usize>,
+    pub(crate) accumulate: Option<f32>,
 }
 
 impl Tile<'_> {
-    /// Writes the sums of the tile's rows.
+    /// Writes or adds the sums of the tile's rows.
     #[inline]
     pub(crate) fn store(&self, sums: &[[f32; PANEL]; TILE], out: &mut ColumnsMut<'_>) {
         for (t, sums) in self.rows.clone().zip(sums) {
-            let row = &mut out.row_mut(t)[self.columns.clone()];
-            match <&mut [f32; PANEL]>::try_from(&mut *row) {
-                Ok(row) => *row = *sums,
-                Err(_) => row.copy_from_slice(&sums[..row.len()]),
+            self.store_row(t, sums, out);
+        }
+    }
+
+    /// Writes or adds the sums of row `t`.
+    #[inline]
+    pub(crate) fn store_row(&self, t: usize, sums: &[f32; PANEL], out: &mut ColumnsMut<'_>) {
+        let row = &mut out.row_mut(t)[self.columns.clone()];
+        if let Some(s) = self.accumulate {
+            for (out, sum) in row.iter_mut().zip(sums) {
+                *out += s * sum;
             }
+            return;
+        }
+        match <&mut [f32; PANEL]>::try_from(&mut *row) {
+            Ok(row) => *row = *sums,
+            Err(_) => row.copy_from_slice(&sums[..row.len()]),
         }
     }
 }

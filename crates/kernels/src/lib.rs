@@ -26,7 +26,7 @@
 //! quantize_rows(isa, 32, &[0.5; 32], &mut x)?;
 //! let mut out = [0.0; 16];
 //! let w = PackedRef::new(shape, &packed);
-//! gemm_packed(isa, w, 0..1, QuantRows::new(32, &x), &mut ColumnsMut::new(&mut out, 16));
+//! gemm_packed(isa, w, 0..1, QuantRows::new(32, &x), &mut ColumnsMut::new(&mut out, 16), None);
 //! let want: f32 = weights[..32].iter().sum::<f32>() * 0.5;
 //! assert!((out[0] - want).abs() < 0.2);
 //! # Ok(())

@@ -106,6 +106,7 @@ fn multiply(isa: Isa, w: &Packed, x: QuantRows<'_>) -> Vec<f32> {
         0..w.shape.panels(),
         x,
         &mut ColumnsMut::new(&mut out, n),
+        None,
     );
     out
 }
@@ -390,9 +391,35 @@ fn rows_do_not_depend_on_the_batch_or_the_split() {
                 .map(|r| r..(r + PANEL).min(shape.rows))
                 .collect();
             for (panel, mut part) in split_columns(&mut out, shape.rows, &ranges).enumerate() {
-                gemm_packed(isa, w.view(), panel..panel + 1, x.view(), &mut part);
+                gemm_packed(isa, w.view(), panel..panel + 1, x.view(), &mut part, None);
             }
             assert_same(&out, &whole, &format!("{isa} {shape:?} panel by panel"));
+        }
+    }
+}
+
+#[test]
+fn accumulating_adds_to_what_is_there() {
+    let mut random = Random(7);
+    for isa in isas() {
+        for shape in shapes() {
+            let w = Packed::random(&mut random, shape);
+            for t in [1, 5, 9] {
+                let x = Quantized::new(isa, shape.cols, &random.normals(t * shape.cols))
+                    .expect("finite");
+                let before = random.normals(t * shape.rows);
+                let mut got = before.clone();
+                let panels = 0..shape.panels();
+                let mut out = ColumnsMut::new(&mut got, shape.rows);
+                gemm_packed(isa, w.view(), panels, x.view(), &mut out, Some(0.3));
+                let product = multiply(isa, &w, x.view());
+                let want: Vec<f32> = before
+                    .iter()
+                    .zip(product)
+                    .map(|(b, p)| b + 0.3 * p)
+                    .collect();
+                assert_same(&got, &want, &format!("{isa} {shape:?} T = {t}"));
+            }
         }
     }
 }
@@ -436,7 +463,7 @@ fn blocks_of_panels_do_not_change_rows() {
         let ranges = [0..16, 16..64, 64..272];
         for mut part in split_columns(&mut out, 272, &ranges) {
             let panels = part.columns().start / PANEL..part.columns().end / PANEL;
-            gemm_packed(isa, w.view(), panels, x.view(), &mut part);
+            gemm_packed(isa, w.view(), panels, x.view(), &mut part, None);
         }
         assert_same(&out, &whole, &isa.to_string());
     }

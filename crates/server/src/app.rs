@@ -44,6 +44,7 @@ pub(crate) struct Facts {
     pub(crate) threads: usize,
     pub(crate) isa: String,
     pub(crate) weights: &'static str,
+    pub(crate) adapter_weights: &'static str,
     pub(crate) parameters: usize,
     /// The switcher's threshold, if there is one.
     pub(crate) threshold: Option<f32>,
@@ -83,7 +84,7 @@ impl Deref for App {
 impl Facts {
     /// Of a reasoner that is not at work yet.
     pub(crate) fn of(reasoner: &Reasoner) -> Self {
-        use edgethink_engine::WeightFormat;
+        use edgethink_engine::{AdapterFormat, WeightFormat};
         let engine = reasoner.engine();
         let stats = engine.stats();
         let block_tokens = edgethink_engine::block_pool::BLOCK_TOKENS;
@@ -99,6 +100,10 @@ impl Facts {
                 WeightFormat::Stored => "stored",
                 WeightFormat::Q8 => "q8",
                 WeightFormat::Q4 => "q4",
+            },
+            adapter_weights: match engine.options().adapters {
+                AdapterFormat::Stored => "stored",
+                AdapterFormat::Q8 => "q8",
             },
             parameters: reasoner.model().config.parameters(),
             threshold: reasoner.switcher().map(|switcher| switcher.threshold()),

@@ -34,6 +34,15 @@ pub(crate) enum WeightsArg {
     Q4,
 }
 
+/// How adapters are held in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AdapterWeightsArg {
+    /// Floats, as in the file
+    Stored,
+    /// 8 bits, groups of 32, where the base's weights are integers
+    Q8,
+}
+
 /// How the KV cache is held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KvArg {
@@ -58,6 +67,15 @@ pub(crate) struct FormatArgs {
         env = "EDGETHINK_WEIGHTS"
     )]
     pub(crate) weights: WeightsArg,
+    /// Number format of the adapters in memory
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORMAT",
+        default_value = "stored",
+        env = "EDGETHINK_ADAPTER_WEIGHTS"
+    )]
+    pub(crate) adapter_weights: AdapterWeightsArg,
     /// Number format of the KV cache
     #[arg(
         long,

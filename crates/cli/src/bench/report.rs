@@ -53,6 +53,7 @@ pub(crate) struct Report {
     pub(crate) architecture: &'static str,
     pub(crate) parameters: usize,
     pub(crate) weights: String,
+    pub(crate) adapter_weights: String,
     pub(crate) kv: String,
     pub(crate) isa: String,
     pub(crate) adapter: bool,
@@ -102,7 +103,15 @@ impl Report {
             self.kv,
             crate::info::bytes(self.kv_bytes_per_token as u64),
             self.isa,
-            if self.adapter { ", adapter on" } else { "" },
+            if self.adapter {
+                format!(
+                    ", adapter on, {} ({})",
+                    self.adapter_weights,
+                    crate::info::bytes(self.adapters_bytes as u64)
+                )
+            } else {
+                String::new()
+            },
         );
         let rss = self
             .peak_rss_bytes

@@ -306,6 +306,30 @@ fn a_damaged_adapter_fails_its_own_requests_only() {
 }
 
 #[test]
+fn an_adapter_that_8_bits_cannot_hold_is_refused_by_name() {
+    let model = model(Family::Qwen2, 4);
+    let [floats, quantized] = formats();
+    for (options, held) in [(floats, true), (quantized, false)] {
+        let mut engine = engine(&model, &options);
+        let mut layers = adapter(&model.config, 5, 4).layers;
+        let b = &mut layers[1][2].as_mut().expect("a pair per layer").b;
+        let mut values = b.to_f32();
+        values[7] = f32::NAN;
+        *b = Tensor::from_f32(b.shape.clone(), &values).expect("the same shape");
+        match engine.load_adapter(&adapter_of(layers)) {
+            Ok(_) => assert!(held),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(
+                    !held && text.contains("lora_B of self_attn.v_proj in layer 1"),
+                    "{text}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn adapters_of_other_models_and_busy_ones_are_refused() {
     let model = model(Family::Qwen2, 6);
     let mut engine = engine(&model, &options());

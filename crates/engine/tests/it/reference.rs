@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::support::*;
 use edgethink_engine::{
-    AdapterId, AdapterSpan, Engine, EngineOptions, HiddenStates, Isa, KvFormat, Request,
-    WeightFormat,
+    AdapterFormat, AdapterId, AdapterSpan, Engine, EngineOptions, HiddenStates, Isa, KvFormat,
+    Request, WeightFormat,
 };
 use edgethink_model::{Adapter, Config, Family, Linear, Model, Tensor, Weights, reference};
 use edgethink_testkit::{Tol, assert_close, tiny_config};
@@ -187,6 +187,47 @@ fn quantized_weights_and_kv() {
                     report.max_rel_to_max
                 );
             }
+        }
+    }
+}
+
+/// Adapters in 8 bits against the reference with their floats, of ranks that do not fill a group or fill one and a part. Matrices of very
+/// small values with a large scale are the same adapter, bit for bit.
+#[test]
+fn adapters_in_8_bits() {
+    let tokens = prompt(3, 60);
+    for (family, rank) in [(Family::Qwen2, 5), (Family::Llama, 40)] {
+        let model = model(family, 5);
+        let truth = rounded(&model, WeightFormat::Q8);
+        let adapter = adapter(&model.config, 9, rank);
+        let mut layers = adapter.layers.clone();
+        for pair in layers.iter_mut().flatten().flatten() {
+            for tensor in [&mut pair.a, &mut pair.b] {
+                let small: Vec<f32> = tensor.to_f32().iter().map(|x| x * 2f32.powi(-20)).collect();
+                *tensor = Tensor::from_f32(tensor.shape.clone(), &small).expect("the same shape");
+            }
+            pair.scale *= 2f32.powi(40);
+        }
+        let small = adapter_of(layers);
+        let want = reference::forward(&truth, &tokens, Some((&adapter, 20))).expect("a good model");
+        for isa in Isa::available() {
+            let mut engine = engine(
+                &model,
+                &EngineOptions {
+                    weights: WeightFormat::Q8,
+                    adapters: AdapterFormat::Q8,
+                    isa,
+                    ..options()
+                },
+            );
+            let [one, two] = [&adapter, &small].map(|a| engine.load_adapter(a).expect("it fits"));
+            let [got, same] = [one, two].map(|id| {
+                engine
+                    .logits(&tokens, Some(AdapterSpan::starting(id, 20)))
+                    .expect("finite logits")
+            });
+            assert_close(&got, &want.logits, Tol::RelToMax(0.05));
+            assert_eq!(got, same, "{isa}");
         }
     }
 }

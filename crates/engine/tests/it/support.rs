@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use edgethink_engine::{
-    AdapterId, AdapterSpan, Engine, EngineOptions, Event, FinishReason, Isa, KvFormat, Request,
-    RequestError, RequestId, Sampling, WeightFormat,
+    AdapterFormat, AdapterId, AdapterSpan, Engine, EngineOptions, Event, FinishReason, Isa,
+    KvFormat, Request, RequestError, RequestId, Sampling, WeightFormat,
 };
 use edgethink_model::{Adapter, Config, ContentHash, Family, Linear, LoraPair, Model, Tensor};
 use edgethink_testkit::{formula, tiny_config, tiny_model_of};
@@ -72,6 +72,7 @@ pub(crate) fn options() -> EngineOptions {
         threads: 1,
         isa: Isa::detect(),
         weights: WeightFormat::Stored,
+        adapters: AdapterFormat::Stored,
         kv: KvFormat::F32,
         kv_tokens: 1024,
         max_batch_tokens: 64,
@@ -86,6 +87,7 @@ pub(crate) fn formats() -> [EngineOptions; 2] {
         options(),
         EngineOptions {
             weights: WeightFormat::Q4,
+            adapters: AdapterFormat::Q8,
             kv: KvFormat::Int8,
             ..options()
         },

@@ -16,8 +16,8 @@ use std::mem::offset_of;
 
 use super::lanes;
 use crate::columns::ColumnsMut;
-use crate::gemm::{TILE, Tile};
-use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
+use crate::gemm::Tile;
+use crate::packed::{Bits, GROUP, HALVES, split};
 use crate::quantize::{QuantGroup, QuantRows};
 
 /// Rows of a register tile: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
@@ -59,9 +59,7 @@ fn two_panels_of<const CODES: usize, const GROUP_BYTES: usize>(
     let fetch = w.map(Fetch::near);
     let totals = rows::<2, 1, CODES, GROUP_BYTES>(w, x, fetch);
     for (tile, totals) in [a, b].into_iter().zip(&totals) {
-        let mut sums = [[0.0; PANEL]; TILE];
-        store(totals, &mut sums);
-        tile.store(&sums, out);
+        store(tile, tile.rows.start, totals, out);
     }
 }
 
@@ -71,29 +69,42 @@ fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
     out: &mut ColumnsMut<'_>,
 ) {
     let w = [tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0];
-    let mut sums = [[0.0; PANEL]; TILE];
-    let parts = tile
-        .rows
-        .clone()
-        .step_by(ROWS)
-        .zip(sums.as_chunks_mut::<ROWS>().0);
     // Stores are done in order: where the outputs are not in the cache, as those of a head, the next panel's would wait for them.
     for t in tile.rows.clone() {
         lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
     }
-    let count_of_parts = tile.rows.len().div_ceil(ROWS);
-    for (part, (t, sums)) in parts.enumerate() {
+    let parts = tile.rows.len().div_ceil(ROWS);
+    for (part, t) in tile.rows.clone().step_by(ROWS).enumerate() {
         let count = ROWS.min(tile.rows.end - t);
         let x = tile.x.slice(t..t + count);
-        let fetch = [Fetch::next_panel(w[0], part, count_of_parts)];
+        let fetch = [Fetch::next_panel(w[0], part, parts)];
         match count {
-            1 => store(&rows::<1, 1, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
-            2 => store(&rows::<1, 2, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
-            3 => store(&rows::<1, 3, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
-            _ => store(&rows::<1, 4, CODES, GROUP_BYTES>(w, x, fetch)[0], sums),
+            1 => store(
+                tile,
+                t,
+                &rows::<1, 1, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                out,
+            ),
+            2 => store(
+                tile,
+                t,
+                &rows::<1, 2, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                out,
+            ),
+            3 => store(
+                tile,
+                t,
+                &rows::<1, 3, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                out,
+            ),
+            _ => store(
+                tile,
+                t,
+                &rows::<1, 4, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                out,
+            ),
         }
     }
-    tile.store(&sums, out);
 }
 
 /// The tile of R rows on each of P panels: sums by panel, row, half of the panel.
@@ -212,11 +223,12 @@ fn add<const R: usize>(
     }
 }
 
-/// Writes the sums of the first rows of a tile.
+/// Stores the totals of rows `first..`.
 #[inline]
-fn store(totals: &[[[f32; 8]; 2]], out: &mut [[f32; PANEL]]) {
-    for (total, out) in totals.iter().zip(out) {
-        out.copy_from_slice(total.as_flattened());
+fn store(tile: &Tile<'_>, first: usize, totals: &[[[f32; 8]; 2]], out: &mut ColumnsMut<'_>) {
+    for (t, total) in (first..).zip(totals) {
+        let total = total.as_flattened().try_into().expect("2 x 8 are a panel");
+        tile.store_row(t, total, out);
     }
 }
 

@@ -28,8 +28,7 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
                 }
             }
         }
-        let row = &mut out.row_mut(t)[tile.columns.clone()];
-        row.copy_from_slice(&acc[..row.len()]);
+        tile.store_row(t, &acc, out);
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct ModelProps {
     pub(crate) context_tokens: usize,
     /// `stored`, `q8` or `q4`.
     pub(crate) weights: &'static str,
+    /// `stored` or `q8`.
+    pub(crate) adapter_weights: &'static str,
     /// Instruction set of the kernels.
     pub(crate) isa: String,
     pub(crate) threads: usize,
@@ -95,6 +97,7 @@ pub(crate) async fn show(State(app): State<App>) -> Json<Props> {
             parameters: facts.parameters,
             context_tokens: facts.context_tokens,
             weights: facts.weights,
+            adapter_weights: facts.adapter_weights,
             isa: facts.isa.clone(),
             threads: facts.threads,
         },

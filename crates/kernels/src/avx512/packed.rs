@@ -12,7 +12,7 @@ use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::gemm::{TILE, Tile};
 use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
-use crate::quantize::{QuantGroup, QuantRows};
+use crate::quantize::QuantRows;
 
 /// One panel times the tile's rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -66,10 +66,7 @@ fn rows<const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
     let has_offset = GROUP_BYTES > CODES + HALVES;
     let groups = w.len();
     let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
-    let mut rows: [&[QuantGroup]; R] = [&[]; R];
-    for (r, row) in rows.iter_mut().enumerate() {
-        *row = &x.row(r)[..groups];
-    }
+    let rows = x.first::<R>().map(|row| &row[..groups]);
     let mut total = [_mm512_setzero_ps(); R];
     for g in 0..groups {
         if R > 1 {

@@ -31,7 +31,7 @@ macro_rules! panel_kernels {
         use $crate::neon::lanes;
         use $crate::neon::packed::{ROWS, halves, load};
         use $crate::packed::{Bits, HALVES, PANEL, split};
-        use $crate::quantize::{QuantGroup, QuantRows};
+        use $crate::quantize::QuantRows;
         use $dots as group_dots;
 
         /// One panel times the tile's rows.
@@ -96,10 +96,7 @@ macro_rules! panel_kernels {
             x: QuantRows<'_>,
             out: &mut [[f32; PANEL]; ROWS],
         ) {
-            let mut rows: [&[QuantGroup]; R] = [&[]; R];
-            for (r, row) in rows.iter_mut().enumerate() {
-                *row = &x.row(r)[..w.len()];
-            }
+            let rows = x.first::<R>().map(|row| &row[..w.len()]);
             let mut total = [[lanes::splat(0.0); 4]; R];
             for g in 0..w.len() {
                 let (w_codes, rest) = split::<CODES>(&w[g]);

@@ -160,6 +160,7 @@ fn shape(item: &Item<'_>) -> Result<Option<PackedShape>, EngineError> {
     let (bits, has_offset) = match (hold, tensor.dtype.code_bits()) {
         (Hold::Rounded(bits), _) => (*bits, false),
         (Hold::Scaled(_), _) => (Bits::B8, false),
+        (Hold::Stored, None) if tensor.dtype == Dtype::Q6K => (Bits::B6, false),
         (Hold::Stored, None) => return Ok(None),
         (Hold::Stored, Some(4)) => (Bits::B4, has_offsets(tensor.dtype)),
         (Hold::Stored, Some(_)) => (Bits::B8, has_offsets(tensor.dtype)),
@@ -207,9 +208,12 @@ fn convert(
         tensor
             .read_rows_into(rows.clone(), bytes)
             .map_err(unreadable)?;
-        if matches!(tensor.dtype, Dtype::Q4_0 | Dtype::Q8_0) {
+        if panels::DTYPES.contains(&tensor.dtype) {
             return panels::to_panels(tensor.dtype, cols, bytes, target.bytes_mut()).map_err(
-                |panels::NotFinite { row, group }| damaged(KernelError::ScaleRange { row, group }),
+                |panels::NotFinite { row, block }| {
+                    let group = block * target.shape().bits.block_cols() / GROUP;
+                    damaged(KernelError::ScaleRange { row, group })
+                },
             );
         }
     }
@@ -268,16 +272,13 @@ mod tests {
                     blocks.extend_from_slice(&scale.to_le_bytes());
                     scales.push(scale.to_f32());
                     let code = |c: usize| (index * 37 + c * 11 + index * c) as u8;
-                    match bits {
-                        Bits::B8 => {
-                            blocks.extend((0..32).map(code));
-                            codes.extend((0..32).map(|c| code(c) ^ 0x80));
-                        }
-                        Bits::B4 => {
-                            blocks.extend((0..16).map(code));
-                            codes.extend((0..16).map(|c| code(c) & 15));
-                            codes.extend((0..16).map(|c| code(c) >> 4));
-                        }
+                    if bits == Bits::B8 {
+                        blocks.extend((0..32).map(code));
+                        codes.extend((0..32).map(|c| code(c) ^ 0x80));
+                    } else {
+                        blocks.extend((0..16).map(code));
+                        codes.extend((0..16).map(|c| code(c) & 15));
+                        codes.extend((0..16).map(|c| code(c) >> 4));
                     }
                 }
                 let (mut want, mut got) = (vec![1; shape.bytes()], vec![7; shape.bytes()]);
@@ -298,16 +299,18 @@ mod tests {
     /// What training on a quantized base relies on: the engine multiplies with exactly the values that the file's blocks stand for.
     #[test]
     fn stored_blocks_are_held_bit_for_bit() {
-        for dtype in [Dtype::Q4_0, Dtype::Q8_0] {
-            let shape = vec![70, 96];
+        for dtype in panels::DTYPES {
+            let cols = 3 * dtype.block_len();
+            let shape = vec![70, cols];
             let mut bytes = vec![0u8; dtype.tensor_bytes(&shape).expect("a small tensor")];
             for (i, block) in bytes.chunks_mut(dtype.block_bytes()).enumerate() {
-                // Every sign and many sizes of scale, the smallest included, and every code.
-                let scale = ((i * 389) as u16 % 0x7000) | ((i as u16 & 1) << 15);
-                block[..2].copy_from_slice(&scale.to_le_bytes());
-                for (j, byte) in block[2..].iter_mut().enumerate() {
+                for (j, byte) in block.iter_mut().enumerate() {
                     *byte = ((i * 31 + j * 73 + i * j) & 255) as u8;
                 }
+                // Every sign and many sizes of scale, the smallest included, and every code.
+                let scale = ((i * 389) as u16 % 0x7000) | ((i as u16 & 1) << 15);
+                let at = if dtype == Dtype::Q6K { 208 } else { 0 };
+                block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
             }
             let tensor = Tensor::new(dtype, shape, Bytes::copy_of(&bytes)).expect("whole blocks");
             let item = Item {
@@ -320,8 +323,8 @@ mod tests {
                 .remove(0);
             assert!(held.is_packed());
             let want = tensor.to_f32();
-            let mut row = vec![f32::NAN; 96];
-            for (r, want) in want.chunks(96).enumerate() {
+            let mut row = vec![f32::NAN; cols];
+            for (r, want) in want.chunks(cols).enumerate() {
                 held.row_into(r, &mut row);
                 for (got, want) in row.iter().zip(want) {
                     assert!(got == want, "{dtype}, row {r}: {got} for {want}");

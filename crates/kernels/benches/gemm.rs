@@ -1,4 +1,5 @@
-//! Packed and dense matrix products of the shapes of Qwen2.5-0.5B: GB/s of weights and 10⁹ multiply-adds per second, one thread.
+//! Packed and dense matrix products of the shapes of Qwen2.5-0.5B, and of the logits of 1.5B for 6 bits: GB/s of weights and 10⁹
+//! multiply-adds per second, one thread.
 //!
 //! `cargo bench -p edgethink-kernels --bench gemm -- [isa] [T]`. Every case is checked against the scalar kernel before it is timed;
 //! the figure is the best of several passes, so that other work on the machine does not count. `cargo test --benches` runs it with
@@ -15,7 +16,13 @@ use edgethink_kernels::{
 };
 
 /// [rows, cols]
-const SHAPES: [(usize, usize); 4] = [(896, 896), (4864, 896), (896, 4864), (151_936, 896)];
+const SHAPES: [(usize, usize); 5] = [
+    (896, 896),
+    (4864, 896),
+    (896, 4864),
+    (151_936, 896),
+    (151_936, 1536),
+];
 
 fn main() {
     let args: Vec<String> = std::env::args()
@@ -46,6 +53,9 @@ fn main() {
                 packed(isa, rows, cols, t, Bits::B4, false, budget);
                 packed(isa, rows, cols, t, Bits::B4, true, budget);
                 packed(isa, rows, cols, t, Bits::B8, false, budget);
+                if cols.is_multiple_of(Bits::B6.block_cols()) {
+                    packed(isa, rows, cols, t, Bits::B6, false, budget);
+                }
                 if rows < 100_000 && !args.iter().any(|a| a == "packed") {
                     dense(isa, rows, cols, t, budget);
                 }
@@ -89,14 +99,25 @@ fn packed(
         bits,
         has_offset,
     };
-    let mut codes = random_bytes(rows * cols);
-    codes.iter_mut().for_each(|c| *c &= bits.max_code());
-    let scales = vec![0.01; rows * cols / GROUP];
     let mut bytes = vec![0; shape.bytes()];
     advise_huge_pages(&mut bytes);
-    let mut dst = PackedMut::new(shape, &mut bytes);
-    let offsets = has_offset.then_some(scales.as_slice());
-    pack_rows(&mut dst, 0, &codes, &scales, offsets).expect("packs");
+    if bits == Bits::B6 {
+        let random = random_bytes(1 << 20);
+        for part in bytes.chunks_mut(random.len()) {
+            part.copy_from_slice(&random[..part.len()]);
+        }
+        for block in bytes.chunks_exact_mut(shape.block_bytes()) {
+            let (_, scales) = block.split_last_chunk_mut::<32>().expect("longer");
+            scales.as_chunks_mut::<2>().0.fill([0, 0x14]); // 2^-10
+        }
+    } else {
+        let mut codes = random_bytes(rows * cols);
+        codes.iter_mut().for_each(|c| *c &= bits.max_code());
+        let scales = vec![0.01; rows * cols / GROUP];
+        let mut dst = PackedMut::new(shape, &mut bytes);
+        let offsets = has_offset.then_some(scales.as_slice());
+        pack_rows(&mut dst, 0, &codes, &scales, offsets).expect("packs");
+    }
     let w = PackedRef::new(shape, &bytes);
 
     let x = activations(t, cols);

@@ -3,14 +3,23 @@
 use half::f16;
 
 use crate::error::KernelError;
-use crate::packed::{Bits, GROUP, PANEL, PackedMut, PackedRef, half};
+use crate::packed::{Bits, GROUP, GROUP6, PANEL, PackedMut, PackedRef, half};
 
-/// Where the code of (row r of its panel, column c of its group) lies: byte, and whether it is the high nibble of a 4-bit block.
-fn place(bits: Bits, r: usize, c: usize) -> (usize, bool) {
-    let quad = c / 4;
+/// The code of row `r` of its panel and column `c` of its group.
+fn code(bits: Bits, group: &[u8], r: usize, c: usize) -> u8 {
+    let (quad, byte) = (c / 4, r * 4 + c % 4);
+    let at = |block: usize| group[block * 64 + byte];
     match bits {
-        Bits::B8 => (quad * 64 + r * 4 + c % 4, false),
-        Bits::B4 => (quad % 4 * 64 + r * 4 + c % 4, quad >= 4),
+        Bits::B8 => at(quad),
+        Bits::B4 if quad < 4 => at(quad) & 15,
+        Bits::B4 => at(quad - 4) >> 4,
+        Bits::B6 => {
+            let first = quad / 4 * 3;
+            match quad % 4 {
+                3 => at(first) >> 6 | at(first + 1) >> 6 << 2 | at(first + 2) >> 6 << 4,
+                k => at(first + k) & 63,
+            }
+        }
     }
 }
 
@@ -24,7 +33,7 @@ fn place(bits: Bits, r: usize, c: usize) -> (usize, bool) {
 /// [`KernelError::ScaleRange`] for a scale or offset that is NaN or beyond f16. The destination is then partly written.
 ///
 /// # Panics
-/// On wrong lengths, and on a code beyond the width.
+/// On wrong lengths, on a code beyond the width, and for 6 bits, whose scales are of another kind.
 pub fn pack_rows(
     dst: &mut PackedMut<'_>,
     first_row: usize,
@@ -34,6 +43,7 @@ pub fn pack_rows(
 ) -> Result<(), KernelError> {
     let shape = dst.shape;
     let (groups, bits) = (shape.groups(), shape.bits);
+    assert_ne!(bits, Bits::B6, "panels of 6 bits are made from blocks");
     if shape.cols == 0 {
         return Ok(());
     }
@@ -69,7 +79,7 @@ pub fn pack_rows(
     dst.clear(first..first + n.div_ceil(PANEL));
     for row in 0..n {
         let (panel, r) = (dst.panel(first + row / PANEL), row % PANEL);
-        for (group, to) in panel.chunks_exact_mut(shape.group_bytes()).enumerate() {
+        for (group, to) in panel.chunks_exact_mut(shape.block_bytes()).enumerate() {
             let half = |value: f32| {
                 let half = f16::from_f32(value);
                 half.is_finite()
@@ -85,19 +95,16 @@ pub fn pack_rows(
             let from = codes[row * shape.cols + group * GROUP..][..GROUP]
                 .as_chunks::<4>()
                 .0;
-            match bits {
-                Bits::B8 => {
-                    for (j, from) in from.iter().enumerate() {
-                        quads[j * PANEL + r] = *from;
-                    }
+            if bits == Bits::B8 {
+                for (j, from) in from.iter().enumerate() {
+                    quads[j * PANEL + r] = *from;
                 }
-                Bits::B4 => {
-                    let (low, high) = from.split_at(4);
-                    for (j, (low, high)) in low.iter().zip(high).enumerate() {
-                        let both = u32::from_le_bytes(*low) | u32::from_le_bytes(*high) << 4;
-                        quads[j * PANEL + r] = both.to_le_bytes();
-                    }
-                }
+                continue;
+            }
+            let (low, high) = from.split_at(4);
+            for (j, (low, high)) in low.iter().zip(high).enumerate() {
+                let both = u32::from_le_bytes(*low) | u32::from_le_bytes(*high) << 4;
+                quads[j * PANEL + r] = both.to_le_bytes();
             }
         }
     }
@@ -113,24 +120,36 @@ pub fn unpack_row(w: PackedRef<'_>, row: usize, out: &mut [f32]) {
     assert!(row < shape.rows, "row {row} of {}", shape.rows);
     assert_eq!(out.len(), shape.cols, "columns");
     let (panel, r) = (row / PANEL, row % PANEL);
-    let groups = w.panel(panel).chunks_exact(shape.group_bytes());
-    for (group, out) in groups.zip(out.as_chunks_mut::<GROUP>().0) {
-        let (bytes, halves) = group.split_at(shape.bits.code_bytes());
+    let blocks = w.panel(panel).chunks_exact(shape.block_bytes());
+    for (block, out) in blocks.zip(out.chunks_exact_mut(shape.bits.block_cols())) {
+        let out = out.as_chunks_mut::<GROUP>().0;
+        if shape.bits == Bits::B6 {
+            unpack6(block, r, out);
+            continue;
+        }
+        let halves = &block[shape.bits.code_bytes()..];
         let scale = half(halves, r);
         let offset = if shape.has_offset {
             half(halves, PANEL + r)
         } else {
             -scale * f32::from(shape.bits.zero())
         };
-        for (c, out) in out.iter_mut().enumerate() {
-            let (byte, high) = place(shape.bits, r, c);
-            let code = match (shape.bits, high) {
-                (Bits::B8, _) => bytes[byte],
-                (Bits::B4, false) => bytes[byte] & 15,
-                (Bits::B4, true) => bytes[byte] >> 4,
-            };
+        for (c, out) in out.as_flattened_mut().iter_mut().enumerate() {
             // 11 by 8 bits: the product is exact, the sum rounds once.
-            *out = scale * f32::from(code) + offset;
+            *out = scale * f32::from(code(shape.bits, block, r, c)) + offset;
+        }
+    }
+}
+
+/// Values of row `r` of a block of 6-bit codes; exact.
+fn unpack6(block: &[u8], r: usize, out: &mut [[f32; GROUP]]) {
+    let (groups, halves) = block.split_at(out.len() * GROUP6);
+    let shared = half(halves, r);
+    for (group, out) in groups.as_chunks::<GROUP6>().0.iter().zip(out) {
+        let scales = &group[Bits::B6.code_bytes() + 2 * r..][..2];
+        for (c, out) in out.iter_mut().enumerate() {
+            let scale = shared * f32::from(scales[2 * c / GROUP].cast_signed());
+            *out = scale * f32::from(code(Bits::B6, group, r, c).cast_signed() - 32);
         }
     }
 }
@@ -144,7 +163,7 @@ pub fn unpack_row(w: PackedRef<'_>, row: usize, out: &mut [f32]) {
 /// [`KernelError::NonFinite`] for NaN or infinity, [`KernelError::ScaleRange`] for weights too large for a f16 scale.
 ///
 /// # Panics
-/// On wrong lengths: `x` and `codes` equal and a multiple of 32, `scales` one per 32.
+/// On wrong lengths: `x` and `codes` equal and a multiple of 32, `scales` one per 32; and for 6 bits.
 pub fn quantize_weights(
     bits: Bits,
     cols: usize,
@@ -177,6 +196,7 @@ pub fn quantize_weights(
         };
         let half = f16::from_f32(match bits {
             Bits::B4 => extreme / -8.0,
+            Bits::B6 => panic!("6-bit codes come from a file alone"),
             Bits::B8 => extreme.abs() / 127.0,
         });
         if !half.is_finite() {

@@ -1,4 +1,4 @@
-//! The layout of packed integer weights `[rows, cols]`, value = scale · (code − zero) with zero 8 (4-bit) or 128 (8-bit), or
+//! The layout of packed integer weights `[rows, cols]`, value = scale · (code − zero) with zero 8 (4-bit), 32 (6-bit) or 128 (8-bit), or
 //! scale · code + offset.
 //!
 //! Rows are cut into panels of [`PANEL`] = 16, columns into groups of [`GROUP`] = 32, and the four columns 4j..4j+4 of a group are
@@ -11,8 +11,16 @@
 //!                scales   of the 16 rows, f16, little-endian
 //!                offsets  the same, where there are any
 //! ```
+//! Codes of 6 bits are those of GGUF's Q6_K: the scale of 16 columns is an i8 times an f16, which 256 columns share. Eight groups are a block.
+//!
+//! ```text
+//! [panel][block] [group] codes    half h of the group (16 columns): 3 blocks of 64 bytes; block k holds quad 4h + k in its low 6 bits
+//!                                 and bits 2k and 2k + 1 of quad 4h + 3 in its high 2
+//!                        scales   of the 16 rows, i8: that of the first half and that of the second
+//!                scales  of the 16 rows, f16, little-endian
+//! ```
 //! Rows beyond `rows` in the last panel are zeros with scale 0. A product reads one run of memory from its first byte to its last, any
-//! range of panels is a slice, and 16 rows of blocks of a file (GGUF's Q4_0 and Q8_0) take exactly the bytes of their panel.
+//! range of panels is a slice, and 16 rows of blocks of a file (GGUF's Q4_0, Q8_0 and Q6_K) take exactly the bytes of their panel.
 
 use std::ops::Range;
 
@@ -26,6 +34,8 @@ pub const PANEL: usize = 16;
 pub enum Bits {
     /// Codes 0..=15, zero point 8.
     B4,
+    /// Codes 0..=63, zero point 32, as Q6_K has them. Made from the blocks of a file alone.
+    B6,
     /// Codes 0..=255, zero point 128.
     B8,
 }
@@ -36,6 +46,7 @@ impl Bits {
     pub fn zero(self) -> u8 {
         match self {
             Self::B4 => 8,
+            Self::B6 => 32,
             Self::B8 => 128,
         }
     }
@@ -45,6 +56,7 @@ impl Bits {
     pub fn max_code(self) -> u8 {
         match self {
             Self::B4 => 15,
+            Self::B6 => 63,
             Self::B8 => 255,
         }
     }
@@ -53,8 +65,32 @@ impl Bits {
     pub(crate) const fn code_bytes(self) -> usize {
         match self {
             Self::B4 => GROUP * PANEL / 2,
+            Self::B6 => GROUP * PANEL / 4 * 3,
             Self::B8 => GROUP * PANEL,
         }
+    }
+
+    /// The width of which a group has so many bytes of codes.
+    pub(crate) const fn of_code_bytes(bytes: usize) -> Self {
+        match bytes {
+            256 => Self::B4,
+            384 => Self::B6,
+            _ => Self::B8,
+        }
+    }
+
+    /// Groups that share a f16 scale and lie in one block of the panel.
+    pub(crate) const fn block_groups(self) -> usize {
+        match self {
+            Self::B4 | Self::B8 => 1,
+            Self::B6 => 8,
+        }
+    }
+
+    /// Columns of a matrix are a multiple of this.
+    #[must_use]
+    pub const fn block_cols(self) -> usize {
+        GROUP * self.block_groups()
     }
 }
 
@@ -63,11 +99,11 @@ impl Bits {
 pub struct PackedShape {
     /// Output features.
     pub rows: usize,
-    /// Input features, a multiple of [`GROUP`].
+    /// Input features, a multiple of [`Bits::block_cols`].
     pub cols: usize,
     /// Width of a code.
     pub bits: Bits,
-    /// Whether the value is scale · code + offset instead of scale · (code − zero).
+    /// Whether the value is scale · code + offset instead of scale · (code − zero); not with 6 bits.
     pub has_offset: bool,
 }
 
@@ -84,16 +120,19 @@ impl PackedShape {
         self.cols / GROUP
     }
 
-    /// Bytes of one group of one panel: codes, scales, offsets.
+    /// Bytes of one block of one panel: codes, scales, offsets.
     #[must_use]
-    pub fn group_bytes(&self) -> usize {
-        self.bits.code_bytes() + HALVES * if self.has_offset { 2 } else { 1 }
+    pub fn block_bytes(&self) -> usize {
+        match self.bits {
+            Bits::B6 => BLOCK6,
+            bits => bits.code_bytes() + HALVES * if self.has_offset { 2 } else { 1 },
+        }
     }
 
     /// Bytes of a panel.
     #[must_use]
     pub fn panel_bytes(&self) -> usize {
-        self.groups() * self.group_bytes()
+        self.cols / self.bits.block_cols() * self.block_bytes()
     }
 
     /// Bytes of all panels.
@@ -110,9 +149,14 @@ impl PackedShape {
 
     fn check(&self, bytes: usize) {
         assert!(
-            self.cols.is_multiple_of(GROUP),
-            "{} columns, not a multiple of {GROUP}",
-            self.cols
+            self.cols.is_multiple_of(self.bits.block_cols()),
+            "{} columns, not a multiple of {}",
+            self.cols,
+            self.bits.block_cols()
+        );
+        assert!(
+            !self.has_offset || self.bits != Bits::B6,
+            "6-bit codes have no offsets"
         );
         assert_eq!(bytes, self.bytes(), "bytes of {self:?}");
     }
@@ -120,6 +164,10 @@ impl PackedShape {
 
 /// Bytes of the f16 scales, or offsets, of one group of the 16 rows.
 pub(crate) const HALVES: usize = 2 * PANEL;
+/// Bytes of a group of 6-bit codes: the codes, and two scales of a byte for each of the 16 rows.
+pub(crate) const GROUP6: usize = Bits::B6.code_bytes() + 2 * PANEL;
+/// Bytes of a block of them.
+pub(crate) const BLOCK6: usize = Bits::B6.block_groups() * GROUP6 + HALVES;
 
 /// A packed matrix.
 #[derive(Clone, Copy, Debug)]

@@ -16,6 +16,8 @@ pub struct QuantGroup {
     pub scale: f32,
     /// Σ q.
     pub sum: i32,
+    /// Σ q of each half.
+    pub halves: [i16; 2],
 }
 
 /// Quantized rows `[T, cols]`: what packed weights are multiplied with.

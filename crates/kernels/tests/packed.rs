@@ -25,6 +25,10 @@ impl Packed {
             shape,
             bytes: vec![0xaa; shape.bytes()],
         };
+        if shape.bits == Bits::B6 {
+            packed.fill6(|_| random.bits() as u8, |row| [row as u8, 0x24]);
+            return packed;
+        }
         let max = shape.bits.max_code();
         let codes: Vec<u8> = (0..shape.rows * shape.cols)
             .map(|_| match random.below(8) {
@@ -50,6 +54,25 @@ impl Packed {
         packed
     }
 
+    /// 6 bits: codes and scales of a byte, all of which mean something, by their place in the group, and f16 scales by row.
+    fn fill6(&mut self, mut byte: impl FnMut(usize) -> u8, half: impl Fn(usize) -> [u8; 2]) {
+        const GROUP: usize = 384 + 32;
+        let rows = self.shape.rows;
+        let panel_bytes = self.shape.panel_bytes();
+        for (panel, bytes) in self.bytes.chunks_exact_mut(panel_bytes).enumerate() {
+            for block in bytes.chunks_exact_mut(self.shape.block_bytes()) {
+                let (groups, scales) = block.split_at_mut(8 * GROUP);
+                for (i, to) in groups.iter_mut().enumerate() {
+                    *to = byte(i % GROUP);
+                }
+                for (r, scale) in scales.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                    let row = panel * PANEL + r;
+                    *scale = if row < rows { half(row) } else { [0, 0] };
+                }
+            }
+        }
+    }
+
     /// The values `[rows, cols]`.
     fn values(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.shape.rows * self.shape.cols];
@@ -71,6 +94,7 @@ impl Quantized {
             q: [99; GROUP],
             scale: 9.0,
             sum: 9,
+            halves: [9; 2],
         };
         let mut groups = vec![old; x.len() / GROUP];
         quantize_rows(isa, cols, x, &mut groups)?;
@@ -83,7 +107,13 @@ impl Quantized {
 }
 
 fn shapes() -> impl Iterator<Item = PackedShape> {
-    [Bits::B4, Bits::B8].into_iter().flat_map(|bits| {
+    let six = [(1, 256), (17, 512), (50, 256)].map(|(rows, cols)| PackedShape {
+        rows,
+        cols,
+        bits: Bits::B6,
+        has_offset: false,
+    });
+    let others = [Bits::B4, Bits::B8].into_iter().flat_map(|bits| {
         [false, true].into_iter().flat_map(move |has_offset| {
             [(1, 32), (15, 64), (16, 32), (17, 96), (48, 32), (50, 256)]
                 .into_iter()
@@ -94,7 +124,8 @@ fn shapes() -> impl Iterator<Item = PackedShape> {
                     has_offset,
                 })
         })
-    })
+    });
+    six.into_iter().chain(others)
 }
 
 fn multiply(isa: Isa, w: &Packed, x: QuantRows<'_>) -> Vec<f32> {
@@ -214,6 +245,12 @@ fn quantized_rows_are_within_half_a_step() {
                         group.sum,
                         group.q.iter().map(|&q| i32::from(q)).sum::<i32>()
                     );
+                    assert_eq!(
+                        i32::from(group.halves[0]) + i32::from(group.halves[1]),
+                        group.sum
+                    );
+                    let first = group.q[..GROUP / 2].iter().map(|&q| i16::from(q)).sum();
+                    assert_eq!(group.halves[0], first);
                     let scale = f64::from(group.scale);
                     for (&q, &x) in group.q.iter().zip(x) {
                         let error = (f64::from(q) * scale - f64::from(x)).abs();
@@ -322,6 +359,33 @@ fn the_largest_sums_do_not_saturate() {
                     shape,
                     bytes: vec![0; shape.bytes()],
                 };
+                if shape.bits == Bits::B6 {
+                    for scale in [i8::MIN, i8::MAX] {
+                        let of = |at| match at {
+                            0..384 => {
+                                if code == 0 {
+                                    0
+                                } else {
+                                    0xff
+                                }
+                            }
+                            _ => scale.cast_unsigned(),
+                        };
+                        w.fill6(of, |_| [0, 0x3c]);
+                        let value = f32::from(scale) * (f32::from(code) - 32.0);
+                        for sign in [127.0, -127.0] {
+                            let x = vec![sign; 5 * shape.cols];
+                            let x = Quantized::new(isa, shape.cols, &x).expect("finite");
+                            let want = sign * shape.cols as f32 * value;
+                            let got = multiply(isa, &w, x.view());
+                            assert!(
+                                got.iter().all(|&y| y == want),
+                                "{isa} {shape:?}: {got:?} for {want}"
+                            );
+                        }
+                    }
+                    continue;
+                }
                 let codes = vec![code; shape.rows * shape.cols];
                 let ones = vec![1.0; shape.rows * shape.groups()];
                 let offsets = shape.has_offset.then_some(ones.as_slice());

@@ -63,12 +63,13 @@ impl Dtype {
         self.block_len() == 1
     }
 
-    /// Bits of the codes that [`Tensor::codes`](crate::Tensor::codes) gives (4 or 8), or `None` for plain floats.
+    /// Bits of the codes that [`Tensor::codes`](crate::Tensor::codes) gives (4 or 8), or `None` for plain floats and for Q6_K, which has
+    /// two scales in 32 values.
     pub fn code_bits(self) -> Option<u32> {
         match self {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => None,
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Q6K => None,
             Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q4K => Some(4),
-            Dtype::Q8_0 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q5K | Dtype::Q6K => Some(8),
+            Dtype::Q8_0 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q5K => Some(8),
         }
     }
 

@@ -254,10 +254,10 @@ impl Tensor {
     /// The integer codes of a block format, by groups of 32: value = scale * code + offset.
     ///
     /// Fills `codes` `[rows, cols]` (0..16 or 0..256, see [`Dtype::code_bits`]), `scales` and `offsets` `[rows, cols/32]`.
-    /// Exact for Q8_0, Q4_0, Q4_1 and Q4_K up to the f32 product of their two scales; Q5_K and Q6_K are requantized to 8 bits.
+    /// Exact up to the f32 product of the two scales that some formats have.
     ///
     /// # Panics
-    /// If the dtype is a plain float, there are no such rows, or a slice has another length.
+    /// If the dtype has no codes, there are no such rows, or a slice has another length.
     pub fn codes(
         &self,
         rows: Range<usize>,

@@ -42,7 +42,7 @@ fn panels_in_a_bundle_give_the_files_numbers() {
             tensors.filter(|(_, t)| t.panels().is_some()).count()
         };
         assert_eq!(in_panels(&golden.model), 0);
-        assert_eq!(in_panels(&mapped) > 0, name != "qwen2-q4_k", "{name}");
+        assert!(in_panels(&mapped) > 0, "{name}");
         for isa in Isa::available() {
             let options = EngineOptions { isa, ..options() };
             let answer = |model: &Arc<Model>| {

@@ -3,7 +3,8 @@
 //! It multiplies unsigned bytes with signed ones and adds neighbours into i16, saturating. A 4-bit code gives at most
 //! 2 · 15 · 127 = 3,810 per instruction, and the eight quads of a group together 30,480, which i16 holds: a group is summed in i16, then
 //! widened once. An 8-bit code less its zero enters as its magnitude, and the activation takes its sign: 2 · 128 · 127 = 32,512, which
-//! i16 holds once, so that each product is widened.
+//! i16 holds once, so that each product is widened. Of 6-bit codes two products fit, 2 · 2 · 63 · 127 = 32,004; the instruction that widens
+//! multiplies with the scale of the 16 columns as well.
 
 #![expect(
     unsafe_code,
@@ -17,7 +18,7 @@ use std::mem::offset_of;
 use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::gemm::Tile;
-use crate::packed::{Bits, GROUP, HALVES, split};
+use crate::packed::{BLOCK6, Bits, GROUP, GROUP6, HALVES, PANEL, split};
 use crate::quantize::{QuantGroup, QuantRows};
 
 /// Rows of a register tile: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
@@ -31,6 +32,7 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     match (shape.bits, shape.has_offset) {
         (Bits::B4, false) => panel_of::<256, 288>(tile, out),
         (Bits::B4, true) => panel_of::<256, 320>(tile, out),
+        (Bits::B6, _) => panel_of::<384, BLOCK6>(tile, out),
         (Bits::B8, false) => panel_of::<512, 544>(tile, out),
         (Bits::B8, true) => panel_of::<512, 576>(tile, out),
     }
@@ -43,32 +45,33 @@ pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     match (shape.bits, shape.has_offset) {
         (Bits::B4, false) => two_panels_of::<256, 288>(a, b, out),
         (Bits::B4, true) => two_panels_of::<256, 320>(a, b, out),
+        (Bits::B6, _) => two_panels_of::<384, BLOCK6>(a, b, out),
         (Bits::B8, false) => two_panels_of::<512, 544>(a, b, out),
         (Bits::B8, true) => two_panels_of::<512, 576>(a, b, out),
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn two_panels_of<const CODES: usize, const GROUP_BYTES: usize>(
+fn two_panels_of<const CODES: usize, const BLOCK_BYTES: usize>(
     a: &Tile<'_>,
     b: &Tile<'_>,
     out: &mut ColumnsMut<'_>,
 ) {
-    let w = [a, b].map(|tile| tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0);
+    let w = [a, b].map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
     let x = a.x.slice(a.rows.clone());
     let fetch = w.map(Fetch::near);
-    let totals = rows::<2, 1, CODES, GROUP_BYTES>(w, x, fetch);
+    let totals = rows::<2, 1, CODES, BLOCK_BYTES>(w, x, fetch);
     for (tile, totals) in [a, b].into_iter().zip(&totals) {
         store(tile, tile.rows.start, totals, out);
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
+fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
     tile: &Tile<'_>,
     out: &mut ColumnsMut<'_>,
 ) {
-    let w = [tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0];
+    let w = [tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0];
     // Stores are done in order: where the outputs are not in the cache, as those of a head, the next panel's would wait for them.
     for t in tile.rows.clone() {
         lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
@@ -82,25 +85,25 @@ fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
             1 => store(
                 tile,
                 t,
-                &rows::<1, 1, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                &rows::<1, 1, CODES, BLOCK_BYTES>(w, x, fetch)[0],
                 out,
             ),
             2 => store(
                 tile,
                 t,
-                &rows::<1, 2, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                &rows::<1, 2, CODES, BLOCK_BYTES>(w, x, fetch)[0],
                 out,
             ),
             3 => store(
                 tile,
                 t,
-                &rows::<1, 3, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                &rows::<1, 3, CODES, BLOCK_BYTES>(w, x, fetch)[0],
                 out,
             ),
             _ => store(
                 tile,
                 t,
-                &rows::<1, 4, CODES, GROUP_BYTES>(w, x, fetch)[0],
+                &rows::<1, 4, CODES, BLOCK_BYTES>(w, x, fetch)[0],
                 out,
             ),
         }
@@ -110,28 +113,32 @@ fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
 /// The tile of R rows on each of P panels: sums by panel, row, half of the panel.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
-    w: [&[[u8; GROUP_BYTES]]; P],
+fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
+    w: [&[[u8; BLOCK_BYTES]]; P],
     x: QuantRows<'_>,
     fetch: [Fetch; P],
 ) -> [[[[f32; 8]; 2]; R]; P] {
-    let has_offset = GROUP_BYTES > CODES + HALVES;
-    let four = CODES == Bits::B4.code_bytes();
+    let bits = Bits::of_code_bytes(CODES);
+    let has_offset = bits != Bits::B6 && BLOCK_BYTES > CODES + HALVES;
     let groups = x.cols() / GROUP;
     let rows = x.first::<R>();
-    let w = w.map(|w| &w[..groups]);
+    let w = w.map(|w| &w[..groups / bits.block_groups()]);
     let mut totals = [[[[0.0; 8]; 2]; R]; P];
     for g in 0..groups {
         let x = rows.map(|row| &row[g]);
         for ((w, totals), fetch) in w.iter().zip(&mut totals).zip(fetch) {
-            fetch.group::<GROUP_BYTES>(g);
-            let (_, rest) = split::<CODES>(&w[g]);
-            let (w_scales, w_offsets) = split::<HALVES>(rest);
-            // Of codes for 4 bits, of codes less their zero for 8.
-            let dots = if four {
-                dots4(&w[g], x)
-            } else {
-                dots8(&w[g], x)
+            fetch.group::<BLOCK_BYTES>(g);
+            let block = &w[g / bits.block_groups()];
+            let scales_at = match bits {
+                Bits::B6 => BLOCK6 - HALVES,
+                _ => CODES,
+            };
+            let (w_scales, w_offsets) = split::<HALVES>(&block[scales_at..]);
+            // Less the codes' zero, but that of 4 bits and that of 8 bits with offsets.
+            let dots = match bits {
+                Bits::B4 => dots4(block, x),
+                Bits::B6 => dots6(&block.as_chunks::<GROUP6>().0[g % bits.block_groups()], x),
+                Bits::B8 => dots8(block, x),
             };
             let scales = [halves(w_scales, 0), halves(w_scales, 1)];
             let offsets = has_offset.then(|| {
@@ -141,11 +148,11 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const GROUP_BYTES: u
             macro_rules! rows {
                 ($($r:literal)*) => {$(if $r < R {
                     let mut dots = dots[$r];
-                    if four && !has_offset {
+                    if bits == Bits::B4 && !has_offset {
                         let zero = shifted::<3>(x[$r]);
                         dots = dots.map(|dot| _mm256_sub_epi32(dot, zero));
                     }
-                    if !four && has_offset {
+                    if bits == Bits::B8 && has_offset {
                         let zero = shifted::<7>(x[$r]);
                         dots = dots.map(|dot| _mm256_add_epi32(dot, zero));
                     }
@@ -284,6 +291,50 @@ fn dots8<const R: usize, const BYTES: usize>(
     sums
 }
 
+/// Dot products of a group of 6-bit codes, these less their zero and times the scales of its halves, `[row][half of the panel]`.
+///
+/// One half of the panel after the other: both at once would need more than 16 registers.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dots6<const R: usize>(group: &[u8; GROUP6], x: [&QuantGroup; R]) -> [[__m256i; 2]; R] {
+    let (codes, scales) = split::<{ Bits::B6.code_bytes() }>(group);
+    let blocks = codes.as_chunks::<32>().0;
+    let a = dots6_of::<0, R>(blocks, scale_pairs(scales, 0), x);
+    let b = dots6_of::<1, R>(blocks, scale_pairs(scales, 1), x);
+    let mut dots = [[_mm256_undefined_si256(); 2]; R];
+    for r in 0..R {
+        dots[r] = [a[r], b[r]];
+    }
+    dots
+}
+
+/// The same of half a panel.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dots6_of<const SIDE: usize, const R: usize>(
+    blocks: &[[u8; 32]],
+    pairs: __m256i,
+    x: [&QuantGroup; R],
+) -> [__m256i; R] {
+    let mut sums = subtract_zero(pairs, x);
+    macro_rules! halves {
+        ($($half:literal)*) => {$(
+            let scales = twice::<$half>(pairs);
+            let [a, b, c] = [0, 1, 2].map(|k| &blocks[2 * (3 * $half + k) + SIDE]);
+            let codes = [low_bits(a), low_bits(b)];
+            for r in 0..R {
+                multiply_add_scaled::<{ 16 * $half }>(&mut sums[r], codes, scales, &x[r].q);
+            }
+            let codes = [low_bits(c), high_bits([a, b, c])];
+            for r in 0..R {
+                multiply_add_scaled::<{ 16 * $half + 8 }>(&mut sums[r], codes, scales, &x[r].q);
+            }
+        )*};
+    }
+    halves!(0 1);
+    sums
+}
+
 /// Spreads four activations over `x` and goes on with the lines that are given.
 ///
 /// In assembly, because the compiler would take all products of one row together: the sums of a tile then stay in registers one row at
@@ -396,6 +447,99 @@ fn multiply_add_signed<const AT: usize>(
     );
 }
 
+/// sum += scales · the products of two registers of codes with eight activations, those from `AT` on.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_add_scaled<const AT: usize>(
+    sum: &mut __m256i,
+    codes: [__m256i; 2],
+    scales: __m256i,
+    x: &[i8; GROUP],
+) {
+    with_activations!(
+        x, AT,
+        [
+            "vpbroadcastd {y}, dword ptr [{row} + {at} + 4]",
+            "vpmaddubsw {x}, {a}, {x}",
+            "vpmaddubsw {y}, {b}, {y}",
+            "vpaddw {x}, {x}, {y}",
+            "vpmaddwd {x}, {x}, {scales}",
+            "vpaddd {sum}, {sum}, {x}"
+        ],
+        a = in(ymm_reg) codes[0],
+        b = in(ymm_reg) codes[1],
+        scales = in(ymm_reg) scales,
+        sum = inout(ymm_reg) *sum,
+        y = out(ymm_reg) _,
+    );
+}
+
+/// Of each row of activations − 32 · the sums of its halves · their scales: what the codes' zero takes away. In assembly, because the
+/// compiler would negate the sums.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn subtract_zero<const R: usize>(pairs: __m256i, x: [&QuantGroup; R]) -> [__m256i; R] {
+    let zero = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16::<5>(pairs));
+    let mut shares = [zero; R];
+    for r in 0..R {
+        // SAFETY: the function requires AVX2; the only memory that is read is `x`.
+        unsafe {
+            asm!(
+                "vpbroadcastd {share}, dword ptr [{x} + {halves}]",
+                "vpmaddwd {share}, {share}, {zero}",
+                x = in(reg) x[r],
+                halves = const offset_of!(QuantGroup, halves),
+                zero = in(ymm_reg) zero,
+                share = out(ymm_reg) shares[r],
+                options(pure, nostack, preserves_flags, readonly),
+            );
+        }
+    }
+    shares
+}
+
+/// Of eight rows the scales of the first and the second half of a group, as i16.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scale_pairs(scales: &[u8], half: usize) -> __m256i {
+    let scales = &scales.as_chunks::<PANEL>().0[half];
+    // SAFETY: 16 readable bytes.
+    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) })
+}
+
+/// One of each pair of scales, twice.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn twice<const HALF: usize>(pairs: __m256i) -> __m256i {
+    if HALF == 0 {
+        _mm256_or_si256(
+            _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff)),
+            _mm256_slli_epi32::<16>(pairs),
+        )
+    } else {
+        _mm256_or_si256(
+            _mm256_andnot_si256(_mm256_set1_epi32(0xffff), pairs),
+            _mm256_srli_epi32::<16>(pairs),
+        )
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn low_bits(block: &[u8; 32]) -> __m256i {
+    _mm256_and_si256(load(block), _mm256_set1_epi8(63))
+}
+
+/// The code that the high two bits of three others make.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn high_bits(blocks: [&[u8; 32]; 3]) -> __m256i {
+    let mask = _mm256_set1_epi8(-64);
+    let [a, b, c] = blocks.map(|block| _mm256_and_si256(load(block), mask));
+    let ab = _mm256_or_si256(_mm256_srli_epi16::<2>(a), b);
+    _mm256_srli_epi16::<2>(_mm256_or_si256(_mm256_srli_epi16::<2>(ab), c))
+}
+
 /// The sum of a group's activations in every lane, shifted: what the codes' zero adds to a dot product. In assembly, because the
 /// compiler would shift before it spreads, which takes twice the instructions.
 #[inline]
@@ -446,17 +590,19 @@ struct Fetch {
 
 impl Fetch {
     /// A single row takes little time for a group: the machine's own prefetcher fetches too, but starts anew in every page.
-    fn near<const GROUP_BYTES: usize>(panel: &[[u8; GROUP_BYTES]]) -> Self {
+    fn near<const BLOCK_BYTES: usize>(panel: &[[u8; BLOCK_BYTES]]) -> Self {
+        // Measured. Codes of 6 bits take longer, so that more of what comes is asked for by then.
+        let ahead = if BLOCK_BYTES == BLOCK6 { 4096 } else { 1024 };
         Self {
-            from: panel.as_ptr().cast::<u8>().wrapping_add(1024),
-            step: GROUP_BYTES,
+            from: panel.as_ptr().cast::<u8>().wrapping_add(ahead),
+            step: group_bytes(BLOCK_BYTES),
         }
     }
 
     /// The next panel, in as many parts as this one is gone through: memory is then asked for at an even rate, and not for all in the
     /// first part. Behind the last panel lies no panel or another thread's; an address that is not mapped is no error.
-    fn next_panel<const GROUP_BYTES: usize>(
-        panel: &[[u8; GROUP_BYTES]],
+    fn next_panel<const BLOCK_BYTES: usize>(
+        panel: &[[u8; BLOCK_BYTES]],
         part: usize,
         parts: usize,
     ) -> Self {
@@ -466,14 +612,14 @@ impl Fetch {
                 .as_ptr()
                 .cast::<u8>()
                 .wrapping_add(bytes + bytes / parts * part),
-            step: GROUP_BYTES / parts,
+            step: group_bytes(BLOCK_BYTES) / parts,
         }
     }
 
     /// Fetches the share of one group. In assembly, because the compiler would compute the address of each line by itself.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn group<const GROUP_BYTES: usize>(self, group: usize) {
+    fn group<const BLOCK_BYTES: usize>(self, group: usize) {
         macro_rules! lines {
             ($($line:literal),*) => {
                 // SAFETY: a prefetch is no access.
@@ -486,12 +632,23 @@ impl Fetch {
                 }
             };
         }
-        match (GROUP_BYTES <= 5 * 64, self.step == GROUP_BYTES) {
-            (true, true) => lines!(0, 1, 2, 3, 4),
-            (true, false) => lines!(0, 1, 2),
-            (false, true) => lines!(0, 1, 2, 3, 4, 5, 6, 7, 8),
-            (false, false) => lines!(0, 1, 2, 3, 4),
+        let whole = const { group_bytes(BLOCK_BYTES) };
+        match (whole.div_ceil(64), self.step == whole) {
+            (..=5, true) => lines!(0, 1, 2, 3, 4),
+            (..=5, false) => lines!(0, 1, 2),
+            (..=7, true) => lines!(0, 1, 2, 3, 4, 5, 6),
+            (..=7, false) => lines!(0, 1, 2, 3),
+            (_, true) => lines!(0, 1, 2, 3, 4, 5, 6, 7, 8),
+            (_, false) => lines!(0, 1, 2, 3, 4),
         }
+    }
+}
+
+/// Bytes of a group, with its share of what its block has.
+const fn group_bytes(block_bytes: usize) -> usize {
+    match block_bytes {
+        BLOCK6 => BLOCK6 / Bits::B6.block_groups(),
+        bytes => bytes,
     }
 }
 

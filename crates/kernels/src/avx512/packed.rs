@@ -2,7 +2,8 @@
 //!
 //! A tile is up to eight activation rows. The codes of a group are decoded once into eight registers (a quad each) and multiplied
 //! with every row: eight i32 accumulators, eight f32 sums and eight quads of codes fill 24 of the 32 registers, and the activations
-//! come as broadcast memory operands. The zero point enters as the accumulator's start, −zero · Σq.
+//! come as broadcast memory operands. The zero point enters as the accumulator's start, −zero · Σq. Of 6-bit codes four quads, a half of the
+//! group, have a scale of their own.
 
 #![expect(unsafe_code, reason = "vector loads and stores take pointers")]
 
@@ -11,8 +12,8 @@ use std::arch::x86_64::*;
 use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::gemm::{TILE, Tile};
-use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
-use crate::quantize::QuantRows;
+use crate::packed::{BLOCK6, Bits, GROUP, GROUP6, HALVES, PANEL, split};
+use crate::quantize::{QuantGroup, QuantRows};
 
 /// One panel times the tile's rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -21,6 +22,7 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     match (shape.bits, shape.has_offset) {
         (Bits::B4, false) => panel_of::<256, 288>(tile, out),
         (Bits::B4, true) => panel_of::<256, 320>(tile, out),
+        (Bits::B6, _) => panel_of::<384, BLOCK6>(tile, out),
         (Bits::B8, false) => panel_of::<512, 544>(tile, out),
         (Bits::B8, true) => panel_of::<512, 576>(tile, out),
     }
@@ -34,23 +36,23 @@ pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
+fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
     tile: &Tile<'_>,
     out: &mut ColumnsMut<'_>,
 ) {
-    let w = tile.w.panel(tile.panel).as_chunks::<GROUP_BYTES>().0;
+    let w = tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0;
     let count = tile.rows.len();
     let x = tile.x.slice(tile.rows.clone());
     let mut sums = [[0.0; PANEL]; TILE];
     match count {
-        1 => rows::<1, CODES, GROUP_BYTES>(w, x, &mut sums),
-        2 => rows::<2, CODES, GROUP_BYTES>(w, x, &mut sums),
-        3 => rows::<3, CODES, GROUP_BYTES>(w, x, &mut sums),
-        4 => rows::<4, CODES, GROUP_BYTES>(w, x, &mut sums),
-        5 => rows::<5, CODES, GROUP_BYTES>(w, x, &mut sums),
-        6 => rows::<6, CODES, GROUP_BYTES>(w, x, &mut sums),
-        7 => rows::<7, CODES, GROUP_BYTES>(w, x, &mut sums),
-        8 => rows::<8, CODES, GROUP_BYTES>(w, x, &mut sums),
+        1 => rows::<1, CODES, BLOCK_BYTES>(w, x, &mut sums),
+        2 => rows::<2, CODES, BLOCK_BYTES>(w, x, &mut sums),
+        3 => rows::<3, CODES, BLOCK_BYTES>(w, x, &mut sums),
+        4 => rows::<4, CODES, BLOCK_BYTES>(w, x, &mut sums),
+        5 => rows::<5, CODES, BLOCK_BYTES>(w, x, &mut sums),
+        6 => rows::<6, CODES, BLOCK_BYTES>(w, x, &mut sums),
+        7 => rows::<7, CODES, BLOCK_BYTES>(w, x, &mut sums),
+        8 => rows::<8, CODES, BLOCK_BYTES>(w, x, &mut sums),
         _ => unreachable!("a tile has 1 to {TILE} rows, not {count}"),
     }
     tile.store(&sums, out);
@@ -58,44 +60,43 @@ fn panel_of<const CODES: usize, const GROUP_BYTES: usize>(
 
 /// The tile of R rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn rows<const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
-    w: &[[u8; GROUP_BYTES]],
+fn rows<const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
+    w: &[[u8; BLOCK_BYTES]],
     x: QuantRows<'_>,
     out: &mut [[f32; PANEL]; TILE],
 ) {
-    let has_offset = GROUP_BYTES > CODES + HALVES;
-    let groups = w.len();
-    let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
-    let rows = x.first::<R>().map(|row| &row[..groups]);
+    let bits = Bits::of_code_bytes(CODES);
+    let has_offset = bits != Bits::B6 && BLOCK_BYTES > CODES + HALVES;
+    let groups = bits.block_groups();
+    let rows = x.first::<R>().map(|row| &row[..w.len() * groups]);
     let mut total = [_mm512_setzero_ps(); R];
-    for g in 0..groups {
-        if R > 1 {
-            ahead(&w[g]);
-        }
-        let (w_codes, rest) = split::<CODES>(&w[g]);
-        let (w_scales, w_offsets) = split::<HALVES>(rest);
-        let quads = decode(w_codes);
-        let mut acc = [_mm512_setzero_si512(); R];
-        if !has_offset {
-            for r in 0..R {
-                acc[r] = _mm512_set1_epi32(-(rows[r][g].sum << zero_shift));
+    for g in 0..w.len() * groups {
+        let block = &w[g / groups];
+        let x = rows.map(|row| &row[g]);
+        let mut scales_at = CODES;
+        let dots = if bits == Bits::B6 {
+            scales_at = groups * GROUP6;
+            let group = &block.as_chunks::<GROUP6>().0[g % groups];
+            if R > 1 {
+                ahead(group);
             }
-        }
-        for (j, quad) in quads.iter().enumerate() {
-            for r in 0..R {
-                acc[r] = _mm512_dpbusd_epi32(acc[r], *quad, broadcast(&rows[r][g].q, j));
+            dots6(group, x)
+        } else {
+            if R > 1 {
+                ahead(block);
             }
-        }
+            dots::<R, CODES>(split(block).0, x, !has_offset)
+        };
+        let (w_scales, w_offsets) = split::<HALVES>(&block[scales_at..]);
         let scale = halves(w_scales);
         for r in 0..R {
-            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(rows[r][g].scale));
-            total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(acc[r]), total[r]);
+            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[r].scale));
+            total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[r]), total[r]);
         }
         if has_offset {
             let offset = halves(split::<HALVES>(w_offsets).0);
             for r in 0..R {
-                let x = &rows[r][g];
-                let sum = _mm512_set1_ps(x.scale * x.sum as f32);
+                let sum = _mm512_set1_ps(x[r].scale * x[r].sum as f32);
                 total[r] = _mm512_fmadd_ps(offset, sum, total[r]);
             }
         }
@@ -106,6 +107,65 @@ fn rows<const R: usize, const CODES: usize, const GROUP_BYTES: usize>(
     }
 }
 
+/// Dot products of a group's codes of 4 or 8 bits, less their zero if there is one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn dots<const R: usize, const CODES: usize>(
+    codes: &[u8; CODES],
+    x: [&QuantGroup; R],
+    has_zero: bool,
+) -> [__m512i; R] {
+    let quads = decode(codes);
+    let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
+    let mut dots = [_mm512_setzero_si512(); R];
+    if has_zero {
+        dots = x.map(|x| _mm512_set1_epi32(-(x.sum << zero_shift)));
+    }
+    multiply_add(&mut dots, &quads, x, 0);
+    dots
+}
+
+/// Dot products of a group of 6-bit codes, these less their zero and times the scales of its halves.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn dots6<const R: usize>(group: &[u8; GROUP6], x: [&QuantGroup; R]) -> [__m512i; R] {
+    let (codes, scales) = split::<{ Bits::B6.code_bytes() }>(group);
+    let (scales, _) = split::<{ 2 * PANEL }>(scales);
+    // SAFETY: 32 readable bytes.
+    let pairs = _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(scales.as_ptr().cast()) });
+    let scales = [
+        _mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(pairs)),
+        _mm512_srai_epi32::<16>(pairs),
+    ];
+    let mut sums = [_mm512_setzero_si512(); R];
+    let halves = codes.as_chunks::<{ 3 * 64 }>().0.iter().zip(scales);
+    for (half, (codes, scale)) in halves.enumerate() {
+        let quads = decode6(codes);
+        let mut dots = x.map(|x| _mm512_set1_epi32(-(i32::from(x.halves[half]) << 5)));
+        multiply_add(&mut dots, &quads, x, 4 * half);
+        for r in 0..R {
+            sums[r] = _mm512_add_epi32(sums[r], _mm512_mullo_epi32(dots[r], scale));
+        }
+    }
+    sums
+}
+
+/// dots += quads · those of the activations from quad `first` on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn multiply_add<const R: usize>(
+    dots: &mut [__m512i; R],
+    quads: &[__m512i],
+    x: [&QuantGroup; R],
+    first: usize,
+) {
+    for (j, quad) in quads.iter().enumerate() {
+        for r in 0..R {
+            dots[r] = _mm512_dpbusd_epi32(dots[r], *quad, broadcast(&x[r].q, first + j));
+        }
+    }
+}
+
 /// Groups between the one that is multiplied and the one that is fetched.
 const AHEAD: usize = 16;
 
@@ -113,11 +173,27 @@ const AHEAD: usize = 16;
 /// a group takes so long that the machine's own prefetcher falls behind. An address that is not mapped is no error.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn ahead<const GROUP_BYTES: usize>(group: &[u8; GROUP_BYTES]) {
-    let next = group.as_ptr().wrapping_add(AHEAD * GROUP_BYTES);
-    for line in (0..GROUP_BYTES).step_by(64) {
+fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
+    let next = group.as_ptr().wrapping_add(AHEAD * BYTES);
+    for line in (0..BYTES).step_by(64) {
         lanes::prefetch(next.wrapping_add(line));
     }
+}
+
+/// The four quads of half a group of 6-bit codes, one code per byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn decode6(bytes: &[u8; 3 * 64]) -> [__m512i; 4] {
+    let mut blocks = [_mm512_setzero_si512(); 3];
+    for (block, bytes) in blocks.iter_mut().zip(bytes.as_chunks::<64>().0) {
+        // SAFETY: 64 readable bytes.
+        *block = unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) };
+    }
+    let [a, b, c] = blocks.map(|block| _mm512_and_si512(block, _mm512_set1_epi8(63)));
+    let [x, y, z] = blocks.map(|block| _mm512_and_si512(block, _mm512_set1_epi8(-64)));
+    let xy = _mm512_or_si512(_mm512_srli_epi16::<2>(x), y);
+    let last = _mm512_srli_epi16::<2>(_mm512_or_si512(_mm512_srli_epi16::<2>(xy), z));
+    [a, b, c, last]
 }
 
 /// The eight quads of a group, one code per byte.

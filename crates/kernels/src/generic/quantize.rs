@@ -12,10 +12,12 @@ macro_rules! quantize_kernels {
         #[target_feature(enable = $features)]
         pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize> {
             for (index, (x, out)) in x.iter().zip(out).enumerate() {
-                match vector_and_sum(x, &mut out.q) {
-                    Some(found) => (out.scale, out.sum) = found,
+                let (scale, halves) = match vector_and_sums(x, &mut out.q) {
+                    Some(found) => found,
                     None => return Some(index),
-                }
+                };
+                (out.scale, out.halves) = (scale, halves.map(|sum| sum as i16));
+                out.sum = (halves[0] + halves[1]) as i32;
             }
             None
         }
@@ -23,12 +25,13 @@ macro_rules! quantize_kernels {
         /// Quantizes one vector with one scale; `None` if it holds a non-finite value.
         #[target_feature(enable = $features)]
         pub(crate) fn vector(x: &[f32], q: &mut [i8]) -> Option<f32> {
-            vector_and_sum(x, q).map(|(scale, _)| scale)
+            vector_and_sums(x, q).map(|(scale, _)| scale)
         }
 
+        /// The scale, and the sums of the first 16 codes and of those behind them.
         #[inline]
         #[target_feature(enable = $features)]
-        fn vector_and_sum(x: &[f32], q: &mut [i8]) -> Option<(f32, i32)> {
+        fn vector_and_sums(x: &[f32], q: &mut [i8]) -> Option<(f32, [f32; 2])> {
             let (body, tail) = x.as_chunks::<W>();
             let mut last = [0.0; W];
             last[..tail.len()].copy_from_slice(tail);
@@ -44,23 +47,22 @@ macro_rules! quantize_kernels {
             }
             let (scale, inverse) = scale_of(lanes::largest_lane(max));
             let inverse = lanes::splat(inverse);
-            // Sums of at most 256 codes per lane are exact in f32.
-            let mut sum = zero;
+            // Sums of whole numbers below 2^24 are exact in f32.
+            let mut sums = [zero; 2];
             let (q, q_tail) = q.as_chunks_mut::<W>();
-            for (x, q) in body.iter().zip(q) {
+            for (i, (x, q)) in body.iter().zip(q).enumerate() {
                 let code = lanes::round(lanes::mul(lanes::load(x), inverse));
-                sum = lanes::add(sum, code);
+                let half = usize::from(i >= GROUP / 2 / W);
+                sums[half] = lanes::add(sums[half], code);
                 lanes::store_i8(code, q);
             }
             if !tail.is_empty() {
-                let code = lanes::round(lanes::mul(last, inverse));
-                sum = lanes::add(sum, code);
                 let mut codes = [0; W];
-                lanes::store_i8(code, &mut codes);
+                lanes::store_i8(lanes::round(lanes::mul(last, inverse)), &mut codes);
                 q_tail.copy_from_slice(&codes[..q_tail.len()]);
             }
-            let [sum, probe, ..] = lanes::sum4([sum, probe, zero, zero]);
-            (probe == 0.0).then_some((scale, sum as i32))
+            let [first, second, probe, _] = lanes::sum4([sums[0], sums[1], probe, zero]);
+            (probe == 0.0).then_some((scale, [first, second]))
         }
 
         /// int8 to f32.

@@ -6,12 +6,14 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
+use std::ops::Range;
 
-use super::packed::{self as one, Dots, bytes, nibbles};
+use super::packed::{self as one, Dots, bytes, nibbles, quads6, scales6};
 pub(crate) use super::{attention, dense, elementwise, quantize};
+use crate::packed::GROUP6;
 
 pub(crate) mod packed {
-    crate::neon::packed::panel_kernels!("neon,dotprod,i8mm", super::dots);
+    crate::neon::packed::panel_kernels!("neon,dotprod,i8mm", super::dots, super::dots6);
 }
 
 /// The dot products of one group's `blocks` of 16 codes.
@@ -24,17 +26,7 @@ fn dots<const R: usize, const BITS: usize, const OFFSET: bool>(
     if R == 1 {
         return one::dots::<R, BITS, OFFSET>(blocks, codes);
     }
-    // Token rows in pairs, of each the columns 8k..8k + 8 side by side; an odd last row stands beside itself.
-    let mut pairs = [[vdupq_n_s8(0); 4]; R];
-    for (pair, first) in (0..R).step_by(2).enumerate() {
-        let [a, b] = [codes[first], codes[(first + 1).min(R - 1)]];
-        pairs[pair] = [
-            halves::<false>(a[0], b[0]),
-            halves::<true>(a[0], b[0]),
-            halves::<false>(a[1], b[1]),
-            halves::<true>(a[1], b[1]),
-        ];
-    }
+    let pairs = pairs(codes);
     let mut dots = [[vdupq_n_s32(0); 4]; R];
     for part in 0..4 {
         // Of four weight rows the quads 0..8, each 4 rows by 4 columns.
@@ -48,22 +40,78 @@ fn dots<const R: usize, const BITS: usize, const OFFSET: bool>(
                 quads[4 + j] = bytes(&blocks[16 + 4 * j + part]);
             }
         }
-        let mut sums = [[vdupq_n_s32(0); 2]; R];
-        for k in 0..4 {
-            let [a, b] = [quads[2 * k], quads[2 * k + 1]].map(|quad| vreinterpretq_s32_s8(quad));
-            let upper = vreinterpretq_s8_s32(vzip1q_s32(a, b));
-            let lower = vreinterpretq_s8_s32(vzip2q_s32(a, b));
-            for pair in 0..R.div_ceil(2) {
-                sums[pair][0] = smmla(sums[pair][0], upper, pairs[pair][k]);
-                sums[pair][1] = smmla(sums[pair][1], lower, pairs[pair][k]);
+        for (dots, dot) in dots.iter_mut().zip(products(&quads, &pairs, 0..4)) {
+            dots[part] = dot;
+        }
+    }
+    dots
+}
+
+/// The dot products of one group of 6-bit codes, times the scales of its halves.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+fn dots6<const R: usize>(group: &[u8; GROUP6], codes: &[[int8x16_t; 2]; R]) -> Dots<R> {
+    if R == 1 {
+        return one::dots6(group, codes);
+    }
+    let pairs = pairs(codes);
+    let mut dots = [[vdupq_n_s32(0); 4]; R];
+    for part in 0..4 {
+        let quads = quads6(group, part);
+        let halves = [
+            products(&quads, &pairs, 0..2),
+            products(&quads, &pairs, 2..4),
+        ];
+        for (half, scale) in halves.iter().zip(scales6(group, part)) {
+            for (dots, dot) in dots.iter_mut().zip(half) {
+                dots[part] = vmlaq_s32(dots[part], *dot, scale);
             }
         }
-        for (pair, first) in (0..R).step_by(2).enumerate() {
-            let [upper, lower] = sums[pair];
-            dots[first][part] = vuzp1q_s32(upper, lower);
-            if first + 1 < R {
-                dots[first + 1][part] = vuzp2q_s32(upper, lower);
-            }
+    }
+    dots
+}
+
+/// Token rows in pairs, of each the columns 8k..8k + 8 side by side; an odd last row stands beside itself.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+fn pairs<const R: usize>(codes: &[[int8x16_t; 2]; R]) -> [[int8x16_t; 4]; R] {
+    let mut pairs = [[vdupq_n_s8(0); 4]; R];
+    for (pair, first) in (0..R).step_by(2).enumerate() {
+        let [a, b] = [codes[first], codes[(first + 1).min(R - 1)]];
+        pairs[pair] = [
+            halves::<false>(a[0], b[0]),
+            halves::<true>(a[0], b[0]),
+            halves::<false>(a[1], b[1]),
+            halves::<true>(a[1], b[1]),
+        ];
+    }
+    pairs
+}
+
+/// Of four weight rows the products of the columns 8k..8k + 8 with each token row, summed over `columns`, which are some of k.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+fn products<const R: usize>(
+    quads: &[int8x16_t; 8],
+    pairs: &[[int8x16_t; 4]; R],
+    columns: Range<usize>,
+) -> [int32x4_t; R] {
+    let mut sums = [[vdupq_n_s32(0); 2]; R];
+    for k in columns {
+        let [a, b] = [quads[2 * k], quads[2 * k + 1]].map(|quad| vreinterpretq_s32_s8(quad));
+        let upper = vreinterpretq_s8_s32(vzip1q_s32(a, b));
+        let lower = vreinterpretq_s8_s32(vzip2q_s32(a, b));
+        for pair in 0..R.div_ceil(2) {
+            sums[pair][0] = smmla(sums[pair][0], upper, pairs[pair][k]);
+            sums[pair][1] = smmla(sums[pair][1], lower, pairs[pair][k]);
+        }
+    }
+    let mut dots = [vdupq_n_s32(0); R];
+    for (pair, first) in (0..R).step_by(2).enumerate() {
+        let [upper, lower] = sums[pair];
+        dots[first] = vuzp1q_s32(upper, lower);
+        if first + 1 < R {
+            dots[first + 1] = vuzp2q_s32(upper, lower);
         }
     }
     dots

@@ -2,7 +2,7 @@
 
 use crate::columns::ColumnsMut;
 use crate::gemm::Tile;
-use crate::packed::{Bits, GROUP, HALVES, PANEL, half};
+use crate::packed::{Bits, GROUP, GROUP6, HALVES, PANEL, half};
 
 /// One panel times the tile's rows.
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
@@ -16,13 +16,33 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     };
     for t in tile.rows.clone() {
         let mut acc = [0.0f32; PANEL];
-        for (bytes, x) in w.chunks_exact(shape.group_bytes()).zip(tile.x.row(t)) {
-            let (codes, rest) = bytes.split_at(codes);
+        let x = tile.x.row(t).chunks_exact(shape.bits.block_groups());
+        for (block, x) in w.chunks_exact(shape.block_bytes()).zip(x) {
+            if shape.bits == Bits::B6 {
+                let (groups, scales) = block.split_at(x.len() * GROUP6);
+                for (group, x) in groups.as_chunks::<GROUP6>().0.iter().zip(x) {
+                    let (codes, halves) = group.split_at(codes);
+                    let codes = decode(shape.bits, codes);
+                    let dots = dots(&codes, &x.q);
+                    for r in 0..PANEL {
+                        let scaled = |h: usize| {
+                            let dot = dots[h][r] - zero * i32::from(x.halves[h]);
+                            i32::from(halves[2 * r + h].cast_signed()) * dot
+                        };
+                        acc[r] += half(scales, r) * x.scale * (scaled(0) + scaled(1)) as f32;
+                    }
+                }
+                continue;
+            }
+            let [x] = x else {
+                unreachable!("a block is a group");
+            };
+            let (codes, rest) = block.split_at(codes);
             let (scales, offsets) = rest.split_at(HALVES);
             let dots = dots(&decode(shape.bits, codes), &x.q);
             for r in 0..PANEL {
                 let scale = half(scales, r) * x.scale;
-                acc[r] += scale * (dots[r] - zero * x.sum) as f32;
+                acc[r] += scale * (dots[0][r] + dots[1][r] - zero * x.sum) as f32;
                 if shape.has_offset {
                     acc[r] += half(offsets, r) * (x.scale * x.sum as f32);
                 }
@@ -38,6 +58,9 @@ pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     panel(b, out);
 }
 
+/// Bytes of a quad of all rows.
+const QUAD: usize = 4 * PANEL;
+
 /// The codes of a group, a byte each: `[quad][row][4]`.
 fn decode(bits: Bits, bytes: &[u8]) -> [u8; GROUP * PANEL] {
     let mut codes = [0; GROUP * PANEL];
@@ -49,20 +72,26 @@ fn decode(bits: Bits, bytes: &[u8]) -> [u8; GROUP * PANEL] {
                 (*low, *high) = (byte & 15, byte >> 4);
             }
         }
+        Bits::B6 => {
+            let halves = codes.as_chunks_mut::<{ 4 * QUAD }>().0.iter_mut();
+            for (codes, bytes) in halves.zip(bytes.as_chunks::<{ 3 * QUAD }>().0) {
+                let (three, last) = codes.split_at_mut(3 * QUAD);
+                for (i, (code, byte)) in three.iter_mut().zip(bytes).enumerate() {
+                    *code = byte & 63;
+                    last[i % QUAD] |= byte >> 6 << (2 * (i / QUAD));
+                }
+            }
+        }
     }
     codes
 }
 
-/// Σ code · q of each row.
-fn dots(codes: &[u8; GROUP * PANEL], q: &[i8; GROUP]) -> [i32; PANEL] {
-    let mut dots = [0; PANEL];
-    for (quad, q) in codes
-        .as_chunks::<{ 4 * PANEL }>()
-        .0
-        .iter()
-        .zip(q.as_chunks::<4>().0)
-    {
-        for (dot, codes) in dots.iter_mut().zip(quad.as_chunks::<4>().0) {
+/// Σ code · q of each row, by half of the group.
+fn dots(codes: &[u8; GROUP * PANEL], q: &[i8; GROUP]) -> [[i32; PANEL]; 2] {
+    let mut dots = [[0; PANEL]; 2];
+    let quads = codes.as_chunks::<QUAD>().0.iter();
+    for (j, (quad, q)) in quads.zip(q.as_chunks::<4>().0).enumerate() {
+        for (dot, codes) in dots[j / 4].iter_mut().zip(quad.as_chunks::<4>().0) {
             for (code, q) in codes.iter().zip(q) {
                 *dot += i32::from(*code) * i32::from(*q);
             }

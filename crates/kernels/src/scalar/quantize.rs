@@ -15,7 +15,11 @@ pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize
             Some(scale) => out.scale = scale,
             None => return Some(index),
         }
-        out.sum = out.q.iter().map(|&q| i32::from(q)).sum();
+        let halves = out.q.as_chunks::<{ GROUP / 2 }>().0.iter();
+        for (sum, q) in out.halves.iter_mut().zip(halves) {
+            *sum = q.iter().map(|&q| i16::from(q)).sum();
+        }
+        out.sum = out.halves.map(i32::from).iter().sum();
     }
     None
 }

@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use super::error::BundleError;
 use crate::json::parse_object_bytes;
 
-/// The newest format that this program reads. It is written where the base lies in panels, and 1 elsewhere.
-pub const FORMAT: u64 = 2;
+/// The newest format that this program reads: a base with matrices of Q6_K in panels. 2 is written where those in panels are of Q4_0 and
+/// Q8_0 alone, and 1 where the base is a file as it was.
+pub const FORMAT: u64 = 3;
 /// Data begins at a multiple of this in the file, and so does the data inside every safetensors and GGUF part.
 pub const ALIGNMENT: u64 = 64;
 /// Longest header that is read: as for any safetensors file.

@@ -152,9 +152,9 @@ impl Bundle {
     pub fn model(&self) -> Result<Model, BundleError> {
         let folder = self.folder(&self.manifest().base.folder);
         let mut model = if folder.has(PANELS) {
-            gguf::load_from(&folder, PANELS, true)
+            gguf::load_from(&folder, PANELS, panels::dtypes(self.manifest().format))
         } else if folder.has(GGUF) {
-            gguf::load_from(&folder, GGUF, false)
+            gguf::load_from(&folder, GGUF, &[])
         } else {
             hf::load_folder(&folder)
         }

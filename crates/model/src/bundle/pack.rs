@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::manifest::{
-    self, ALIGNMENT, AdapterEntry, BaseEntry, FORMAT, HeadEntry, Manifest, Part,
-};
+use super::manifest::{self, ALIGNMENT, AdapterEntry, BaseEntry, HeadEntry, Manifest, Part};
 use super::panels::{self, PANELS, To};
 use super::{BundleError, CHUNK, GGUF, adapter_error};
 use crate::gguf::Gguf;
@@ -83,8 +81,8 @@ struct Item {
 
 enum Content {
     File(PathBuf),
-    /// A GGUF file, its matrices turned to panels.
-    Panels(Bytes),
+    /// A GGUF file, its matrices turned to the panels of a format.
+    Panels(Bytes, u64),
     Memory(Vec<u8>),
 }
 
@@ -132,11 +130,12 @@ pub fn pack(
             dtypes.push(dtype);
         }
     }
-    let in_panels = items
-        .iter()
-        .any(|item| matches!(item.bytes, Content::Panels(_)));
+    let format = items.iter().find_map(|item| match item.bytes {
+        Content::Panels(_, format) => Some(format),
+        _ => None,
+    });
     let manifest = Manifest {
-        format: if in_panels { FORMAT } else { 1 },
+        format: format.unwrap_or(1),
         program: options.program.clone(),
         name: options.name.clone(),
         licence: options.licence.clone(),
@@ -167,12 +166,12 @@ fn base_items(model: &Model) -> Result<Vec<Item>, BundleError> {
         Source::Gguf(path) => {
             let file = MappedFile::open(path).map_err(BundleError::io(path))?;
             let file = Bytes::whole(&file);
-            return Ok(vec![match panels::any(&file) {
-                true => Item {
+            return Ok(vec![match panels::format(&file) {
+                Some(format) => Item {
                     path: format!("base/{PANELS}"),
-                    bytes: Content::Panels(file),
+                    bytes: Content::Panels(file, format),
                 },
-                false => Item::file("base", GGUF, path.clone()),
+                None => Item::file("base", GGUF, path.clone()),
             }]);
         }
         Source::Directory(dir) => dir,
@@ -373,9 +372,9 @@ impl Item {
                 take(bytes).map_err(BundleError::io(Path::new(&self.path)))?;
                 return Ok(bytes.len() as u64);
             }
-            Content::Panels(file) => {
+            Content::Panels(file, format) => {
                 let mut size = 0;
-                let turned = panels::turn(file, To::Panels, &mut |run| {
+                let turned = panels::turn(file, To::Panels, panels::dtypes(*format), &mut |run| {
                     size += run.len() as u64;
                     take(run)
                 });
@@ -418,7 +417,7 @@ impl Item {
             return Ok(0);
         }
         match &self.bytes {
-            Content::Panels(file) => Ok(start(file.as_slice(), &self.path)),
+            Content::Panels(file, _) => Ok(start(file.as_slice(), &self.path)),
             Content::Memory(bytes) => Ok(start(bytes, &self.path)),
             Content::File(path) => {
                 let file = MappedFile::open(path).map_err(BundleError::io(path))?;

@@ -1,8 +1,9 @@
 //! Bundles whose base lies in panels.
 
 use super::*;
+use crate::bundle::panels::{To, dtypes, turn};
 
-/// A GGUF file of Q4_0 and Q8_0 matrices, and one of floats.
+/// A GGUF file.
 fn golden(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../golden/gguf");
     folder.join(format!("{name}.gguf"))
@@ -19,11 +20,17 @@ fn pack_alone(base: &Path, out: &Path) -> Result<Manifest, BundleError> {
 
 #[test]
 fn a_quantized_base_lies_in_panels_and_unpacks_to_its_file() {
-    for name in ["qwen2-q4_0", "qwen2-q8_0", "llama-q8_0"] {
+    let formats = [
+        ("qwen2-q4_0", 2),
+        ("qwen2-q8_0", 2),
+        ("llama-q8_0", 2),
+        ("qwen2-q4_k", 3),
+    ];
+    for (name, format) in formats {
         let dir = tempfile::tempdir().expect("temp dir");
         let (base, out) = (golden(name), dir.path().join("b.edgethink"));
         let manifest = pack_alone(&base, &out).expect("packed");
-        assert_eq!(manifest.format, 2, "{name}");
+        assert_eq!(manifest.format, format, "{name}");
         assert_eq!(manifest.parts[0].path, "base/model.panels");
 
         let bundle = Bundle::open(&out).expect("opened");
@@ -36,7 +43,7 @@ fn a_quantized_base_lies_in_panels_and_unpacks_to_its_file() {
             assert_eq!(a.bytes(), b.bytes(), "{name}: {tensor}");
             in_panels += usize::from(a.panels().is_some());
         }
-        assert!(in_panels > 3, "{name}: {in_panels} matrices in panels");
+        assert!(in_panels > 2, "{name}: {in_panels} matrices in panels");
 
         let unpacked = dir.path().join("unpacked");
         bundle.unpack(&unpacked, &mut |_, _| ()).expect("unpacked");
@@ -57,6 +64,33 @@ fn a_quantized_base_lies_in_panels_and_unpacks_to_its_file() {
             "{name}"
         );
         assert!(damaged.model().is_err(), "{name}");
+    }
+}
+
+/// A bundle of format 2 has its Q6_K matrices in rows.
+#[test]
+fn each_format_says_what_lies_in_panels() {
+    let path = golden("qwen2-q4_k");
+    let file = crate::Bytes::whole(&crate::MappedFile::open(&path).expect("golden"));
+    let want = Model::load(text(&path)).expect("loads");
+    for (format, in_panels) in [(2, 0), (3, 3)] {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (mut turned, dtypes) = (Vec::new(), dtypes(format));
+        let mut take = |run: &[u8]| {
+            turned.extend_from_slice(run);
+            Ok(())
+        };
+        turn(&file, To::Panels, dtypes, &mut take).expect("finite");
+        assert_eq!(turned == file.as_slice(), in_panels == 0);
+        fs::write(dir.path().join(PANELS), &turned).expect("written");
+        let got = crate::gguf::load_from(&Folder::disk(dir.path()), PANELS, dtypes);
+        let got = got.expect("loads");
+        let (got, want) = (got.weights.named(), want.weights.named());
+        let panels = got.iter().filter(|(_, t)| t.panels().is_some());
+        assert_eq!(panels.count(), in_panels, "format {format}");
+        for ((name, got), (_, want)) in got.iter().zip(&want) {
+            assert_eq!(got.bytes(), want.bytes(), "format {format}: {name}");
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::panels::{PANELS, To, turn};
+use super::panels::{PANELS, To, dtypes, turn};
 use super::{Bundle, BundleError, CHUNK, GGUF, place};
 use crate::write_atomic;
 
@@ -24,7 +24,7 @@ impl Bundle {
             let path = dir.to_path_buf();
             return Err(BundleError::NotEmpty { path });
         }
-        let parts = &self.manifest().parts;
+        let (parts, dtypes) = (&self.manifest().parts, dtypes(self.manifest().format));
         let all: u64 = parts.iter().map(|part| part.size).sum();
         let mut done = 0;
         for part in parts {
@@ -46,7 +46,7 @@ impl Bundle {
                     Ok(())
                 };
                 if in_panels.is_some() {
-                    return turn(&bytes, To::Rows, &mut told);
+                    return turn(&bytes, To::Rows, dtypes, &mut told);
                 }
                 let mut hasher = blake3::Hasher::new();
                 bytes.read_runs(0..bytes.len(), CHUNK, &mut |run| {

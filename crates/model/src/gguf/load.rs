@@ -23,26 +23,30 @@ use crate::{
 /// [`LoadError`] naming the key or tensor that is wrong.
 pub fn load(path: &Path) -> Result<Model, LoadError> {
     let file = MappedFile::open(path).map_err(LoadError::io(path))?;
-    load_bytes(&Bytes::whole(&file), path, false)
+    load_bytes(&Bytes::whole(&file), path, &[])
 }
 
-/// As [`load`], for a file in a folder; `in_panels` if its matrices lie in [`crate::panels`].
+/// As [`load`], for a file in a folder, whose matrices of the dtypes `in_panels` lie in [`crate::panels`].
 ///
 /// # Errors
 /// As [`load`].
-pub(crate) fn load_from(folder: &Folder, name: &str, in_panels: bool) -> Result<Model, LoadError> {
+pub(crate) fn load_from(
+    folder: &Folder,
+    name: &str,
+    in_panels: &[Dtype],
+) -> Result<Model, LoadError> {
     let path = folder.path_of(name);
     let file = folder.map(name).map_err(LoadError::io(&path))?;
     load_bytes(&file, &path, in_panels)
 }
 
-fn load_bytes(file: &Bytes, path: &Path, in_panels: bool) -> Result<Model, LoadError> {
+fn load_bytes(file: &Bytes, path: &Path, in_panels: &[Dtype]) -> Result<Model, LoadError> {
     let here = || path.to_path_buf();
     let gguf_error = |source| LoadError::Gguf {
         path: here(),
         source: Box::new(source),
     };
-    if in_panels {
+    if !in_panels.is_empty() {
         file.advise_huge_pages();
     }
     let gguf = Gguf::parse(file.as_slice()).map_err(gguf_error)?;
@@ -146,7 +150,7 @@ fn tensors(
     file: &Bytes,
     gguf: &Gguf<'_>,
     config: &Config,
-    in_panels: bool,
+    in_panels: &[Dtype],
 ) -> Result<BTreeMap<String, Tensor>, GgufError> {
     let mut named = BTreeMap::new();
     let mut unused = Vec::new();
@@ -156,7 +160,7 @@ fn tensors(
             continue;
         };
         let mut tensor = map_tensor(file, info)?;
-        if in_panels && panels::possible(tensor.dtype, &tensor.shape) {
+        if in_panels.contains(&tensor.dtype) && panels::possible(tensor.dtype, &tensor.shape) {
             let Tensor { dtype, shape, .. } = &tensor;
             tensor = Tensor::in_panels(*dtype, shape.clone(), tensor.storage().clone())
                 .expect("possible says so");

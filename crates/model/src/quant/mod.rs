@@ -1,6 +1,7 @@
 //! The block formats of GGUF, one per file: layout, dequantization, and the codes that the engine packs.
 //!
-//! A format file has the functions `dequantize(blocks, out)` and `codes(blocks, ..)`; Q8_0 and Q4_0 also `quantize(values, out)`.
+//! A format file has the functions `dequantize(blocks, out)` and, but for Q6_K, `codes(blocks, ..)`; Q8_0 and Q4_0 also
+//! `quantize(values, out)`.
 //! The layouts are those of ggml (<https://github.com/ggml-org/ggml/blob/master/src/ggml-common.h>); every number is little-endian.
 //! All functions take whole blocks and panic when the lengths do not fit: [`Tensor`](crate::Tensor) has checked them.
 //!
@@ -88,10 +89,10 @@ pub fn dequantize_blocks(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Blocks as codes, scales and offsets per [`GROUP`]; exact up to the f32 rounding of the scale, except Q6_K (see [`q6_k`]).
+/// Blocks as codes, scales and offsets per [`GROUP`]; exact up to the f32 rounding of the scale.
 ///
 /// # Panics
-/// If `dtype` is a plain float or the lengths do not fit.
+/// If `dtype` is a plain float, or Q6_K, which has two scales in a group, or the lengths do not fit.
 pub fn block_codes(
     dtype: Dtype,
     bytes: &[u8],
@@ -112,8 +113,9 @@ pub fn block_codes(
         Dtype::Q5_1 => q5_1::codes(bytes, out),
         Dtype::Q4K => q4_k::codes(bytes, out),
         Dtype::Q5K => q5_k::codes(bytes, out),
-        Dtype::Q6K => q6_k::codes(bytes, out),
-        Dtype::F32 | Dtype::F16 | Dtype::BF16 => panic!("{dtype} has no codes"),
+        Dtype::Q6K | Dtype::F32 | Dtype::F16 | Dtype::BF16 => {
+            panic!("{dtype} has no codes with a scale per {GROUP}")
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Storage of keys and values, block by block, per layer and kv head.
 //!
-//! One kv head of one layer is a run of slots `[blocks × 32, D]`; a token's slot is `32 · block + position mod 32`. The buffers are
-//! zeroed lazily by the system, so a large cache costs memory only where it was used.
+//! One kv head of one layer is a run of slots; a token's slot is `32 · block + position mod 32`. Values are `[slots, D]`, keys
+//! `[blocks][D][32]`, as the kernels read them. The buffers are zeroed lazily by the system, so a large cache costs memory only where it was
+//! used.
 
 use edgethink_kernels::{Isa, KvRef, quantize_kv};
 use half::f16;
@@ -9,6 +10,7 @@ use half::f16;
 use crate::block_pool::{BLOCK_TOKENS, BlockId};
 use crate::options::KvFormat;
 use crate::scheduler::BlockCopy;
+use crate::weights::MAX_HEAD_DIM;
 
 /// KV of all layers.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(crate) struct KvStore {
     format: KvFormat,
 }
 
-/// KV of one layer, `[K, slots, D]`, scales `[K, slots]`.
+/// KV of one layer, `[K]` heads, scales `[K, slots]`.
 #[derive(Debug)]
 enum LayerKv {
     Int8 {
@@ -158,6 +160,7 @@ impl KvStore {
         let d = self.head_dim;
         let first = head * self.slots + block.index() * BLOCK_TOKENS;
         let (slots, values) = (first..first + tokens, first * d..(first + tokens) * d);
+        let keys = first * d..(first + BLOCK_TOKENS) * d;
         match &self.layers[layer] {
             LayerKv::Int8 {
                 k,
@@ -165,17 +168,17 @@ impl KvStore {
                 k_scale,
                 v_scale,
             } => KvRef::Int8 {
-                k: &k[values.clone()],
+                k: &k[keys],
                 v: &v[values],
                 k_scale: &k_scale[slots.clone()],
                 v_scale: &v_scale[slots],
             },
             LayerKv::F16 { k, v } => KvRef::F16 {
-                k: &k[values.clone()],
+                k: &k[keys],
                 v: &v[values],
             },
             LayerKv::F32 { k, v } => KvRef::F32 {
-                k: &k[values.clone()],
+                k: &k[keys],
                 v: &v[values],
             },
         }
@@ -197,17 +200,17 @@ impl KvStore {
                         k_scale,
                         v_scale,
                     } => {
-                        k.copy_within(values.clone(), to * d);
+                        copy_keys(k, from * d, to * d, d, copy.tokens);
                         v.copy_within(values, to * d);
                         k_scale.copy_within(range.clone(), to);
                         v_scale.copy_within(range, to);
                     }
                     LayerKv::F16 { k, v } => {
-                        k.copy_within(values.clone(), to * d);
+                        copy_keys(k, from * d, to * d, d, copy.tokens);
                         v.copy_within(values, to * d);
                     }
                     LayerKv::F32 { k, v } => {
-                        k.copy_within(values.clone(), to * d);
+                        copy_keys(k, from * d, to * d, d, copy.tokens);
                         v.copy_within(values, to * d);
                     }
                 }
@@ -216,11 +219,28 @@ impl KvStore {
     }
 }
 
+/// The keys of the first tokens of a block that begins at `from`, to that at `to`.
+fn copy_keys<T: Copy>(keys: &mut [T], from: usize, to: usize, d: usize, tokens: usize) {
+    for row in (0..d * BLOCK_TOKENS).step_by(BLOCK_TOKENS) {
+        keys.copy_within(from + row..from + row + tokens, to + row);
+    }
+}
+
+/// Puts the key of a token into its place in the block.
+fn put_key<T: Copy>(keys: &mut [T], slot: usize, d: usize, key: impl IntoIterator<Item = T>) {
+    let (block, token) = (slot / BLOCK_TOKENS, slot % BLOCK_TOKENS);
+    let block = &mut keys[block * d * BLOCK_TOKENS..][..d * BLOCK_TOKENS];
+    for (row, x) in block.as_chunks_mut::<BLOCK_TOKENS>().0.iter_mut().zip(key) {
+        row[token] = x;
+    }
+}
+
 impl HeadMut<'_> {
     /// Writes key and value of a token, `[D]` each, into its slot. Returns false, and writes zeros, if they are not finite in the
     /// storage format.
     pub(crate) fn write(&mut self, isa: Isa, slot: usize, key: &[f32], value: &[f32]) -> bool {
-        let range = slot * key.len()..(slot + 1) * key.len();
+        let d = key.len();
+        let range = slot * d..(slot + 1) * d;
         match self {
             HeadMut::Int8 {
                 k,
@@ -228,38 +248,43 @@ impl HeadMut<'_> {
                 k_scale,
                 v_scale,
             } => {
-                let (k, v) = (&mut k[range.clone()], &mut v[range]);
-                match (quantize_kv(isa, key, k), quantize_kv(isa, value, v)) {
-                    (Ok(key_scale), Ok(value_scale)) => {
-                        (k_scale[slot], v_scale[slot]) = (key_scale, value_scale);
-                        true
-                    }
-                    _ => {
-                        k.fill(0);
-                        v.fill(0);
-                        (k_scale[slot], v_scale[slot]) = (0.0, 0.0);
-                        false
-                    }
+                let (mut codes, v) = ([0; MAX_HEAD_DIM], &mut v[range]);
+                let codes = &mut codes[..d];
+                let scales = quantize_kv(isa, key, codes).and_then(|key_scale| {
+                    let value_scale = quantize_kv(isa, value, v)?;
+                    Ok((key_scale, value_scale))
+                });
+                if scales.is_err() {
+                    codes.fill(0);
+                    v.fill(0);
                 }
+                put_key(k, slot, d, codes.iter().copied());
+                let finite = scales.is_ok();
+                (k_scale[slot], v_scale[slot]) = scales.unwrap_or_default();
+                finite
             }
             HeadMut::F16 { k, v } => {
                 let mut finite = true;
-                for (target, source) in [(&mut k[range.clone()], key), (&mut v[range], value)] {
-                    for (target, &x) in target.iter_mut().zip(source) {
-                        let half = f16::from_f32(x);
-                        finite &= half.is_finite();
-                        *target = if half.is_finite() { half.to_bits() } else { 0 };
-                    }
+                let mut half = |x: &f32| {
+                    let half = f16::from_f32(*x);
+                    finite &= half.is_finite();
+                    if half.is_finite() { half.to_bits() } else { 0 }
+                };
+                put_key(k, slot, d, key.iter().map(&mut half));
+                for (target, x) in v[range].iter_mut().zip(value) {
+                    *target = half(x);
                 }
                 finite
             }
             HeadMut::F32 { k, v } => {
                 let mut finite = true;
-                for (target, source) in [(&mut k[range.clone()], key), (&mut v[range], value)] {
-                    for (target, &x) in target.iter_mut().zip(source) {
-                        finite &= x.is_finite();
-                        *target = if x.is_finite() { x } else { 0.0 };
-                    }
+                let mut checked = |x: &f32| {
+                    finite &= x.is_finite();
+                    if x.is_finite() { *x } else { 0.0 }
+                };
+                put_key(k, slot, d, key.iter().map(&mut checked));
+                for (target, x) in v[range].iter_mut().zip(value) {
+                    *target = checked(x);
                 }
                 finite
             }
@@ -269,6 +294,8 @@ impl HeadMut<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
     use super::*;
     use crate::block_pool::BlockPool;
 
@@ -300,17 +327,26 @@ mod tests {
             });
             for layer in 0..2 {
                 for head in 0..3 {
-                    let same = |a: KvRef<'_>, b: KvRef<'_>| format!("{a:?}") == format!("{b:?}");
-                    let (a, b) = (
-                        store.block(layer, head, from, 5),
-                        store.block(layer, head, to, 5),
-                    );
-                    assert!(same(a, b));
-                    let (a, b) = (
-                        store.block(layer, head, from, 6),
-                        store.block(layer, head, to, 6),
-                    );
-                    assert!(!same(a, b), "the sixth token was not copied");
+                    let filled = |block, tokens| {
+                        fn columns<T: Debug>(keys: &[T], tokens: usize) -> String {
+                            let rows = keys.chunks(BLOCK_TOKENS);
+                            format!("{:?}", rows.map(|row| &row[..tokens]).collect::<Vec<_>>())
+                        }
+                        let kv = store.block(layer, head, block, tokens);
+                        let (keys, rest) = match kv {
+                            KvRef::Int8 {
+                                k,
+                                v,
+                                k_scale,
+                                v_scale,
+                            } => (columns(k, tokens), format!("{v:?} {k_scale:?} {v_scale:?}")),
+                            KvRef::F16 { k, v } => (columns(k, tokens), format!("{v:?}")),
+                            KvRef::F32 { k, v } => (columns(k, tokens), format!("{v:?}")),
+                        };
+                        (keys, rest)
+                    };
+                    assert_eq!(filled(from, 5), filled(to, 5));
+                    assert_ne!(filled(from, 6), filled(to, 6), "the sixth was not copied");
                 }
             }
         }

@@ -21,7 +21,8 @@ pub(crate) const LANES: usize = 16;
 /// The largest head dim.
 const MAX_D: usize = 256;
 
-/// Keys and values of one kv head of one block, `[tokens, D]` each.
+/// Keys and values of one kv head of one block: values `[tokens, D]`; keys `[tokens / 32][D][32]`, in which the tokens that are not filled
+/// are anything. Scores are taken of 32 tokens side by side, so keys that lay like the values would be turned at every step.
 #[derive(Clone, Copy, Debug)]
 pub enum KvRef<'a> {
     /// int8 with one scale per token.
@@ -209,7 +210,7 @@ pub fn attend_block(
         KvRef::F32 { k, v } => (k.len(), v.len()),
     };
     assert!(
-        k >= tokens * d && v >= tokens * d,
+        k >= tokens.next_multiple_of(STEP) * d && v >= tokens * d,
         "{tokens} tokens of {d} in {k} and {v} elements"
     );
 
@@ -271,9 +272,9 @@ fn load(
 ) -> ([f32; STEP], [f32; STEP]) {
     let (d, count) = (state.d, tokens.len());
     let range = tokens.start * d..tokens.end * d;
+    let whole = tokens.start * d..(tokens.start + STEP) * d;
     let (mut key_scales, mut value_scales) = ([1.0; STEP], [1.0; STEP]);
-    let (keys, values) = (&mut *state.keys, &mut *state.values);
-    // The values' place serves the keys first.
+    let (keys, values) = (state.keys.as_flattened_mut(), &mut *state.values);
     let rows = &mut values[..count * d];
     match kv {
         KvRef::Int8 {
@@ -282,19 +283,17 @@ fn load(
             k_scale,
             v_scale,
         } => {
-            dispatch!(isa, quantize::widen_i8(&k[range.clone()], rows));
-            dispatch!(isa, attention::transpose(rows, keys));
+            dispatch!(isa, quantize::widen_i8(&k[whole], keys));
             dispatch!(isa, quantize::widen_i8(&v[range], rows));
             key_scales[..count].copy_from_slice(&k_scale[tokens.clone()]);
             value_scales[..count].copy_from_slice(&v_scale[tokens]);
         }
         KvRef::F16 { k, v } => {
-            dispatch!(isa, quantize::widen_f16(&k[range.clone()], rows));
-            dispatch!(isa, attention::transpose(rows, keys));
+            dispatch!(isa, quantize::widen_f16(&k[whole], keys));
             dispatch!(isa, quantize::widen_f16(&v[range], rows));
         }
         KvRef::F32 { k, v } => {
-            dispatch!(isa, attention::transpose(&k[range.clone()], keys));
+            keys.copy_from_slice(&k[whole]);
             rows.copy_from_slice(&v[range]);
         }
     }

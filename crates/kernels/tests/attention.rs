@@ -23,7 +23,7 @@ impl Format {
     const ALL: [Self; 3] = [Self::Int8, Self::F16, Self::F32];
 }
 
-/// A cache of one kv head in every format.
+/// A cache of one kv head in every format, keys and values `[tokens, D]`; keys also as kernels read them, `[tokens / 32][D][32]`.
 struct Cache {
     d: usize,
     k32: Vec<f32>,
@@ -34,9 +34,30 @@ struct Cache {
     v_scale: Vec<f32>,
     k16: Vec<u16>,
     v16: Vec<u16>,
+    turned: (Vec<i8>, Vec<u16>, Vec<f32>),
 }
 
 impl Cache {
+    /// Takes over what was changed in the keys.
+    fn turn(&mut self) {
+        fn turned<T: Copy>(keys: &[T], d: usize, unfilled: T) -> Vec<T> {
+            let blocks = keys.len().div_ceil(d * BLOCK);
+            let mut out = vec![unfilled; blocks * d * BLOCK];
+            for (t, key) in keys.chunks_exact(d).enumerate() {
+                for (i, x) in key.iter().enumerate() {
+                    out[t / BLOCK * BLOCK * d + i * BLOCK + t % BLOCK] = *x;
+                }
+            }
+            out
+        }
+        let d = self.d;
+        self.turned = (
+            turned(&self.k8, d, 99),
+            turned(&self.k16, d, f16::NAN.to_bits()),
+            turned(&self.k32, d, f32::NAN),
+        );
+    }
+
     fn random(random: &mut Random, tokens: usize, d: usize, hard: Hard) -> Self {
         let (k, v) = (
             hard.values(random, tokens * d),
@@ -58,7 +79,7 @@ impl Cache {
                 .map(|&x| f16::from_f32(x.clamp(-6e4, 6e4)).to_bits())
                 .collect()
         };
-        Self {
+        let mut cache = Self {
             d,
             k16: halves(&k),
             v16: halves(&v),
@@ -68,7 +89,10 @@ impl Cache {
             v_scale,
             k32: k,
             v32: v,
-        }
+            turned: Default::default(),
+        };
+        cache.turn();
+        cache
     }
 
     fn block(&self, first: usize, tokens: usize, format: Format) -> KvBlock<'_> {
@@ -76,19 +100,21 @@ impl Cache {
             first..first + tokens,
             first * self.d..(first + tokens) * self.d,
         );
+        let keys = first * self.d..(first + tokens).next_multiple_of(BLOCK) * self.d;
+        let (k8, k16, k32) = &self.turned;
         let kv = match format {
             Format::Int8 => KvRef::Int8 {
-                k: &self.k8[at.clone()],
+                k: &k8[keys],
                 v: &self.v8[at],
                 k_scale: &self.k_scale[range.clone()],
                 v_scale: &self.v_scale[range],
             },
             Format::F16 => KvRef::F16 {
-                k: &self.k16[at.clone()],
+                k: &k16[keys],
                 v: &self.v16[at],
             },
             Format::F32 => KvRef::F32 {
-                k: &self.k32[at.clone()],
+                k: &k32[keys],
                 v: &self.v32[at],
             },
         };
@@ -301,6 +327,7 @@ fn non_finite_queries_keys_and_values_are_found() {
                     "value" => cache.v16[2 * 32 + 31] = f16::INFINITY.to_bits(),
                     _ => window = Some(0),
                 }
+                cache.turn();
                 let case = Case {
                     cache: &cache,
                     format: Format::F16,
@@ -345,6 +372,7 @@ fn tokens_that_are_not_seen_do_not_matter() {
         let before = seen(&cache);
         cache.k8[41 * 32..].fill(77);
         cache.v8[41 * 32..].fill(-77);
+        cache.turn();
         assert_same(&seen(&cache), &before, &isa.to_string());
     }
 }

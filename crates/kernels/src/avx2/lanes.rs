@@ -77,29 +77,6 @@ lanes! {
         // SAFETY: 8 writable bytes.
         unsafe { _mm_storel_epi64(x.as_mut_ptr().cast(), _mm_packs_epi16(words, words)) }
     }
-    /// Lane j of vector i to lane i of vector j.
-    fn transpose(v: [V; W]) -> [V; W] {
-        let mut pairs = [_mm256_setzero_ps(); W];
-        for i in 0..W / 2 {
-            pairs[2 * i] = _mm256_unpacklo_ps(v[2 * i], v[2 * i + 1]);
-            pairs[2 * i + 1] = _mm256_unpackhi_ps(v[2 * i], v[2 * i + 1]);
-        }
-        // Of vectors 0..4, then of 4..8: lanes 0 and 4, 1 and 5, 2 and 6, 3 and 7.
-        let mut fours = [_mm256_setzero_ps(); W];
-        for i in [0, 4] {
-            let [a, b, c, d] = [pairs[i], pairs[i + 1], pairs[i + 2], pairs[i + 3]];
-            fours[i] = _mm256_shuffle_ps::<0b01_00_01_00>(a, c);
-            fours[i + 1] = _mm256_shuffle_ps::<0b11_10_11_10>(a, c);
-            fours[i + 2] = _mm256_shuffle_ps::<0b01_00_01_00>(b, d);
-            fours[i + 3] = _mm256_shuffle_ps::<0b11_10_11_10>(b, d);
-        }
-        let mut out = [_mm256_setzero_ps(); W];
-        for i in 0..4 {
-            out[i] = _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
-            out[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
-        }
-        out
-    }
     /// The largest lane. A NaN may be lost.
     fn largest_lane(v: V) -> f32 {
         let half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));

@@ -6,7 +6,6 @@ pub(crate) mod roofline;
 
 pub(crate) mod attention {
     crate::generic::attention_kernels!("avx2,fma,f16c", 3);
-    crate::generic::transpose_kernel!("avx2,fma,f16c");
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("avx2,fma,f16c");

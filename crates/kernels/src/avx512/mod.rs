@@ -5,7 +5,6 @@ pub(crate) mod packed;
 pub(crate) mod roofline;
 
 pub(crate) mod attention {
-    pub(crate) use crate::avx2::attention::transpose;
     crate::generic::attention_kernels!(
         "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
         4

@@ -198,37 +198,3 @@ macro_rules! attention_kernels {
     };
 }
 pub(crate) use attention_kernels;
-
-/// Expands to `transpose`.
-macro_rules! transpose_kernel {
-    ($features:literal) => {
-        /// `rows` `[tokens, D]` to `keys` `[D][32]`; up to the next multiple of the lanes the tokens that are not there are zeros.
-        #[target_feature(enable = $features)]
-        pub(crate) fn transpose(rows: &[f32], keys: &mut [[f32; $crate::attention::STEP]]) {
-            use super::lanes::{self, W};
-
-            let d = keys.len();
-            for (first, rows) in rows.chunks(W * d).enumerate() {
-                let (blocks, tail) = keys.as_chunks_mut::<W>();
-                for (i, block) in blocks.iter_mut().enumerate() {
-                    let mut square = [lanes::splat(0.0); W];
-                    for (row, v) in rows.chunks_exact(d).zip(&mut square) {
-                        *v = lanes::load(&row.as_chunks().0[i]);
-                    }
-                    for (v, keys) in lanes::transpose(square).into_iter().zip(block) {
-                        lanes::store(v, &mut keys.as_chunks_mut().0[first]);
-                    }
-                }
-                let done = d - tail.len();
-                for (i, keys) in tail.iter_mut().enumerate() {
-                    let keys: &mut [f32; W] = &mut keys.as_chunks_mut().0[first];
-                    *keys = [0.0; W];
-                    for (row, key) in rows.chunks_exact(d).zip(keys) {
-                        *key = row[done + i];
-                    }
-                }
-            }
-        }
-    };
-}
-pub(crate) use transpose_kernel;

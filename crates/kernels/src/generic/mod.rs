@@ -10,7 +10,7 @@ mod elementwise;
 mod quantize;
 mod roofline;
 
-pub(crate) use attention::{attention_kernels, transpose_kernel};
+pub(crate) use attention::attention_kernels;
 pub(crate) use dense::{dense_dispatch, dense_kernels};
 pub(crate) use elementwise::elementwise_kernels;
 pub(crate) use quantize::quantize_kernels;

@@ -87,18 +87,6 @@ lanes! {
         let bytes = vmovn_s16(vcombine_s16(words, words));
         *x = vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)).to_le_bytes().map(u8::cast_signed);
     }
-    /// Lane j of vector i to lane i of vector j.
-    fn transpose(v: [V; W]) -> [V; W] {
-        let [a, b, c, d] = v;
-        let (ac, bd) = (vzip1q_f32(a, c), vzip1q_f32(b, d));
-        let (ac_high, bd_high) = (vzip2q_f32(a, c), vzip2q_f32(b, d));
-        [
-            vzip1q_f32(ac, bd),
-            vzip2q_f32(ac, bd),
-            vzip1q_f32(ac_high, bd_high),
-            vzip2q_f32(ac_high, bd_high),
-        ]
-    }
     /// The largest lane. A NaN may be lost.
     fn largest_lane(v: V) -> f32 { vmaxnmvq_f32(v) }
     /// The four sums across lanes, by one fixed tree.

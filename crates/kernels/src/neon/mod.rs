@@ -8,7 +8,6 @@ pub(crate) mod roofline;
 
 pub(crate) mod attention {
     crate::generic::attention_kernels!("neon,dotprod", 3);
-    crate::generic::transpose_kernel!("neon,dotprod");
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("neon,dotprod");

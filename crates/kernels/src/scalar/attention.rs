@@ -42,12 +42,3 @@ pub(crate) fn step(kv: &Step<'_>, rows: &mut Rows<'_>) {
         }
     }
 }
-
-/// `rows` `[tokens, D]` to `keys` `[D][32]`.
-pub(crate) fn transpose(rows: &[f32], keys: &mut [[f32; STEP]]) {
-    for (t, row) in rows.chunks_exact(keys.len()).enumerate() {
-        for (keys, key) in keys.iter_mut().zip(row) {
-            keys[t] = *key;
-        }
-    }
-}

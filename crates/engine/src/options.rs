@@ -9,7 +9,7 @@ use crate::error::EngineError;
 /// How the matrices of the linear layers and the lm_head are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightFormat {
-    /// As in the file: floats in place on the mapping, GGUF integers repacked with the same codes (K-quants of 5 and 6 bits as 8).
+    /// As in the file: floats in place on the mapping, GGUF integers with the same codes (those of 5 bits as 8).
     Stored,
     /// Rounded to 8 bits, symmetric, a scale per 32.
     Q8,

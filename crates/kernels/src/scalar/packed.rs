@@ -2,53 +2,60 @@
 
 use crate::columns::ColumnsMut;
 use crate::gemm::Tile;
-use crate::packed::{Bits, GROUP, GROUP6, HALVES, PANEL, half};
+use crate::packed::{Bits, GROUP, GROUP6, HALVES, PANEL, PackedShape, half};
+use crate::quantize::QuantGroup;
 
 /// One panel times the tile's rows.
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     let shape = tile.w.shape();
-    let w = tile.w.panel(tile.panel);
-    let codes = shape.bits.code_bytes();
-    let zero = if shape.has_offset {
-        0
-    } else {
-        i32::from(shape.bits.zero())
+    let add = match shape.bits {
+        Bits::B6 => add_block6,
+        Bits::B4 | Bits::B8 => add_group,
     };
     for t in tile.rows.clone() {
         let mut acc = [0.0f32; PANEL];
+        let blocks = tile.w.panel(tile.panel).chunks_exact(shape.block_bytes());
         let x = tile.x.row(t).chunks_exact(shape.bits.block_groups());
-        for (block, x) in w.chunks_exact(shape.block_bytes()).zip(x) {
-            if shape.bits == Bits::B6 {
-                let (groups, scales) = block.split_at(x.len() * GROUP6);
-                for (group, x) in groups.as_chunks::<GROUP6>().0.iter().zip(x) {
-                    let (codes, halves) = group.split_at(codes);
-                    let codes = decode(shape.bits, codes);
-                    let dots = dots(&codes, &x.q);
-                    for r in 0..PANEL {
-                        let scaled = |h: usize| {
-                            let dot = dots[h][r] - zero * i32::from(x.halves[h]);
-                            i32::from(halves[2 * r + h].cast_signed()) * dot
-                        };
-                        acc[r] += half(scales, r) * x.scale * (scaled(0) + scaled(1)) as f32;
-                    }
-                }
-                continue;
-            }
-            let [x] = x else {
-                unreachable!("a block is a group");
-            };
-            let (codes, rest) = block.split_at(codes);
-            let (scales, offsets) = rest.split_at(HALVES);
-            let dots = dots(&decode(shape.bits, codes), &x.q);
-            for r in 0..PANEL {
-                let scale = half(scales, r) * x.scale;
-                acc[r] += scale * (dots[0][r] + dots[1][r] - zero * x.sum) as f32;
-                if shape.has_offset {
-                    acc[r] += half(offsets, r) * (x.scale * x.sum as f32);
-                }
-            }
+        for (block, x) in blocks.zip(x) {
+            add(shape, block, x, &mut acc);
         }
         tile.store_row(t, &acc, out);
+    }
+}
+
+/// A group of 4 or 8 bits.
+fn add_group(shape: PackedShape, group: &[u8], x: &[QuantGroup], acc: &mut [f32; PANEL]) {
+    let zero = match shape.has_offset {
+        true => 0,
+        false => i32::from(shape.bits.zero()),
+    };
+    let (codes, rest) = group.split_at(shape.bits.code_bytes());
+    let (scales, offsets) = rest.split_at(HALVES);
+    let x = &x[0];
+    let dots = dots(&decode(shape.bits, codes), &x.q);
+    for r in 0..PANEL {
+        let scale = half(scales, r) * x.scale;
+        acc[r] += scale * (dots[0][r] + dots[1][r] - zero * x.sum) as f32;
+        if shape.has_offset {
+            acc[r] += half(offsets, r) * (x.scale * x.sum as f32);
+        }
+    }
+}
+
+/// A block of 6 bits.
+fn add_block6(shape: PackedShape, block: &[u8], x: &[QuantGroup], acc: &mut [f32; PANEL]) {
+    let zero = i32::from(shape.bits.zero());
+    let (groups, shared) = block.split_at(x.len() * GROUP6);
+    for (group, x) in groups.as_chunks::<GROUP6>().0.iter().zip(x) {
+        let (codes, scales) = group.split_at(shape.bits.code_bytes());
+        let dots = dots(&decode(shape.bits, codes), &x.q);
+        for r in 0..PANEL {
+            let scaled = |h: usize| {
+                let dot = dots[h][r] - zero * i32::from(x.halves[h]);
+                i32::from(scales[2 * r + h].cast_signed()) * dot
+            };
+            acc[r] += half(shared, r) * x.scale * (scaled(0) + scaled(1)) as f32;
+        }
     }
 }
 

@@ -1,16 +1,23 @@
 //! Attention of a batch: every query row over the KV blocks of its sequence.
 //!
-//! Work is split over (kv head, tile of rows). Queries and outputs are laid out `[K, T, G·D]`, so that each task has a slice of its own.
-
-use std::sync::Mutex;
+//! A sequence is cut into parts of [`PART`] tokens, each with sums of its own, which are added in order. Where they are cut depends on
+//! positions alone, so that nothing depends on who computes a part. Work is split over (kv head, tile of rows), and over the parts where
+//! that is too little for all threads: one stream of a model with two kv heads has two tasks else. Queries and outputs are laid out
+//! `[K, T, G·D]`, so that each task has a slice of its own.
 
 use edgethink_kernels::{
-    Causal, Isa, KvBlock, attend_begin, attend_block, attend_finish, attention_state_len,
+    AttentionState, Causal, KvBlock, attend_begin, attend_block, attend_finish, attend_merge,
+    attention_state_len,
 };
-use edgethink_pool::Pool;
 
-use crate::batch::{Batch, Tile};
+use crate::batch::{Batch, Step, Tile};
 use crate::kv::KvStore;
+use crate::rows::Work;
+
+/// Tokens of a part, a multiple of the block.
+const PART: usize = 256;
+/// Tasks per thread below which parts are tasks of their own, so that a late thread is helped.
+const TASKS_PER_THREAD: usize = 4;
 
 /// The constants of a model's attention.
 #[derive(Debug, Clone, Copy)]
@@ -40,30 +47,49 @@ impl AttentionShape {
 
 /// What the tasks share.
 struct Shared<'a> {
-    isa: Isa,
+    work: &'a Work<'a>,
     kv: &'a KvStore,
     layer: usize,
     shape: AttentionShape,
 }
 
-struct Task<'a> {
+/// The rows of a tile and a kv head.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
     head: usize,
     tile: &'a Tile,
+    /// The tile's steps by part.
+    parts: &'a [&'a [Step]],
     /// `[rows, G·D]`
     q: &'a [f32],
-    /// `[rows, G·D]`
-    out: &'a mut [f32],
-    state: &'a mut [f32],
 }
 
-/// Computes `out` `[K, T, G·D]` from `q` of the same layout. Rows whose result is not finite get zeros and are added to `failed`.
+/// Their sums over some parts.
+struct Visit<'a> {
+    rows: Rows<'a>,
+    parts: &'a [&'a [Step]],
+    /// For the state, and a second one if there are several parts.
+    buffer: &'a mut [f32],
+    state: Option<AttentionState<'a>>,
+}
+
+/// Their results.
+struct Finish<'a> {
+    rows: Rows<'a>,
+    visits: usize,
+    /// Of each visit, in the order of the parts.
+    states: Vec<AttentionState<'a>>,
+    /// `[rows, G·D]`
+    out: &'a mut [f32],
+}
+
+/// Computes `out` `[K, T, G·D]` from `q` of the same layout. Rows whose result is not finite get zeros and are noted.
 #[expect(
     clippy::too_many_arguments,
     reason = "one call site; a struct would only repeat the names"
 )]
 pub(crate) fn attend(
-    pool: &Pool,
-    isa: Isa,
+    work: &Work<'_>,
     kv: &KvStore,
     layer: usize,
     shape: AttentionShape,
@@ -71,81 +97,157 @@ pub(crate) fn attend(
     q: &[f32],
     out: &mut [f32],
     states: &mut Vec<f32>,
-    failed: &Mutex<Vec<usize>>,
 ) {
-    let width = shape.group * shape.head_dim;
-    let state_len =
-        |tile: &Tile| attention_state_len(tile.rows.len() * shape.group, shape.head_dim);
-    let total: usize = batch.tiles.iter().map(state_len).sum::<usize>() * shape.kv_heads;
-    if states.len() < total {
-        states.resize(total, 0.0);
-    }
     let shared = Shared {
-        isa,
+        work,
         kv,
         layer,
         shape,
     };
-    let (mut out, mut states) = (out, states.as_mut_slice());
-    let mut tasks = Vec::with_capacity(shape.kv_heads * batch.tiles.len());
+    let width = shape.group * shape.head_dim;
+    let by_part = |a: &Step, b: &Step| a.first / PART == b.first / PART;
+    let parts_of = batch.tiles.iter().map(|tile| tile.steps.chunk_by(by_part));
+    let all_parts: Vec<Vec<&[Step]>> = parts_of.map(Iterator::collect).collect();
+    let apart = shape.kv_heads * batch.tiles.len() < work.pool.threads() * TASKS_PER_THREAD;
+    let tiles = || batch.tiles.iter().zip(&all_parts);
+    // Parts that one task visits need a state for all of them and one for the next.
+    let held = |parts: usize| if apart { parts } else { parts.min(2) };
+    let state_len = |tile: &Tile| shared.state_len(tile.rows.len());
+    let total: usize = tiles()
+        .map(|(tile, parts)| held(parts.len()) * state_len(tile))
+        .sum();
+    states.resize(states.len().max(total * shape.kv_heads), 0.0);
+
+    let (mut outs, mut buffers) = (out, states.as_mut_slice());
+    let (mut visits, mut finishes) = (Vec::new(), Vec::new());
     for head in 0..shape.kv_heads {
-        for tile in &batch.tiles {
-            let (mine, rest) = std::mem::take(&mut out).split_at_mut(tile.rows.len() * width);
-            let (state, other) = std::mem::take(&mut states).split_at_mut(state_len(tile));
-            (out, states) = (rest, other);
+        for (tile, parts) in tiles() {
+            let (out, rest) = std::mem::take(&mut outs).split_at_mut(tile.rows.len() * width);
+            outs = rest;
             let first = (head * batch.rows.len() + tile.rows.start) * width;
-            tasks.push(Task {
+            let q = &q[first..first + out.len()];
+            let rows = Rows {
                 head,
                 tile,
-                q: &q[first..first + mine.len()],
-                out: mine,
-                state,
+                parts,
+                q,
+            };
+            let together = if apart { 1 } else { parts.len() };
+            for parts in parts.chunks(together) {
+                let len = held(parts.len()) * state_len(tile);
+                let (buffer, rest) = std::mem::take(&mut buffers).split_at_mut(len);
+                buffers = rest;
+                visits.push(Visit {
+                    rows,
+                    parts,
+                    buffer,
+                    state: None,
+                });
+            }
+            finishes.push(Finish {
+                rows,
+                visits: parts.len().div_ceil(together),
+                states: Vec::new(),
+                out,
             });
         }
     }
-    pool.for_each_mut(&mut tasks, |_, task| {
-        let all = 0..task.tile.rows.len();
-        if !shared.run(task, all.clone()) {
-            // Somewhere a value overflowed. Row by row, only the rows it belongs to are lost.
-            for row in all {
-                if !shared.run(task, row..row + 1) {
-                    task.out[row * width..(row + 1) * width].fill(0.0);
-                    failed
-                        .lock()
-                        .expect("no task panicked")
-                        .push(task.tile.rows.start + row);
-                }
-            }
-        }
+    work.pool.for_each_mut(&mut visits, |_, visit| {
+        let Visit {
+            rows,
+            parts,
+            buffer,
+            state,
+        } = visit;
+        let all = 0..rows.tile.rows.len();
+        *state = Some(shared.visit(*rows, all, parts, std::mem::take(buffer)));
     });
+    let mut visited = visits.into_iter().filter_map(|visit| visit.state);
+    for finish in &mut finishes {
+        finish.states.extend(visited.by_ref().take(finish.visits));
+    }
+    let elements = batch.rows.len() * shape.kv_heads * width;
+    work.for_rows(&mut finishes, elements, |finish| shared.finish(finish));
 }
 
 impl Shared<'_> {
-    /// Computes some rows of a task (counted in its tile); whether all are finite.
-    fn run(&self, task: &mut Task<'_>, rows: std::ops::Range<usize>) -> bool {
+    fn state_len(&self, rows: usize) -> usize {
+        attention_state_len(rows * self.shape.group, self.shape.head_dim)
+    }
+
+    /// The state of some rows (counted in their tile) over some parts.
+    fn visit<'s>(
+        &self,
+        of: Rows<'_>,
+        rows: std::ops::Range<usize>,
+        parts: &[&[Step]],
+        buffer: &'s mut [f32],
+    ) -> AttentionState<'s> {
+        let (first, second) = buffer.split_at_mut(self.state_len(rows.len()));
+        let (part, rest) = parts.split_first().expect("a row sees itself");
+        let mut whole = self.visit_part(of, rows.clone(), part, first);
+        for part in rest {
+            let second = &mut second[..self.state_len(rows.len())];
+            attend_merge(&mut whole, &self.visit_part(of, rows.clone(), part, second));
+        }
+        whole
+    }
+
+    fn visit_part<'s>(
+        &self,
+        of: Rows<'_>,
+        rows: std::ops::Range<usize>,
+        part: &[Step],
+        buffer: &'s mut [f32],
+    ) -> AttentionState<'s> {
         let AttentionShape {
             group,
             head_dim: d,
             window,
             ..
         } = self.shape;
-        let width = group * d;
-        let values = rows.start * width..rows.end * width;
         let queries = rows.start * group..rows.end * group;
-        let state = &mut task.state[..attention_state_len(queries.len(), d)];
-        let mut state = attend_begin(&task.q[values.clone()], d, 1.0 / (d as f32).sqrt(), state);
-        for step in &task.tile.steps {
-            let kv = self
-                .kv
-                .block(self.layer, task.head, step.block, step.tokens);
+        let q = &of.q[queries.start * d..queries.end * d];
+        let mut state = attend_begin(q, d, 1.0 / (d as f32).sqrt(), buffer);
+        for step in part {
             let block = KvBlock {
-                kv,
+                kv: self.kv.block(self.layer, of.head, step.block, step.tokens),
                 tokens: step.tokens,
                 first: step.first,
             };
-            let positions = &task.tile.positions(step)[queries.clone()];
-            attend_block(self.isa, block, Causal { positions, window }, &mut state);
+            let positions = &of.tile.positions(step)[queries.clone()];
+            attend_block(
+                self.work.isa,
+                block,
+                Causal { positions, window },
+                &mut state,
+            );
         }
-        attend_finish(state, &mut task.out[values]).is_ok()
+        state
+    }
+
+    /// Adds the parts and writes the results.
+    fn finish(&self, finish: &mut Finish<'_>) {
+        let Finish {
+            rows, states, out, ..
+        } = finish;
+        let mut states = states.drain(..);
+        let mut whole = states.next().expect("a row sees itself");
+        for part in states {
+            attend_merge(&mut whole, &part);
+        }
+        if attend_finish(whole, out).is_ok() {
+            return;
+        }
+        // Somewhere a value overflowed. Row by row, only the rows it belongs to are lost.
+        let mut buffer = vec![0.0; 2 * self.state_len(1)];
+        let width = self.shape.group * self.shape.head_dim;
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            let state = self.visit(*rows, row..row + 1, rows.parts, &mut buffer);
+            if attend_finish(state, out).is_err() {
+                out.fill(0.0);
+                self.work.fail(rows.tile.rows.start + row);
+            }
+        }
     }
 }

@@ -253,8 +253,7 @@ impl Runner {
                 break;
             }
             attend(
-                pool,
-                isa,
+                &work,
                 kv,
                 index,
                 shape,
@@ -262,7 +261,6 @@ impl Runner {
                 &b.head_q,
                 &mut b.head_out,
                 &mut b.states,
-                &noted,
             );
             collect(at("attention"), computed);
             profile.lap_with(Part::Attend, || shape.work(batch, kv));

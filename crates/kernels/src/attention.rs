@@ -1,7 +1,8 @@
 //! Attention with online softmax over KV blocks, in block order.
 //!
 //! For one kv head, R query rows (heads of the group × tokens) visit the blocks of their sequence one after the other. Each row keeps
-//! m = the largest score so far, l = Σ e^(s − m) and acc = Σ e^(s − m) · v; a block with larger scores rescales both.
+//! m = the largest score so far, l = Σ e^(s − m) and acc = Σ e^(s − m) · v; a block with larger scores rescales both. Two such states over
+//! different tokens are merged in the same way ([`attend_merge`]), so a long sequence can be cut into parts.
 //!
 //! Every row is computed on its own, by the same operations in the same order, whichever rows share the call: the lanes are the tokens
 //! of a step for the scores, then the dims for the values, and rows share only what is loaded. So chunked prefill equals whole prefill
@@ -306,6 +307,42 @@ fn load(
         }
     }
     (key_scales, value_scales)
+}
+
+/// Adds what the rows of `part` have seen to what those of `whole` have: two states of the same queries over different tokens. Parts that
+/// are added in the order of their tokens give the same result whoever has computed them, and a part in which a row saw nothing changes
+/// nothing of it.
+///
+/// # Panics
+/// If the states differ in size.
+pub fn attend_merge(whole: &mut AttentionState<'_>, part: &AttentionState<'_>) {
+    let d = whole.d;
+    let (whole, part) = (&mut whole.rows, &part.rows);
+    assert_eq!(
+        (whole.max.len(), whole.acc.len()),
+        (part.max.len(), part.acc.len()),
+        "rows and elements of two states"
+    );
+    let width = padded(d);
+    for r in 0..part.max.len() {
+        let (acc, sum) = (&mut whole.acc[r * width..][..width], &mut whole.sum[r]);
+        let (part_acc, part_sum) = (&part.acc[r * width..][..width], &part.sum[r]);
+        let saw_nothing = |sum: &[f32; LANES]| sum.iter().all(|&lane| lane == 0.0);
+        if saw_nothing(part_sum) {
+            continue;
+        }
+        if saw_nothing(sum) {
+            acc.copy_from_slice(part_acc);
+            (*sum, whole.max[r]) = (*part_sum, part.max[r]);
+            continue;
+        }
+        let max = whole.max[r].max(part.max[r]);
+        let (own, other) = ((whole.max[r] - max).exp(), (part.max[r] - max).exp());
+        let add = |own_x: &mut f32, x: &f32| *own_x = *own_x * own + x * other;
+        acc.iter_mut().zip(part_acc).for_each(|(a, b)| add(a, b));
+        sum.iter_mut().zip(part_sum).for_each(|(a, b)| add(a, b));
+        whole.max[r] = max;
+    }
 }
 
 /// Ends: writes acc / l to `out` `[R, D]`.

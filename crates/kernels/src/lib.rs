@@ -59,7 +59,7 @@ mod scalar;
 
 pub use attention::{
     AttentionState, Causal, KvBlock, KvRef, attend_begin, attend_block, attend_finish,
-    attention_state_len,
+    attend_merge, attention_state_len,
 };
 pub use columns::{ColumnsMut, split_columns};
 pub use dense::{DenseRef, dense_row, gemm_dense};

@@ -4,7 +4,7 @@ mod support;
 
 use edgethink_kernels::{
     Causal, Isa, KernelError, KvBlock, KvRef, attend_begin, attend_block, attend_finish,
-    attention_state_len, quantize_kv,
+    attend_merge, attention_state_len, quantize_kv,
 };
 use half::f16;
 use support::{Hard, Random, assert_near, assert_same, isas};
@@ -308,6 +308,66 @@ fn widths_with_fused_multiply_add_agree_exactly() {
         .collect();
     for pair in results.windows(2) {
         assert_same(&pair[0], &pair[1], "instruction sets");
+    }
+}
+
+#[test]
+fn parts_that_are_merged_are_near_f64() {
+    let mut random = Random(36);
+    for isa in isas() {
+        for (d, rows, hard) in [
+            (64, 7, Hard::Outliers),
+            (80, 9, Hard::Normal),
+            (5, 17, Hard::Sparse),
+        ] {
+            let cache = Cache::random(&mut random, 160, d, hard);
+            let q = random.normals(rows * d);
+            // Rows that end in each part, so that some see nothing of the later ones.
+            let positions: Vec<u32> = (0..rows as u32).map(|r| 159 - r * 150 / 16).collect();
+            for window in [None, Some(50)] {
+                let case = Case {
+                    cache: &cache,
+                    format: Format::Int8,
+                    q: &q,
+                    positions: &positions,
+                    window,
+                };
+                let len = attention_state_len(rows, d);
+                let mut buffers = vec![f32::NAN; 3 * len];
+                let mut states = buffers.chunks_exact_mut(len).zip([0..64, 64..96, 96..160]);
+                let mut state = || {
+                    let (buffer, tokens) = states.next()?;
+                    let mut state = attend_begin(&q, d, (d as f32).powf(-0.5), buffer);
+                    for first in tokens.step_by(BLOCK) {
+                        let causal = Causal {
+                            positions: &positions,
+                            window,
+                        };
+                        attend_block(
+                            isa,
+                            cache.block(first, BLOCK, Format::Int8),
+                            causal,
+                            &mut state,
+                        );
+                    }
+                    Some(state)
+                };
+                let mut whole = state().expect("three parts");
+                while let Some(part) = state() {
+                    attend_merge(&mut whole, &part);
+                }
+                let mut got = vec![f32::NAN; q.len()];
+                attend_finish(whole, &mut got).expect("finite");
+                let (want, scale) = case.reference();
+                assert_near(&got, &want, &scale, 2e-5, &format!("{isa} {d} {window:?}"));
+                // A row that ends in the first part is as without the others.
+                if window.is_none() && rows == 17 {
+                    let first = case.run(isa, 64).expect("finite");
+                    let last = (rows - 1) * d;
+                    assert_same(&got[last..], &first[last..], "nothing is added");
+                }
+            }
+        }
     }
 }
 

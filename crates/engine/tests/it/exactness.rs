@@ -110,6 +110,47 @@ fn prefill_in_chunks_is_prefill_as_a_whole() {
     }
 }
 
+/// Sequences so long that attention goes through them in parts, beside shorter ones on the same prompt.
+#[test]
+fn long_sequences_do_not_depend_on_threads_chunks_or_the_batch() {
+    for family in [Family::Qwen2, Family::Mistral] {
+        let model = model(family, 28);
+        for options in formats() {
+            let tokens = prompt(9, 600);
+            let with = |threads: usize, max_batch_tokens: usize| {
+                let options = EngineOptions {
+                    threads,
+                    max_batch_tokens,
+                    kv_tokens: 4096,
+                    ..options.clone()
+                };
+                engine(&model, &options)
+            };
+            let logits = |mut engine: Engine| -> Vec<u32> {
+                let logits = engine.logits(&tokens, None).expect("finite logits");
+                logits.iter().map(|x| x.to_bits()).collect()
+            };
+            let want = logits(with(1, 600));
+            for (threads, chunk) in [(4, 600), (3, 64), (1, 33)] {
+                assert!(
+                    logits(with(threads, chunk)) == want,
+                    "{family:?}: {threads} threads, chunks of {chunk}"
+                );
+            }
+            let requests: Vec<Request> = [600, 250, 300, 520]
+                .map(|len| Request {
+                    ignore_eos: true,
+                    ..Request::greedy(tokens[..len].to_vec(), 12)
+                })
+                .to_vec();
+            let alone = requests.iter().map(|one| run_one(&mut with(1, 64), one));
+            let alone: Vec<Answer> = alone.collect();
+            let together = run(&mut with(4, 64), &requests);
+            assert_same(&together, &alone, "long and short");
+        }
+    }
+}
+
 #[test]
 fn a_batch_is_its_requests_alone() {
     for family in [Family::Qwen2, Family::Mistral] {

@@ -33,6 +33,21 @@ fn every_family_on_every_instruction_set() {
     }
 }
 
+/// So long that attention goes through it in parts.
+#[test]
+fn a_long_sequence() {
+    for family in [Family::Qwen2, Family::Mistral] {
+        let model = model(family, 3);
+        let tokens = prompt(1, 600);
+        let want = reference::forward(&model, &tokens, None).expect("a good model");
+        for isa in Isa::available() {
+            let mut engine = engine(&model, &EngineOptions { isa, ..options() });
+            let got = engine.logits(&tokens, None).expect("finite logits");
+            assert_close(&got, &want.logits, FLOAT);
+        }
+    }
+}
+
 /// A model, an adapter of rank 5 for it, and an engine that has loaded both.
 fn adapted(family: Family) -> (Arc<Model>, Adapter, Engine, AdapterId) {
     let model = model(family, 4);

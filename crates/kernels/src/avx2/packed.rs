@@ -15,10 +15,12 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
+use super::fetch::Fetch;
 use super::lanes;
+use super::six_bits::dots6;
 use crate::columns::ColumnsMut;
 use crate::gemm::Tile;
-use crate::packed::{BLOCK6, Bits, GROUP, GROUP6, HALVES, PANEL, split};
+use crate::packed::{BLOCK6, Bits, GROUP, GROUP6, HALVES, split};
 use crate::quantize::{QuantGroup, QuantRows};
 
 /// Rows of a register tile: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
@@ -291,50 +293,6 @@ fn dots8<const R: usize, const BYTES: usize>(
     sums
 }
 
-/// Dot products of a group of 6-bit codes, these less their zero and times the scales of its halves, `[row][half of the panel]`.
-///
-/// One half of the panel after the other: both at once would need more than 16 registers.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dots6<const R: usize>(group: &[u8; GROUP6], x: [&QuantGroup; R]) -> [[__m256i; 2]; R] {
-    let (codes, scales) = split::<{ Bits::B6.code_bytes() }>(group);
-    let blocks = codes.as_chunks::<32>().0;
-    let a = dots6_of::<0, R>(blocks, scale_pairs(scales, 0), x);
-    let b = dots6_of::<1, R>(blocks, scale_pairs(scales, 1), x);
-    let mut dots = [[_mm256_undefined_si256(); 2]; R];
-    for r in 0..R {
-        dots[r] = [a[r], b[r]];
-    }
-    dots
-}
-
-/// The same of half a panel.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn dots6_of<const SIDE: usize, const R: usize>(
-    blocks: &[[u8; 32]],
-    pairs: __m256i,
-    x: [&QuantGroup; R],
-) -> [__m256i; R] {
-    let mut sums = subtract_zero(pairs, x);
-    macro_rules! halves {
-        ($($half:literal)*) => {$(
-            let scales = twice::<$half>(pairs);
-            let [a, b, c] = [0, 1, 2].map(|k| &blocks[2 * (3 * $half + k) + SIDE]);
-            let codes = [low_bits(a), low_bits(b)];
-            for r in 0..R {
-                multiply_add_scaled::<{ 16 * $half }>(&mut sums[r], codes, scales, &x[r].q);
-            }
-            let codes = [low_bits(c), high_bits([a, b, c])];
-            for r in 0..R {
-                multiply_add_scaled::<{ 16 * $half + 8 }>(&mut sums[r], codes, scales, &x[r].q);
-            }
-        )*};
-    }
-    halves!(0 1);
-    sums
-}
-
 /// Spreads four activations over `x` and goes on with the lines that are given.
 ///
 /// In assembly, because the compiler would take all products of one row together: the sums of a tile then stay in registers one row at
@@ -358,6 +316,8 @@ macro_rules! with_activations {
         }
     }};
 }
+
+pub(super) use with_activations;
 
 /// sums += the products of two registers of codes with four activations, those from `AT` on; with the first four, sums = the products.
 #[inline]
@@ -447,99 +407,6 @@ fn multiply_add_signed<const AT: usize>(
     );
 }
 
-/// sum += scales · the products of two registers of codes with eight activations, those from `AT` on.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_add_scaled<const AT: usize>(
-    sum: &mut __m256i,
-    codes: [__m256i; 2],
-    scales: __m256i,
-    x: &[i8; GROUP],
-) {
-    with_activations!(
-        x, AT,
-        [
-            "vpbroadcastd {y}, dword ptr [{row} + {at} + 4]",
-            "vpmaddubsw {x}, {a}, {x}",
-            "vpmaddubsw {y}, {b}, {y}",
-            "vpaddw {x}, {x}, {y}",
-            "vpmaddwd {x}, {x}, {scales}",
-            "vpaddd {sum}, {sum}, {x}"
-        ],
-        a = in(ymm_reg) codes[0],
-        b = in(ymm_reg) codes[1],
-        scales = in(ymm_reg) scales,
-        sum = inout(ymm_reg) *sum,
-        y = out(ymm_reg) _,
-    );
-}
-
-/// Of each row of activations − 32 · the sums of its halves · their scales: what the codes' zero takes away. In assembly, because the
-/// compiler would negate the sums.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn subtract_zero<const R: usize>(pairs: __m256i, x: [&QuantGroup; R]) -> [__m256i; R] {
-    let zero = _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16::<5>(pairs));
-    let mut shares = [zero; R];
-    for r in 0..R {
-        // SAFETY: the function requires AVX2; the only memory that is read is `x`.
-        unsafe {
-            asm!(
-                "vpbroadcastd {share}, dword ptr [{x} + {halves}]",
-                "vpmaddwd {share}, {share}, {zero}",
-                x = in(reg) x[r],
-                halves = const offset_of!(QuantGroup, halves),
-                zero = in(ymm_reg) zero,
-                share = out(ymm_reg) shares[r],
-                options(pure, nostack, preserves_flags, readonly),
-            );
-        }
-    }
-    shares
-}
-
-/// Of eight rows the scales of the first and the second half of a group, as i16.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn scale_pairs(scales: &[u8], half: usize) -> __m256i {
-    let scales = &scales.as_chunks::<PANEL>().0[half];
-    // SAFETY: 16 readable bytes.
-    _mm256_cvtepi8_epi16(unsafe { _mm_loadu_si128(scales.as_ptr().cast()) })
-}
-
-/// One of each pair of scales, twice.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn twice<const HALF: usize>(pairs: __m256i) -> __m256i {
-    if HALF == 0 {
-        _mm256_or_si256(
-            _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff)),
-            _mm256_slli_epi32::<16>(pairs),
-        )
-    } else {
-        _mm256_or_si256(
-            _mm256_andnot_si256(_mm256_set1_epi32(0xffff), pairs),
-            _mm256_srli_epi32::<16>(pairs),
-        )
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn low_bits(block: &[u8; 32]) -> __m256i {
-    _mm256_and_si256(load(block), _mm256_set1_epi8(63))
-}
-
-/// The code that the high two bits of three others make.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn high_bits(blocks: [&[u8; 32]; 3]) -> __m256i {
-    let mask = _mm256_set1_epi8(-64);
-    let [a, b, c] = blocks.map(|block| _mm256_and_si256(load(block), mask));
-    let ab = _mm256_or_si256(_mm256_srli_epi16::<2>(a), b);
-    _mm256_srli_epi16::<2>(_mm256_or_si256(_mm256_srli_epi16::<2>(ab), c))
-}
-
 /// The sum of a group's activations in every lane, shifted: what the codes' zero adds to a dot product. In assembly, because the
 /// compiler would shift before it spreads, which takes twice the instructions.
 #[inline]
@@ -580,81 +447,9 @@ fn high_nibbles(block: &[u8; 32]) -> __m256i {
     _mm256_and_si256(_mm256_srli_epi16::<4>(load(block)), _mm256_set1_epi8(15))
 }
 
-/// What to fetch while a panel is multiplied: some bytes for each of its groups.
-#[derive(Clone, Copy)]
-struct Fetch {
-    from: *const u8,
-    /// Bytes for a group: as many as it has itself, or half of them.
-    step: usize,
-}
-
-impl Fetch {
-    /// A single row takes little time for a group: the machine's own prefetcher fetches too, but starts anew in every page.
-    fn near<const BLOCK_BYTES: usize>(panel: &[[u8; BLOCK_BYTES]]) -> Self {
-        // Measured. Codes of 6 bits take longer, so that more of what comes is asked for by then.
-        let ahead = if BLOCK_BYTES == BLOCK6 { 4096 } else { 1024 };
-        Self {
-            from: panel.as_ptr().cast::<u8>().wrapping_add(ahead),
-            step: group_bytes(BLOCK_BYTES),
-        }
-    }
-
-    /// The next panel, in as many parts as this one is gone through: memory is then asked for at an even rate, and not for all in the
-    /// first part. Behind the last panel lies no panel or another thread's; an address that is not mapped is no error.
-    fn next_panel<const BLOCK_BYTES: usize>(
-        panel: &[[u8; BLOCK_BYTES]],
-        part: usize,
-        parts: usize,
-    ) -> Self {
-        let bytes = size_of_val(panel);
-        Self {
-            from: panel
-                .as_ptr()
-                .cast::<u8>()
-                .wrapping_add(bytes + bytes / parts * part),
-            step: group_bytes(BLOCK_BYTES) / parts,
-        }
-    }
-
-    /// Fetches the share of one group. In assembly, because the compiler would compute the address of each line by itself.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn group<const BLOCK_BYTES: usize>(self, group: usize) {
-        macro_rules! lines {
-            ($($line:literal),*) => {
-                // SAFETY: a prefetch is no access.
-                unsafe {
-                    asm!(
-                        $(concat!("prefetcht0 byte ptr [{from} + 64 * ", $line, "]"),)*
-                        from = in(reg) self.from.wrapping_add(group * self.step),
-                        options(nostack, preserves_flags, readonly),
-                    )
-                }
-            };
-        }
-        let whole = const { group_bytes(BLOCK_BYTES) };
-        match (whole.div_ceil(64), self.step == whole) {
-            (..=5, true) => lines!(0, 1, 2, 3, 4),
-            (..=5, false) => lines!(0, 1, 2),
-            (..=7, true) => lines!(0, 1, 2, 3, 4, 5, 6),
-            (..=7, false) => lines!(0, 1, 2, 3),
-            (_, true) => lines!(0, 1, 2, 3, 4, 5, 6, 7, 8),
-            (_, false) => lines!(0, 1, 2, 3, 4),
-        }
-    }
-}
-
-/// Bytes of a group, with its share of what its block has.
-const fn group_bytes(block_bytes: usize) -> usize {
-    match block_bytes {
-        BLOCK6 => BLOCK6 / Bits::B6.block_groups(),
-        bytes => bytes,
-    }
-}
-
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load(bytes: &[u8; 32]) -> __m256i {
+pub(super) fn load(bytes: &[u8; 32]) -> __m256i {
     // SAFETY: 32 readable bytes.
     unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
 }

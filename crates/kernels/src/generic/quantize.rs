@@ -12,9 +12,8 @@ macro_rules! quantize_kernels {
         #[target_feature(enable = $features)]
         pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize> {
             for (index, (x, out)) in x.iter().zip(out).enumerate() {
-                let (scale, halves) = match vector_and_sums(x, &mut out.q) {
-                    Some(found) => found,
-                    None => return Some(index),
+                let Some((scale, halves)) = vector_and_sums(x, &mut out.q) else {
+                    return Some(index);
                 };
                 (out.scale, out.halves) = (scale, halves.map(|sum| sum as i16));
                 out.sum = (halves[0] + halves[1]) as i32;

@@ -6,7 +6,7 @@
 //! rows     [16 rows][block]  Q4_0, Q8_0: scale, f16; codes in words of 4 bytes, 4 of them or 8
 //! panel    [block]           word 0 of the 16 rows, word 1, ...; the scales of the 16 rows
 //! ```
-//! Codes of Q8_0 are unsigned in a panel: 128 more. How the bits of Q6_K lie is said in [`six_bits`]. `edgethink_kernels` multiplies with
+//! Codes of Q8_0 are unsigned in a panel: 128 more. How the bits of Q6_K lie is said in `six_bits.rs`. `edgethink_kernels` multiplies with
 //! this layout, so a file whose matrices are panels ([`crate::bundle`]) is used on its mapping, without a copy. Nothing is lost by it:
 //! [`to_rows`] gives the rows back.
 

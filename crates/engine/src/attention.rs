@@ -16,8 +16,6 @@ use crate::rows::Work;
 
 /// Tokens of a part, a multiple of the block.
 const PART: usize = 256;
-/// Tasks per thread below which parts are tasks of their own, so that a late thread is helped.
-const TASKS_PER_THREAD: usize = 4;
 
 /// The constants of a model's attention.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +106,7 @@ pub(crate) fn attend(
     let by_part = |a: &Step, b: &Step| a.first / PART == b.first / PART;
     let parts_of = batch.tiles.iter().map(|tile| tile.steps.chunk_by(by_part));
     let all_parts: Vec<Vec<&[Step]>> = parts_of.map(Iterator::collect).collect();
-    let apart = shape.kv_heads * batch.tiles.len() < work.pool.threads() * TASKS_PER_THREAD;
+    let apart = shape.kv_heads * batch.tiles.len() < work.tasks();
     let tiles = || batch.tiles.iter().zip(&all_parts);
     // Parts that one task visits need a state for all of them and one for the next.
     let held = |parts: usize| if apart { parts } else { parts.min(2) };

@@ -7,16 +7,12 @@ use std::ops::Range;
 
 use edgethink_kernels::{ColumnsMut, GROUP, QuantGroup, QuantRows, add_assign, quantize_rows};
 use edgethink_model::Linear;
-use edgethink_pool::Pool;
 
 use crate::adapters::{AdapterSet, Pair};
 use crate::batch::Segment;
 use crate::matrix::{Input, Matrix};
 use crate::profile::{Part, Profile};
 use crate::rows::Work;
-
-/// Tasks per thread: enough that a late thread is helped, few enough that each reads a long run of weights.
-const TASKS_PER_THREAD: usize = 4;
 
 /// One matrix of a group with a common input.
 pub(crate) struct Product<'a> {
@@ -75,7 +71,7 @@ pub(crate) fn multiply(
     part: Part,
 ) {
     let units: usize = products.iter().map(|p| p.matrix.units()).sum();
-    let per_task = units.div_ceil(parts(work.pool)).max(1);
+    let per_task = units.div_ceil(work.tasks()).max(1);
     let deltas = acting(products, deltas, scratch);
 
     let mut tasks = Vec::with_capacity(units / per_task + products.len() + 2 * deltas.len());
@@ -106,7 +102,7 @@ pub(crate) fn multiply(
             out: ColumnsMut::new(mine, b.cols()).split_at(a.rows()).0,
             accumulate: None,
         };
-        whole.split(a.units().div_ceil(parts(work.pool)), &mut tasks);
+        whole.split(a.units().div_ceil(work.tasks()), &mut tasks);
     }
     run(work, &mut tasks);
     drop(tasks);
@@ -148,7 +144,7 @@ pub(crate) fn multiply(
                 out: ColumnsMut::new(mine, width),
                 accumulate: Some(*scale),
             };
-            whole.split(b.units().div_ceil(parts(work.pool)), &mut tasks);
+            whole.split(b.units().div_ceil(work.tasks()), &mut tasks);
         }
     }
     run(work, &mut tasks);
@@ -218,14 +214,6 @@ fn quantize(work: &Work<'_>, deltas: &[Delta<'_>], scratch: &mut Scratch) {
             work.fail(*row);
         }
     });
-}
-
-fn parts(pool: &Pool) -> usize {
-    if pool.threads() == 1 {
-        1
-    } else {
-        pool.threads() * TASKS_PER_THREAD
-    }
 }
 
 impl<'a> Task<'a> {

@@ -14,6 +14,9 @@ use crate::matrix::Input;
 /// Elements per task below which handing work to another thread costs more than it saves.
 const TASK_ELEMENTS: usize = 8192;
 
+/// Tasks per thread: enough that a late thread is helped, few enough that each reads a long run of weights.
+const TASKS_PER_THREAD: usize = 4;
+
 /// Token rows as floats and, where packed matrices read them, as int8 groups.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
@@ -156,6 +159,14 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Tasks that a region of work is best cut into.
+    pub(crate) fn tasks(&self) -> usize {
+        match self.pool.threads() {
+            1 => 1,
+            threads => threads * TASKS_PER_THREAD,
+        }
+    }
+
     /// A step on rows that have so many elements together: by all threads if they are enough.
     pub(crate) fn for_rows<T: Send>(
         &self,

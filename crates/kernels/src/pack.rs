@@ -143,7 +143,7 @@ pub fn unpack_row(w: PackedRef<'_>, row: usize, out: &mut [f32]) {
 
 /// Values of row `r` of a block of 6-bit codes; exact.
 fn unpack6(block: &[u8], r: usize, out: &mut [[f32; GROUP]]) {
-    let (groups, halves) = block.split_at(out.len() * GROUP6);
+    let (groups, halves) = block.split_at(Bits::B6.scales_at());
     let shared = half(halves, r);
     for (group, out) in groups.as_chunks::<GROUP6>().0.iter().zip(out) {
         let scales = &group[Bits::B6.code_bytes() + 2 * r..][..2];

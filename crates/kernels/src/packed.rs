@@ -87,6 +87,14 @@ impl Bits {
         }
     }
 
+    /// Where the f16 scales of a block begin: behind the codes and, with 6 bits, the scales of a byte.
+    pub(crate) const fn scales_at(self) -> usize {
+        match self {
+            Self::B4 | Self::B8 => self.code_bytes(),
+            Self::B6 => self.block_groups() * GROUP6,
+        }
+    }
+
     /// Columns of a matrix are a multiple of this.
     #[must_use]
     pub const fn block_cols(self) -> usize {
@@ -123,10 +131,7 @@ impl PackedShape {
     /// Bytes of one block of one panel: codes, scales, offsets.
     #[must_use]
     pub fn block_bytes(&self) -> usize {
-        match self.bits {
-            Bits::B6 => BLOCK6,
-            bits => bits.code_bytes() + HALVES * if self.has_offset { 2 } else { 1 },
-        }
+        self.bits.scales_at() + HALVES * if self.has_offset { 2 } else { 1 }
     }
 
     /// Bytes of a panel.
@@ -167,7 +172,7 @@ pub(crate) const HALVES: usize = 2 * PANEL;
 /// Bytes of a group of 6-bit codes: the codes, and two scales of a byte for each of the 16 rows.
 pub(crate) const GROUP6: usize = Bits::B6.code_bytes() + 2 * PANEL;
 /// Bytes of a block of them.
-pub(crate) const BLOCK6: usize = Bits::B6.block_groups() * GROUP6 + HALVES;
+pub(crate) const BLOCK6: usize = Bits::B6.scales_at() + HALVES;
 
 /// A packed matrix.
 #[derive(Clone, Copy, Debug)]

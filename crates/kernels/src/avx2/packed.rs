@@ -121,7 +121,7 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: u
     fetch: [Fetch; P],
 ) -> [[[[f32; 8]; 2]; R]; P] {
     let bits = Bits::of_code_bytes(CODES);
-    let has_offset = bits != Bits::B6 && BLOCK_BYTES > CODES + HALVES;
+    let has_offset = BLOCK_BYTES > bits.scales_at() + HALVES;
     let groups = x.cols() / GROUP;
     let rows = x.first::<R>();
     let w = w.map(|w| &w[..groups / bits.block_groups()]);
@@ -131,11 +131,7 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: u
         for ((w, totals), fetch) in w.iter().zip(&mut totals).zip(fetch) {
             fetch.group::<BLOCK_BYTES>(g);
             let block = &w[g / bits.block_groups()];
-            let scales_at = match bits {
-                Bits::B6 => BLOCK6 - HALVES,
-                _ => CODES,
-            };
-            let (w_scales, w_offsets) = split::<HALVES>(&block[scales_at..]);
+            let (w_scales, w_offsets) = split::<HALVES>(&block[bits.scales_at()..]);
             // Less the codes' zero, but that of 4 bits and that of 8 bits with offsets.
             let dots = match bits {
                 Bits::B4 => dots4(block, x),

@@ -66,16 +66,14 @@ fn rows<const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     out: &mut [[f32; PANEL]; TILE],
 ) {
     let bits = Bits::of_code_bytes(CODES);
-    let has_offset = bits != Bits::B6 && BLOCK_BYTES > CODES + HALVES;
+    let has_offset = BLOCK_BYTES > bits.scales_at() + HALVES;
     let groups = bits.block_groups();
     let rows = x.first::<R>().map(|row| &row[..w.len() * groups]);
     let mut total = [_mm512_setzero_ps(); R];
     for g in 0..w.len() * groups {
         let block = &w[g / groups];
         let x = rows.map(|row| &row[g]);
-        let mut scales_at = CODES;
         let dots = if bits == Bits::B6 {
-            scales_at = groups * GROUP6;
             let group = &block.as_chunks::<GROUP6>().0[g % groups];
             if R > 1 {
                 ahead(group);
@@ -87,7 +85,7 @@ fn rows<const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
             }
             dots::<R, CODES>(split(block).0, x, !has_offset)
         };
-        let (w_scales, w_offsets) = split::<HALVES>(&block[scales_at..]);
+        let (w_scales, w_offsets) = split::<HALVES>(&block[bits.scales_at()..]);
         let scale = halves(w_scales);
         for r in 0..R {
             let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[r].scale));

@@ -97,13 +97,13 @@ macro_rules! panel_kernels {
             x: QuantRows<'_>,
             out: &mut [[f32; PANEL]; ROWS],
         ) {
-            let groups = Bits::of_code_bytes(CODES).block_groups();
+            let bits = Bits::of_code_bytes(CODES);
+            let groups = bits.block_groups();
             let rows = x.first::<R>().map(|row| &row[..w.len() * groups]);
             let mut total = [[lanes::splat(0.0); 4]; R];
             for g in 0..w.len() * groups {
                 let block = &w[g / groups];
-                let scales_at = if BITS == 6 { groups * GROUP6 } else { CODES };
-                let (w_scales, w_offsets) = split::<HALVES>(&block[scales_at..]);
+                let (w_scales, w_offsets) = split::<HALVES>(&block[bits.scales_at()..]);
                 let mut codes = [[vdupq_n_s8(0); 2]; R];
                 for r in 0..R {
                     let [low, high] = rows[r][g].q.as_chunks::<16>().0 else {

@@ -45,7 +45,7 @@ fn add_group(shape: PackedShape, group: &[u8], x: &[QuantGroup], acc: &mut [f32;
 /// A block of 6 bits.
 fn add_block6(shape: PackedShape, block: &[u8], x: &[QuantGroup], acc: &mut [f32; PANEL]) {
     let zero = i32::from(shape.bits.zero());
-    let (groups, shared) = block.split_at(x.len() * GROUP6);
+    let (groups, shared) = block.split_at(shape.bits.scales_at());
     for (group, x) in groups.as_chunks::<GROUP6>().0.iter().zip(x) {
         let (codes, scales) = group.split_at(shape.bits.code_bytes());
         let dots = dots(&decode(shape.bits, codes), &x.q);

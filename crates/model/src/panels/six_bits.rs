@@ -7,16 +7,13 @@
 //! ```
 
 use super::{PANEL, SCALE, WORD, is_finite};
-use crate::quant::q6_k::{BYTES, VALUES, quants, set_quants};
+use crate::quant::q6_k::{BYTES, SCALES, SHARED, VALUES, quants, set_quants};
 
 const CODES: usize = 6 * WORD * PANEL;
 const GROUP: usize = CODES + 2 * PANEL;
 const COLUMNS: usize = 32;
 /// Bytes of 16 blocks.
 const OF_PANEL: usize = PANEL * BYTES;
-/// Where the 16 scales of 8 bits of a block of the file begin, and the one of 16.
-const SCALES: usize = 192;
-const SHARED: usize = 208;
 /// The low two bits of each byte of a word.
 const TWO: u32 = 0x0303_0303;
 

@@ -10,12 +10,15 @@ use super::{f16_at, zip_blocks};
 pub const BYTES: usize = 210;
 /// Values of a block.
 pub const VALUES: usize = 256;
+/// Where the 16 scales of 8 bits begin, and the one of 16.
+pub(crate) const SCALES: usize = 192;
+pub(crate) const SHARED: usize = 208;
 
 /// Blocks as f32.
 pub fn dequantize(bytes: &[u8], out: &mut [f32]) {
     for (block, values) in zip_blocks::<_, BYTES, VALUES>(bytes, out) {
-        let d = f16_at(block, 208);
-        let (quants, scales) = (quants(block), &block[192..208]);
+        let d = f16_at(block, SHARED);
+        let (quants, scales) = (quants(block), &block[SCALES..SHARED]);
         let quants = quants.as_chunks::<16>().0.iter().zip(scales);
         for (values, (quants, scale)) in values.as_chunks_mut::<16>().0.iter_mut().zip(quants) {
             let scale = d * f32::from(scale.cast_signed());

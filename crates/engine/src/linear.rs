@@ -70,11 +70,11 @@ pub(crate) fn multiply(
     profile: &mut Profile,
     part: Part,
 ) {
-    let units: usize = products.iter().map(|p| p.matrix.units()).sum();
-    let per_task = units.div_ceil(work.tasks()).max(1);
     let deltas = acting(products, deltas, scratch);
+    let base = products.iter().map(|p| p.matrix.units());
+    let mut left: usize = base.chain(deltas.iter().map(|d| d.pair.a.units())).sum();
 
-    let mut tasks = Vec::with_capacity(units / per_task + products.len() + 2 * deltas.len());
+    let mut tasks = Vec::new();
     for product in products.iter_mut() {
         let whole = Task {
             matrix: product.matrix,
@@ -84,7 +84,7 @@ pub(crate) fn multiply(
             out: ColumnsMut::new(product.out, product.matrix.rows()),
             accumulate: None,
         };
-        whole.split(per_task, &mut tasks);
+        whole.split(work, &mut left, &mut tasks);
     }
     let mut rest = &mut scratch.floats[..];
     for delta in &deltas {
@@ -102,7 +102,7 @@ pub(crate) fn multiply(
             out: ColumnsMut::new(mine, b.cols()).split_at(a.rows()).0,
             accumulate: None,
         };
-        whole.split(a.units().div_ceil(work.tasks()), &mut tasks);
+        whole.split(work, &mut left, &mut tasks);
     }
     run(work, &mut tasks);
     drop(tasks);
@@ -120,7 +120,8 @@ pub(crate) fn multiply(
     }
 
     quantize(work, &deltas, scratch);
-    let mut tasks = Vec::with_capacity(2 * deltas.len());
+    let mut left = deltas.iter().map(|d| d.pair.b.units()).sum();
+    let mut tasks = Vec::new();
     for (index, product) in products.iter_mut().enumerate() {
         let width = product.matrix.rows();
         let mut rest = &mut *product.out;
@@ -144,7 +145,7 @@ pub(crate) fn multiply(
                 out: ColumnsMut::new(mine, width),
                 accumulate: Some(*scale),
             };
-            whole.split(b.units().div_ceil(work.tasks()), &mut tasks);
+            whole.split(work, &mut left, &mut tasks);
         }
     }
     run(work, &mut tasks);
@@ -217,11 +218,14 @@ fn quantize(work: &Work<'_>, deltas: &[Delta<'_>], scratch: &mut Scratch) {
 }
 
 impl<'a> Task<'a> {
-    /// Cuts it into tasks of some units each.
-    fn split(self, units: usize, tasks: &mut Vec<Task<'a>>) {
+    /// Cuts it into tasks, smaller and smaller ones. `left` counts the units of the region that have no task yet.
+    fn split(self, work: &Work<'_>, left: &mut usize, tasks: &mut Vec<Task<'a>>) {
         let mut rest = self.out;
-        for first in self.units.clone().step_by(units.max(1)) {
-            let units = first..(first + units).min(self.units.end);
+        let mut first = self.units.start;
+        while first < self.units.end {
+            let units = first..(first + work.share(*left)).min(self.units.end);
+            first = units.end;
+            *left -= units.len();
             let rows = self.matrix.rows_of(units.clone());
             let (out, tail) = rest.split_at(rows.len());
             rest = tail;

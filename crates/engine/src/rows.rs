@@ -14,8 +14,11 @@ use crate::matrix::Input;
 /// Elements per task below which handing work to another thread costs more than it saves.
 const TASK_ELEMENTS: usize = 8192;
 
-/// Tasks per thread: enough that a late thread is helped, few enough that each reads a long run of weights.
+/// Tasks per thread of attention at least: enough that a late thread is helped.
 const TASKS_PER_THREAD: usize = 4;
+
+/// Units of a task of matrices at least.
+const LEAST_UNITS: usize = 4;
 
 /// Token rows as floats and, where packed matrices read them, as int8 groups.
 #[derive(Debug, Default)]
@@ -159,11 +162,23 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Tasks that a region of work is best cut into.
+    /// Tasks that attention is cut into at least, if it can be.
     pub(crate) fn tasks(&self) -> usize {
         match self.pool.threads() {
             1 => 1,
             threads => threads * TASKS_PER_THREAD,
+        }
+    }
+
+    /// Units of the next task of a region of matrices, of which so many have none yet: less and less, so that a slow thread is not waited
+    /// for, but long runs of weights at first. An even number, as a single token row takes two panels at a time.
+    pub(crate) fn share(&self, left: usize) -> usize {
+        match self.pool.threads() {
+            1 => left,
+            threads => left
+                .div_ceil(2 * threads)
+                .max(LEAST_UNITS)
+                .next_multiple_of(2),
         }
     }
 

@@ -1,21 +1,21 @@
 //! Attention of a batch: every query row over the KV blocks of its sequence.
 //!
-//! A sequence is cut into parts of [`PART`] tokens, each with sums of its own, which are added in order. Where they are cut depends on
+//! A sequence is cut into parts of 256 tokens, each with sums of its own, which are added in order. Where they are cut depends on
 //! positions alone, so that nothing depends on who computes a part. Work is split over (kv head, tile of rows), and over the parts where
 //! that is too little for all threads: one stream of a model with two kv heads has two tasks else. Queries and outputs are laid out
 //! `[K, T, G·D]`, so that each task has a slice of its own.
+
+use std::cmp::Reverse;
+use std::ops::Range;
 
 use edgethink_kernels::{
     AttentionState, Causal, KvBlock, attend_begin, attend_block, attend_finish, attend_merge,
     attention_state_len,
 };
 
-use crate::batch::{Batch, Step, Tile};
+use crate::batch::{Batch, Tile};
 use crate::kv::KvStore;
 use crate::rows::Work;
-
-/// Tokens of a part, a multiple of the block.
-const PART: usize = 256;
 
 /// The constants of a model's attention.
 #[derive(Debug, Clone, Copy)]
@@ -56,8 +56,6 @@ struct Shared<'a> {
 struct Rows<'a> {
     head: usize,
     tile: &'a Tile,
-    /// The tile's steps by part.
-    parts: &'a [&'a [Step]],
     /// `[rows, G·D]`
     q: &'a [f32],
 }
@@ -65,7 +63,8 @@ struct Rows<'a> {
 /// Their sums over some parts.
 struct Visit<'a> {
     rows: Rows<'a>,
-    parts: &'a [&'a [Step]],
+    /// Of the tile.
+    parts: &'a [Range<usize>],
     /// For the state, and a second one if there are several parts.
     buffer: &'a mut [f32],
     state: Option<AttentionState<'a>>,
@@ -103,35 +102,27 @@ pub(crate) fn attend(
         shape,
     };
     let width = shape.group * shape.head_dim;
-    let by_part = |a: &Step, b: &Step| a.first / PART == b.first / PART;
-    let parts_of = batch.tiles.iter().map(|tile| tile.steps.chunk_by(by_part));
-    let all_parts: Vec<Vec<&[Step]>> = parts_of.map(Iterator::collect).collect();
     let apart = shape.kv_heads * batch.tiles.len() < work.tasks();
-    let tiles = || batch.tiles.iter().zip(&all_parts);
     // Parts that one task visits need a state for all of them and one for the next.
     let held = |parts: usize| if apart { parts } else { parts.min(2) };
     let state_len = |tile: &Tile| shared.state_len(tile.rows.len());
-    let total: usize = tiles()
-        .map(|(tile, parts)| held(parts.len()) * state_len(tile))
+    let tiles = batch.tiles.iter();
+    let total: usize = tiles
+        .map(|tile| held(tile.parts.len()) * state_len(tile))
         .sum();
     states.resize(states.len().max(total * shape.kv_heads), 0.0);
 
     let (mut outs, mut buffers) = (out, states.as_mut_slice());
     let (mut visits, mut finishes) = (Vec::new(), Vec::new());
     for head in 0..shape.kv_heads {
-        for (tile, parts) in tiles() {
+        for tile in &batch.tiles {
             let (out, rest) = std::mem::take(&mut outs).split_at_mut(tile.rows.len() * width);
             outs = rest;
             let first = (head * batch.rows.len() + tile.rows.start) * width;
             let q = &q[first..first + out.len()];
-            let rows = Rows {
-                head,
-                tile,
-                parts,
-                q,
-            };
-            let together = if apart { 1 } else { parts.len() };
-            for parts in parts.chunks(together) {
+            let rows = Rows { head, tile, q };
+            let together = if apart { 1 } else { tile.parts.len() };
+            for parts in tile.parts.chunks(together) {
                 let len = held(parts.len()) * state_len(tile);
                 let (buffer, rest) = std::mem::take(&mut buffers).split_at_mut(len);
                 buffers = rest;
@@ -144,21 +135,18 @@ pub(crate) fn attend(
             }
             finishes.push(Finish {
                 rows,
-                visits: parts.len().div_ceil(together),
+                visits: tile.parts.len().div_ceil(together),
                 states: Vec::new(),
                 out,
             });
         }
     }
-    work.pool.for_each_mut(&mut visits, |_, visit| {
-        let Visit {
-            rows,
-            parts,
-            buffer,
-            state,
-        } = visit;
-        let all = 0..rows.tile.rows.len();
-        *state = Some(shared.visit(*rows, all, parts, std::mem::take(buffer)));
+    // The longest first, so that no thread ends long after the others: the later rows of a prefill see more.
+    let mut order: Vec<&mut Visit<'_>> = visits.iter_mut().collect();
+    order.sort_by_key(|visit| Reverse(visit.steps()));
+    work.pool.for_each_mut(&mut order, |_, visit| {
+        let (of, buffer) = (visit.rows, std::mem::take(&mut visit.buffer));
+        visit.state = Some(shared.visit(of, 0..of.tile.rows.len(), visit.parts, buffer));
     });
     let mut visited = visits.into_iter().filter_map(|visit| visit.state);
     for finish in &mut finishes {
@@ -166,6 +154,12 @@ pub(crate) fn attend(
     }
     let elements = batch.rows.len() * shape.kv_heads * width;
     work.for_rows(&mut finishes, elements, |finish| shared.finish(finish));
+}
+
+impl Visit<'_> {
+    fn steps(&self) -> usize {
+        self.parts.iter().map(Range::len).sum()
+    }
 }
 
 impl Shared<'_> {
@@ -177,14 +171,14 @@ impl Shared<'_> {
     fn visit<'s>(
         &self,
         of: Rows<'_>,
-        rows: std::ops::Range<usize>,
-        parts: &[&[Step]],
+        rows: Range<usize>,
+        parts: &[Range<usize>],
         buffer: &'s mut [f32],
     ) -> AttentionState<'s> {
         let (first, second) = buffer.split_at_mut(self.state_len(rows.len()));
         let (part, rest) = parts.split_first().expect("a row sees itself");
-        let mut whole = self.visit_part(of, rows.clone(), part, first);
-        for part in rest {
+        let mut whole = self.visit_part(of, rows.clone(), part.clone(), first);
+        for part in rest.iter().cloned() {
             let second = &mut second[..self.state_len(rows.len())];
             attend_merge(&mut whole, &self.visit_part(of, rows.clone(), part, second));
         }
@@ -194,8 +188,8 @@ impl Shared<'_> {
     fn visit_part<'s>(
         &self,
         of: Rows<'_>,
-        rows: std::ops::Range<usize>,
-        part: &[Step],
+        rows: Range<usize>,
+        part: Range<usize>,
         buffer: &'s mut [f32],
     ) -> AttentionState<'s> {
         let AttentionShape {
@@ -207,7 +201,7 @@ impl Shared<'_> {
         let queries = rows.start * group..rows.end * group;
         let q = &of.q[queries.start * d..queries.end * d];
         let mut state = attend_begin(q, d, 1.0 / (d as f32).sqrt(), buffer);
-        for step in part {
+        for step in &of.tile.steps[part] {
             let block = KvBlock {
                 kv: self.kv.block(self.layer, of.head, step.block, step.tokens),
                 tokens: step.tokens,
@@ -241,7 +235,7 @@ impl Shared<'_> {
         let mut buffer = vec![0.0; 2 * self.state_len(1)];
         let width = self.shape.group * self.shape.head_dim;
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
-            let state = self.visit(*rows, row..row + 1, rows.parts, &mut buffer);
+            let state = self.visit(*rows, row..row + 1, &rows.tile.parts, &mut buffer);
             if attend_finish(state, out).is_err() {
                 out.fill(0.0);
                 self.work.fail(rows.tile.rows.start + row);

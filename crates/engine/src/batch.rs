@@ -13,6 +13,9 @@ use crate::request::AdapterId;
 /// Query rows of a tile at most (tokens × heads of a group): bounds its state to the second-level cache.
 const TILE_QUERIES: usize = 256;
 
+/// Tokens of a part of a sequence, a multiple of the block.
+const PART: usize = 256;
+
 /// Consecutive tokens of a sequence, all with the same adapter or none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Piece<'a> {
@@ -49,6 +52,8 @@ pub(crate) struct Tile {
     /// Position of each query row, `[rows × G]`.
     pub(crate) positions: Vec<u32>,
     pub(crate) steps: Vec<Step>,
+    /// The steps by the part of the sequence that they are in.
+    pub(crate) parts: Vec<Range<usize>>,
     /// Positions with foreign rows masked, for the steps that need it.
     masks: Vec<u32>,
 }
@@ -218,10 +223,17 @@ fn tile(members: &[Piece<'_>], first: usize, group: usize) -> Tile {
             });
         }
     }
+    let by_part = |a: &Step, b: &Step| a.first / PART == b.first / PART;
+    let mut parts = Vec::new();
+    for part in steps.chunk_by(by_part) {
+        let first = parts.last().map_or(0, |part: &Range<usize>| part.end);
+        parts.push(first..first + part.len());
+    }
     Tile {
         rows,
         positions,
         steps,
+        parts,
         masks,
     }
 }

@@ -22,6 +22,9 @@ pub(crate) const LANES: usize = 16;
 /// The largest head dim.
 const MAX_D: usize = 256;
 
+/// Query rows up to which int8 keys and values are widened in registers, wherever rows share them, and not once for all rows in memory.
+const FEW_ROWS: usize = 8;
+
 /// Keys and values of one kv head of one block: values `[tokens, D]`; keys `[tokens / 32][D][32]`, in which the tokens that are not filled
 /// are anything. Scores are taken of 32 tokens side by side, so keys that lay like the values would be turned at every step.
 #[derive(Clone, Copy, Debug)]
@@ -218,76 +221,112 @@ pub fn attend_block(
     for start in (0..tokens).step_by(STEP) {
         let count = STEP.min(tokens - start);
         let first = first + start;
-        if !causal
+        let sees = |&p: &u32| causal.sees_any(p, first, count);
+        let Some(from) = causal.positions.iter().position(sees) else {
+            continue;
+        };
+        let to = causal
             .positions
             .iter()
-            .any(|&p| causal.sees_any(p, first, count))
-        {
-            continue;
-        }
-        let (key_scales, value_scales) = load(isa, kv, start..start + count, state);
-        let step = Step {
-            keys: state.keys,
-            values: state.values,
-            key_scales,
-            value_scales,
+            .rposition(sees)
+            .map_or(from, |r| r + 1);
+        let tokens = start..start + count;
+        let key_range = start * d..(start + STEP) * d;
+        let seen = Seen {
+            rows: from..to,
             causal,
             first,
             count,
+        };
+        let scales = scales(kv, tokens.clone());
+        if let KvRef::Int8 { k, v, .. } = kv
+            && to - from <= FEW_ROWS
+            && padded(d) == d
+        {
+            let step = Step {
+                keys: k[key_range].as_chunks().0,
+                values: &v[start * d..],
+                scales,
+                seen,
+            };
+            dispatch!(isa, attention_i8::step(&step, &mut state.rows));
+            continue;
+        }
+        widen(isa, kv, tokens, state);
+        let step = Step {
+            keys: &*state.keys,
+            values: &*state.values,
+            scales,
+            seen,
         };
         dispatch!(isa, attention::step(&step, &mut state.rows));
     }
 }
 
-/// Up to 32 tokens in f32, and which of them each row sees.
-pub(crate) struct Step<'a> {
+/// Up to 32 tokens.
+pub(crate) struct Step<'a, T> {
     /// `[D]` of 32 tokens; those that are not there are anything.
-    pub(crate) keys: &'a [[f32; STEP]],
-    /// `[32, D']`, zeros behind D.
-    pub(crate) values: &'a [f32],
+    pub(crate) keys: &'a [[T; STEP]],
+    /// `[tokens, D']`, zeros behind D.
+    pub(crate) values: &'a [T],
+    pub(crate) scales: Scales,
+    pub(crate) seen: Seen<'a>,
+}
+
+/// Of each token of a step.
+pub(crate) struct Scales {
     /// What the scores are multiplied with.
-    pub(crate) key_scales: [f32; STEP],
+    pub(crate) keys: [f32; STEP],
     /// What the weights are multiplied with.
-    pub(crate) value_scales: [f32; STEP],
+    pub(crate) values: [f32; STEP],
+}
+
+/// Which tokens of a step each row sees.
+pub(crate) struct Seen<'a> {
+    /// All others see nothing of it.
+    pub(crate) rows: std::ops::Range<usize>,
     causal: Causal<'a>,
     first: usize,
     count: usize,
 }
 
-impl Step<'_> {
+impl Seen<'_> {
     /// The tokens of the step that row `r` sees.
     #[inline]
-    pub(crate) fn seen(&self, r: usize) -> (usize, usize) {
+    pub(crate) fn by(&self, r: usize) -> (usize, usize) {
         let position = self.causal.positions[r];
         let (from, to) = self.causal.visible(position, self.first, self.count);
         (from as usize, to as usize)
     }
 }
 
-/// Keys and values of some tokens to the scratch of the state; the scales of both.
-fn load(
-    isa: Isa,
-    kv: KvRef<'_>,
-    tokens: std::ops::Range<usize>,
-    state: &mut AttentionState<'_>,
-) -> ([f32; STEP], [f32; STEP]) {
+/// The scales of some tokens.
+fn scales(kv: KvRef<'_>, tokens: std::ops::Range<usize>) -> Scales {
+    let mut scales = Scales {
+        keys: [1.0; STEP],
+        values: [1.0; STEP],
+    };
+    if let KvRef::Int8 {
+        k_scale, v_scale, ..
+    } = kv
+    {
+        scales.keys[..tokens.len()].copy_from_slice(&k_scale[tokens.clone()]);
+        scales.values[..tokens.len()].copy_from_slice(&v_scale[tokens]);
+    }
+    scales
+}
+
+/// Keys and values of some tokens to the scratch of the state.
+fn widen(isa: Isa, kv: KvRef<'_>, tokens: std::ops::Range<usize>, state: &mut AttentionState<'_>) {
     let (d, count) = (state.d, tokens.len());
     let range = tokens.start * d..tokens.end * d;
     let whole = tokens.start * d..(tokens.start + STEP) * d;
-    let (mut key_scales, mut value_scales) = ([1.0; STEP], [1.0; STEP]);
     let (keys, values) = (state.keys.as_flattened_mut(), &mut *state.values);
     let rows = &mut values[..count * d];
     match kv {
-        KvRef::Int8 {
-            k,
-            v,
-            k_scale,
-            v_scale,
-        } => {
+        KvRef::Int8 { k, v, .. } => {
             dispatch!(isa, quantize::widen_i8(&k[whole], keys));
             dispatch!(isa, quantize::widen_i8(&v[range], rows));
-            key_scales[..count].copy_from_slice(&k_scale[tokens.clone()]);
-            value_scales[..count].copy_from_slice(&v_scale[tokens]);
         }
         KvRef::F16 { k, v } => {
             dispatch!(isa, quantize::widen_f16(&k[whole], keys));
@@ -306,7 +345,6 @@ fn load(
             values[row + d..row + padded(d)].fill(0.0);
         }
     }
-    (key_scales, value_scales)
 }
 
 /// Adds what the rows of `part` have seen to what those of `whole` have: two states of the same queries over different tokens. Parts that

@@ -7,7 +7,10 @@ pub(crate) mod roofline;
 mod six_bits;
 
 pub(crate) mod attention {
-    crate::generic::attention_kernels!("avx2,fma,f16c", 3);
+    crate::generic::attention_kernels!("avx2,fma,f16c", 12, 3, f32, load);
+}
+pub(crate) mod attention_i8 {
+    crate::generic::attention_kernels!("avx2,fma,f16c", 12, 4, i8, load_i8);
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("avx2,fma,f16c");

@@ -7,7 +7,19 @@ pub(crate) mod roofline;
 pub(crate) mod attention {
     crate::generic::attention_kernels!(
         "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
-        4
+        8,
+        4,
+        f32,
+        load
+    );
+}
+pub(crate) mod attention_i8 {
+    crate::generic::attention_kernels!(
+        "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
+        16,
+        8,
+        i8,
+        load_i8
     );
 }
 pub(crate) mod dense {

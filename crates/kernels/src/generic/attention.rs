@@ -1,8 +1,9 @@
 //! One step of attention: the lanes are tokens for the scores, then dims for the values.
 
-/// Expands to the kernels of `attention.rs`. `$most` is the number of query rows, at most 4, that share what is loaded.
+/// Expands to the kernels of `attention.rs` for one type of keys and values. At most `$most` query rows, 8 or less, share what is loaded;
+/// `$sums` registers are for their sums.
 macro_rules! attention_kernels {
-    ($features:literal, $most:literal) => {
+    ($features:literal, $sums:literal, $most:literal, $element:ty, $load:ident) => {
         use super::elementwise::exp_negative;
         use super::lanes::{self, V, W};
         use $crate::attention::{LANES, Rows, STEP, Step};
@@ -20,31 +21,49 @@ macro_rules! attention_kernels {
             tokens
         };
 
+        /// Vectors whose sums of some rows are in registers together.
+        const fn together(rows: usize) -> usize {
+            let mut vectors = VECTORS;
+            while vectors > 1 && rows * vectors > $sums {
+                vectors /= 2;
+            }
+            vectors
+        }
+
         /// Lets every row see up to 32 tokens.
         #[target_feature(enable = $features)]
-        pub(crate) fn step(kv: &Step<'_>, rows: &mut Rows<'_>) {
-            let count = rows.max.len();
-            let mut first = 0;
+        pub(crate) fn step(kv: &Step<'_, $element>, rows: &mut Rows<'_>) {
+            let mut first = kv.seen.rows.start;
+            let count = kv.seen.rows.len();
             // Rows in parts of about the same size: a lone row leaves the machine waiting for its sums.
             for parts in (1..=count.div_ceil($most)).rev() {
-                let part = (count - first).div_ceil(parts);
+                let part = (kv.seen.rows.end - first).div_ceil(parts);
                 match part {
-                    1 => rows_at::<1>(kv, rows, first),
-                    2 => rows_at::<2>(kv, rows, first),
-                    3 => rows_at::<3>(kv, rows, first),
-                    _ => rows_at::<4>(kv, rows, first),
+                    1 if 1 <= $most => rows_at::<1, { together(1) }>(kv, rows, first),
+                    2 if 2 <= $most => rows_at::<2, { together(2) }>(kv, rows, first),
+                    3 if 3 <= $most => rows_at::<3, { together(3) }>(kv, rows, first),
+                    4 if 4 <= $most => rows_at::<4, { together(4) }>(kv, rows, first),
+                    5 if 5 <= $most => rows_at::<5, { together(5) }>(kv, rows, first),
+                    6 if 6 <= $most => rows_at::<6, { together(6) }>(kv, rows, first),
+                    7 if 7 <= $most => rows_at::<7, { together(7) }>(kv, rows, first),
+                    8 if 8 <= $most => rows_at::<8, { together(8) }>(kv, rows, first),
+                    _ => unreachable!("{part} rows, at most {}", $most),
                 }
                 first += part;
             }
         }
 
-        /// R rows from `first` on.
+        /// R rows from `first` on, the sums of N vectors at a time.
         #[target_feature(enable = $features)]
-        fn rows_at<const R: usize>(kv: &Step<'_>, rows: &mut Rows<'_>, first: usize) {
+        fn rows_at<const R: usize, const N: usize>(
+            kv: &Step<'_, $element>,
+            rows: &mut Rows<'_>,
+            first: usize,
+        ) {
             let mut seen = [(0, 0); R];
             let (mut from, mut to) = (STEP, 0);
             for r in 0..R {
-                seen[r] = kv.seen(first + r);
+                seen[r] = kv.seen.by(first + r);
                 if seen[r].0 < seen[r].1 {
                     (from, to) = (from.min(seen[r].0), to.max(seen[r].1));
                 }
@@ -52,7 +71,7 @@ macro_rules! attention_kernels {
             if from >= to {
                 return;
             }
-            let scores = scores::<R>(kv, rows.query, first);
+            let scores = scores::<R, N>(kv, rows.query, first);
             let mut weights = [[0.0; STEP]; R];
             let mut rescale = [lanes::splat(0.0); R];
             for r in 0..R {
@@ -62,46 +81,46 @@ macro_rules! attention_kernels {
 
             let width = rows.acc.len() / rows.max.len();
             let acc = &mut rows.acc[first * width..][..R * width];
-            add_values(kv, from..to, &weights, &rescale, acc);
+            add_values::<R, N>(kv, from..to, &weights, &rescale, acc);
         }
 
         /// `acc` `[R, D']` times the factors, plus the values of some tokens by their weights.
         #[inline]
         #[target_feature(enable = $features)]
-        fn add_values<const R: usize>(
-            kv: &Step<'_>,
+        fn add_values<const R: usize, const N: usize>(
+            kv: &Step<'_, $element>,
             tokens: std::ops::Range<usize>,
             weights: &[[f32; STEP]; R],
             rescale: &[V; R],
             acc: &mut [f32],
         ) {
-            let values = kv.values.as_chunks::<STEP>().0;
-            let acc = acc.as_chunks_mut::<STEP>().0;
+            let values = kv.values.as_chunks::<W>().0;
+            let acc = acc.as_chunks_mut::<W>().0;
             let width = acc.len() / R;
-            for chunk in 0..width {
-                let mut sums = [[lanes::splat(0.0); VECTORS]; R];
+            for first in (0..width).step_by(N) {
+                let mut sums = [[lanes::splat(0.0); N]; R];
                 for r in 0..R {
-                    let acc = acc[r * width + chunk].as_chunks::<W>().0;
-                    for v in 0..VECTORS {
+                    let acc = &acc[r * width + first..][..N];
+                    for v in 0..N {
                         sums[r][v] = lanes::mul(lanes::load(&acc[v]), rescale[r]);
                     }
                 }
                 for t in tokens.clone() {
-                    let values = values[t * width + chunk].as_chunks::<W>().0;
+                    let values = &values[t * width + first..][..N];
                     let mut weight = [lanes::splat(0.0); R];
                     for r in 0..R {
                         weight[r] = lanes::splat(weights[r][t]);
                     }
-                    for v in 0..VECTORS {
-                        let value = lanes::load(&values[v]);
+                    for v in 0..N {
+                        let value = lanes::$load(&values[v]);
                         for r in 0..R {
                             sums[r][v] = lanes::fma(weight[r], value, sums[r][v]);
                         }
                     }
                 }
                 for r in 0..R {
-                    let acc = acc[r * width + chunk].as_chunks_mut::<W>().0;
-                    for v in 0..VECTORS {
+                    let acc = &mut acc[r * width + first..][..N];
+                    for v in 0..N {
                         lanes::store(sums[r][v], &mut acc[v]);
                     }
                 }
@@ -111,8 +130,8 @@ macro_rules! attention_kernels {
         /// Scores of R rows with all tokens of a step.
         #[inline]
         #[target_feature(enable = $features)]
-        fn scores<const R: usize>(
-            kv: &Step<'_>,
+        fn scores<const R: usize, const N: usize>(
+            kv: &Step<'_, $element>,
             queries: &[f32],
             first: usize,
         ) -> [[V; VECTORS]; R] {
@@ -121,34 +140,37 @@ macro_rules! attention_kernels {
             for r in 0..R {
                 query[r] = &queries[(first + r) * d..][..d];
             }
-            let mut sums = [[lanes::splat(0.0); VECTORS]; R];
-            for i in 0..d {
-                let keys = kv.keys[i].as_chunks::<W>().0;
-                let mut q = [lanes::splat(0.0); R];
-                for r in 0..R {
-                    q[r] = lanes::splat(query[r][i]);
-                }
-                for v in 0..VECTORS {
-                    let key = lanes::load(&keys[v]);
+            let mut scores = [[lanes::splat(0.0); VECTORS]; R];
+            for from in (0..VECTORS).step_by(N) {
+                let mut sums = [[lanes::splat(0.0); N]; R];
+                for i in 0..d {
+                    let keys = &kv.keys[i].as_chunks::<W>().0[from..from + N];
+                    let mut q = [lanes::splat(0.0); R];
                     for r in 0..R {
-                        sums[r][v] = lanes::fma(q[r], key, sums[r][v]);
+                        q[r] = lanes::splat(query[r][i]);
+                    }
+                    for v in 0..N {
+                        let key = lanes::$load(&keys[v]);
+                        for r in 0..R {
+                            sums[r][v] = lanes::fma(q[r], key, sums[r][v]);
+                        }
+                    }
+                }
+                for v in 0..N {
+                    let scale = lanes::load(&kv.scales.keys.as_chunks().0[from + v]);
+                    for r in 0..R {
+                        scores[r][from + v] = lanes::mul(sums[r][v], scale);
                     }
                 }
             }
-            for v in 0..VECTORS {
-                let scale = lanes::load(&kv.key_scales.as_chunks().0[v]);
-                for r in 0..R {
-                    sums[r][v] = lanes::mul(sums[r][v], scale);
-                }
-            }
-            sums
+            scores
         }
 
         /// The online softmax of one row: its weights, and the factor of what it has summed so far.
         #[inline]
         #[target_feature(enable = $features)]
         fn weigh(
-            kv: &Step<'_>,
+            kv: &Step<'_, $element>,
             scores: &[V; VECTORS],
             seen: (usize, usize),
             max: &mut f32,
@@ -180,7 +202,7 @@ macro_rules! attention_kernels {
             for (total, sum) in total.iter_mut().zip(sum.iter()) {
                 *total = lanes::mul(lanes::load(sum), rescale);
             }
-            let scales = kv.value_scales.as_chunks::<W>().0;
+            let scales = kv.scales.values.as_chunks::<W>().0;
             let weights = weights.as_chunks_mut::<W>().0;
             for first in (0..VECTORS).step_by(LANES / W) {
                 for (lane, total) in total.iter_mut().enumerate() {

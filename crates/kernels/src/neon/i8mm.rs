@@ -9,7 +9,7 @@ use std::arch::asm;
 use std::ops::Range;
 
 use super::packed::{self as one, Dots, bytes, nibbles, quads6, scales6};
-pub(crate) use super::{attention, dense, elementwise, quantize};
+pub(crate) use super::{attention, attention_i8, dense, elementwise, quantize};
 use crate::packed::GROUP6;
 
 pub(crate) mod packed {

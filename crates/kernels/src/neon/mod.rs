@@ -7,7 +7,10 @@ pub(crate) mod packed;
 pub(crate) mod roofline;
 
 pub(crate) mod attention {
-    crate::generic::attention_kernels!("neon,dotprod", 3);
+    crate::generic::attention_kernels!("neon,dotprod", 24, 3, f32, load);
+}
+pub(crate) mod attention_i8 {
+    crate::generic::attention_kernels!("neon,dotprod", 24, 8, i8, load_i8);
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("neon,dotprod");

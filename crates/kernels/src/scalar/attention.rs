@@ -3,11 +3,11 @@
 use crate::attention::{Rows, STEP, Step};
 
 /// Lets every row see up to 32 tokens.
-pub(crate) fn step(kv: &Step<'_>, rows: &mut Rows<'_>) {
+pub(crate) fn step<T: Copy + Into<f32>>(kv: &Step<'_, T>, rows: &mut Rows<'_>) {
     let d = kv.keys.len();
     let padded = rows.acc.len() / rows.max.len();
     for r in 0..rows.max.len() {
-        let (from, to) = kv.seen(r);
+        let (from, to) = kv.seen.by(r);
         if from >= to {
             continue;
         }
@@ -19,8 +19,8 @@ pub(crate) fn step(kv: &Step<'_>, rows: &mut Rows<'_>) {
             let dot = query
                 .iter()
                 .zip(kv.keys)
-                .fold(0.0f32, |sum, (q, keys)| sum + q * keys[t]);
-            *weight = dot * kv.key_scales[t];
+                .fold(0.0f32, |sum, (q, keys)| sum + q * keys[t].into());
+            *weight = dot * kv.scales.keys[t];
             // A NaN stays, so that it reaches the sum and is found at the end.
             max = if max > *weight { max } else { *weight };
         }
@@ -37,7 +37,7 @@ pub(crate) fn step(kv: &Step<'_>, rows: &mut Rows<'_>) {
             *sum += weight;
             let values = &kv.values[t * padded..][..d];
             for (acc, value) in acc.iter_mut().zip(values) {
-                *acc += weight * kv.value_scales[t] * value;
+                *acc += weight * kv.scales.values[t] * (*value).into();
             }
         }
     }

@@ -7,39 +7,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-skip() {
-    echo "tests/arm64: skipped, $1"
-    exit 0
-}
-
-[[ $(id -u) == 0 ]] || skip "setting up a Debian tree needs root"
+suite=arm64
+# shellcheck source=tests/debian.sh
+source tests/debian.sh
 [[ $(uname -m) == x86_64 ]] || skip "emulation is for x86-64 machines; on ARM run cargo test"
-if ! command -v debootstrap >/dev/null; then
-    command -v apt-get >/dev/null || skip "no debootstrap, and no apt-get to install it"
-    apt-get update -qq && apt-get install -y -qq debootstrap
-fi
-
-tree=$PWD/target/arm64/debian
 target=aarch64-unknown-linux-gnu
-
-if [[ ! -e $tree/ready ]]; then
-    # The mirror that this machine uses.
-    mirror=$(sed -n -E '/^(URIs:|deb) /{s/^[^ ]+ +([^ ]+).*/\1/p;q}' /etc/apt/sources.list.d/*debian* /etc/apt/sources.list 2>/dev/null || true)
-    [[ -n $mirror ]] || skip "no Debian mirror in /etc/apt"
-    # debootstrap mounts /proc: in a mount namespace of its own, nothing stays mounted behind a stopped one.
-    rm -rf --one-file-system "$tree"
-    unshare --mount debootstrap --variant=minbase sid "$tree" "$mirror"
-    cp /etc/resolv.conf "$tree/etc/"
-    # A mirror may lag behind.
-    echo 'Acquire::Check-Valid-Until "false";' >"$tree/etc/apt/apt.conf.d/10mirror"
-    chroot "$tree" sh -ec "
-        dpkg --add-architecture arm64
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            rustc cargo gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross libstd-rust-dev:arm64 qemu-user ca-certificates
-        apt-get clean"
-    touch "$tree/ready"
-fi
+debian_tree sid '
+    dpkg --add-architecture arm64
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends \
+        rustc cargo gcc gcc-aarch64-linux-gnu libc6-dev-arm64-cross libstd-rust-dev:arm64 qemu-user ca-certificates
+    apt-get clean'
 
 # What cargo needs is fetched outside of the tree; inside it works offline.
 cargo fetch --locked --quiet

@@ -9,45 +9,23 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-skip() {
-    echo "tests/avx512: skipped, $1"
-    exit 0
-}
-
+suite=avx512
+# shellcheck source=tests/debian.sh
+source tests/debian.sh
 [[ $(uname -m) == x86_64 ]] || skip "emulation is for x86-64 machines"
 ! grep -q avx512_vnni /proc/cpuinfo || skip "this machine has it: cargo test runs it"
-[[ $(id -u) == 0 ]] || skip "setting up a Debian tree needs root"
-if ! command -v debootstrap >/dev/null; then
-    command -v apt-get >/dev/null || skip "no debootstrap, and no apt-get to install it"
-    apt-get update -qq && apt-get install -y -qq debootstrap
-fi
-
-tree=$PWD/target/avx512/debian
 target=x86_64-unknown-linux-gnu
-
-if [[ ! -e $tree/ready ]]; then
-    # The mirror that this machine uses.
-    mirror=$(sed -n -E '/^(URIs:|deb) /{s/^[^ ]+ +([^ ]+).*/\1/p;q}' /etc/apt/sources.list.d/*debian* /etc/apt/sources.list 2>/dev/null || true)
-    [[ -n $mirror ]] || skip "no Debian mirror in /etc/apt"
-    # debootstrap mounts /proc: in a mount namespace of its own, nothing stays mounted behind a stopped one.
-    rm -rf --one-file-system "$tree"
-    unshare --mount debootstrap --variant=minbase trixie "$tree" "$mirror"
-    cp /etc/resolv.conf "$tree/etc/"
-    # A mirror may lag behind.
-    echo 'Acquire::Check-Valid-Until "false";' >"$tree/etc/apt/apt.conf.d/10mirror"
-    # Of the kernel's package only the kernel: it needs no modules.
-    chroot "$tree" sh -ec '
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-            bochs bochs-term bochsbios vgabios busybox-static cpio isolinux syslinux-common xorriso
-        cd /tmp
-        apt-get download -qq "$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/^ *Depends: \(linux-image-.*\)/\1/p")"
-        dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x -C / --wildcards "./boot/vmlinuz-*"
-        mv /boot/vmlinuz-* /vmlinuz
-        rm linux-image-*.deb
-        apt-get clean'
-    touch "$tree/ready"
-fi
+# Of the kernel's package only the kernel: it needs no modules.
+debian_tree trixie '
+    apt-get update -qq
+    apt-get install -y -qq --no-install-recommends \
+        bochs bochs-term bochsbios vgabios busybox-static cpio isolinux syslinux-common xorriso
+    cd /tmp
+    apt-get download -qq "$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/^ *Depends: \(linux-image-.*\)/\1/p")"
+    dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x -C / --wildcards "./boot/vmlinuz-*"
+    mv /boot/vmlinuz-* /vmlinuz
+    rm linux-image-*.deb
+    apt-get clean'
 
 # What the guest has: the tests, busybox, and the golden files where the tests look for them.
 guest=$tree/guest disc=$tree/disc

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use edgethink_model::{Adapter, Config, ContentHash, Linear, LoraPair, Tensor};
+use edgethink_model::{Adapter, Config, ContentHash, Dtype, Linear, LoraPair, Tensor};
 use edgethink_pool::Pool;
 
 use crate::error::RequestError;
@@ -146,7 +146,8 @@ fn check(adapter: &Adapter, config: &Config) -> Result<(), RequestError> {
                     a.shape, b.shape
                 ));
             }
-            if !a.dtype.is_float() || !b.dtype.is_float() {
+            let usable = |t: &Tensor| t.dtype.is_float() || t.dtype == Dtype::I8;
+            if !usable(a) || !usable(b) {
                 return wrong(format!(
                     "{} of layer {layer} is stored as {} and {}, not as floats",
                     linear.hf_name(),

@@ -1,4 +1,5 @@
-//! A weight matrix `[out, in]`, ready to multiply: integer panels of our own, or floats in place on the file's mapping.
+//! A weight matrix `[out, in]`, ready to multiply: integer panels of our own, or floats or the codes of an adapter in place on the file's
+//! mapping.
 //!
 //! Work on a matrix is split into units of 16 output rows (a panel). Every unit of every token row is computed by the same kernel
 //! in the same order, so neither the split nor the other rows of a batch change a result.
@@ -30,7 +31,7 @@ pub(crate) enum Hold {
 pub(crate) enum Matrix {
     /// Integer panels.
     Packed(Packed),
-    /// A float tensor as it is in the file.
+    /// A tensor of floats, or of 8-bit codes with a scale per row, as it is in the file.
     Dense(Tensor),
 }
 
@@ -133,7 +134,7 @@ impl Matrix {
     }
 }
 
-/// A float tensor for the kernels.
+/// A tensor that is used in place, for the kernels.
 pub(crate) fn dense_view(tensor: &Tensor) -> DenseRef<'_> {
     let floats = tensor.as_f32().map(DenseRef::F32);
     let halves = || {
@@ -144,7 +145,12 @@ pub(crate) fn dense_view(tensor: &Tensor) -> DenseRef<'_> {
             DenseRef::BF16(bits)
         })
     };
+    let int8 = || {
+        let (q, scales) = tensor.as_int8()?;
+        Some(DenseRef::I8 { q, scales })
+    };
     floats
         .or_else(halves)
-        .expect("only float tensors are used in place")
+        .or_else(int8)
+        .expect("only floats and I8 are used in place")
 }

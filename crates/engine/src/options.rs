@@ -20,7 +20,7 @@ pub enum WeightFormat {
 /// How the matrices of adapters are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdapterFormat {
-    /// As floats: those of the file in place on the mapping.
+    /// As in the file, in place on the mapping: floats, or 8-bit codes with a scale per row, which are multiplied as floats.
     Stored,
     /// Rounded to 8 bits, symmetric, a scale per 32, and multiplied with the activations in 8 bits that the base has anyway. On linear
     /// layers whose base matrix is integers; the others keep their floats.

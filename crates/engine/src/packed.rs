@@ -227,6 +227,26 @@ fn convert(
             tensor.read_rows_f32(rows, floats).map_err(unreadable)?;
             quantize_weights(*bits, cols, floats, codes, scales).map_err(damaged)?;
         }
+        Hold::Scaled(exponent) if tensor.dtype == Dtype::I8 => {
+            tensor
+                .read_rows_into(rows.clone(), bytes)
+                .map_err(unreadable)?;
+            let (_, row_scales) = tensor.as_int8().expect("it is I8");
+            let factor = 2f32.powi(*exponent);
+            let stored = bytes.chunks_exact(tensor.cols());
+            let packed = codes
+                .chunks_exact_mut(cols)
+                .zip(scales.chunks_exact_mut(cols / GROUP));
+            for ((codes, scales), (stored, scale)) in packed.zip(stored.zip(&row_scales[rows])) {
+                // Codes from −128 on become codes with their zero at 128.
+                codes.fill(128);
+                codes
+                    .iter_mut()
+                    .zip(stored)
+                    .for_each(|(code, q)| *code = q ^ 0x80);
+                scales.fill(scale * factor);
+            }
+        }
         Hold::Scaled(exponent) => {
             floats.clear();
             floats.resize(len, 0.0);
@@ -254,6 +274,27 @@ mod tests {
     use half::f16;
 
     use super::*;
+
+    /// Codes with a scale per row are packed as they are, and columns behind the last are zeros.
+    #[test]
+    fn codes_of_rows_stay() {
+        let shape = vec![20, 40];
+        let codes: Vec<u8> = (0..20 * 40).map(|i: usize| (i * 37 % 251) as u8).collect();
+        let scales: Vec<f32> = (0..20).map(|row| 2f32.powi(-row)).collect();
+        let tensor = Tensor::int8(shape, Bytes::copy_of(&codes), &scales).expect("fits");
+        let item = Item {
+            name: "t".to_owned(),
+            tensor: &tensor,
+            hold: Hold::Scaled(3),
+        };
+        let loaded = load(&[item], &Pool::new(1).expect("a pool")).expect("loads");
+        let mut row = [1.0; 64];
+        for (r, want) in tensor.to_f32().chunks_exact(40).enumerate() {
+            loaded[0].row_into(r, &mut row);
+            let want = want.iter().map(|x| 8.0 * x).chain([0.0; 24]);
+            assert!(row.iter().copied().eq(want), "row {r}");
+        }
+    }
 
     /// The layout of the model's panels is that of the kernels.
     #[test]

@@ -14,6 +14,8 @@ pub enum Dtype {
     F16,
     /// The upper half of an F32.
     BF16,
+    /// A signed byte; the tensor has one f32 scale per row besides ([`Tensor::int8`](crate::Tensor::int8)).
+    I8,
     /// 32 signed bytes with one f16 scale.
     Q8_0,
     /// 32 nibbles with one f16 scale, zero at code 8.
@@ -33,10 +35,10 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Elements in one block; 1 for plain floats.
+    /// Elements in one block; 1 for plain floats and I8.
     pub fn block_len(self) -> usize {
         match self {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => 1,
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::I8 => 1,
             Dtype::Q8_0 | Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q5_0 | Dtype::Q5_1 => 32,
             Dtype::Q4K | Dtype::Q5K | Dtype::Q6K => 256,
         }
@@ -47,6 +49,7 @@ impl Dtype {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 | Dtype::BF16 => 2,
+            Dtype::I8 => 1,
             Dtype::Q8_0 => 2 + 32,
             Dtype::Q4_0 => 2 + 16,
             Dtype::Q4_1 => 4 + 16,
@@ -60,14 +63,14 @@ impl Dtype {
 
     /// Whether the elements are plain floats, which can be used in place.
     pub fn is_float(self) -> bool {
-        self.block_len() == 1
+        matches!(self, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }
 
-    /// Bits of the codes that [`Tensor::codes`](crate::Tensor::codes) gives (4 or 8), or `None` for plain floats and for Q6_K, which has
-    /// two scales in 32 values.
+    /// Bits of the codes that [`Tensor::codes`](crate::Tensor::codes) gives (4 or 8), or `None` for plain floats, for I8, and for
+    /// Q6_K, which has two scales in 32 values.
     pub fn code_bits(self) -> Option<u32> {
         match self {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::Q6K => None,
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::I8 | Dtype::Q6K => None,
             Dtype::Q4_0 | Dtype::Q4_1 | Dtype::Q4K => Some(4),
             Dtype::Q8_0 | Dtype::Q5_0 | Dtype::Q5_1 | Dtype::Q5K => Some(8),
         }
@@ -95,6 +98,7 @@ impl fmt::Display for Dtype {
             Dtype::F32 => "F32",
             Dtype::F16 => "F16",
             Dtype::BF16 => "BF16",
+            Dtype::I8 => "I8",
             Dtype::Q8_0 => "Q8_0",
             Dtype::Q4_0 => "Q4_0",
             Dtype::Q4_1 => "Q4_1",

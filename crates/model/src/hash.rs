@@ -30,10 +30,8 @@ impl ContentHash {
         part(&mut hasher, text.as_bytes());
         for (name, tensor) in tensors {
             part(&mut hasher, name.as_bytes());
-            part(
-                &mut hasher,
-                format!("{} {:?}", tensor.dtype, tensor.shape).as_bytes(),
-            );
+            let kind = format!("{} {:?}", tensor.written_dtype(), tensor.shape);
+            part(&mut hasher, kind.as_bytes());
             tensor.read_runs(&mut |run| {
                 hasher.update(run);
                 Ok(())

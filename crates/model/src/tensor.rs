@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use thiserror::Error;
@@ -21,6 +22,8 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     bytes: Bytes,
     in_panels: bool,
+    /// Of the rows of I8; empty for all others.
+    row_scales: Arc<[f32]>,
 }
 
 /// Dtype, shape and bytes do not fit together.
@@ -48,6 +51,14 @@ pub enum TensorError {
         /// Bytes that were given.
         found: usize,
     },
+    /// There are more or fewer scales than rows.
+    #[error("I8 of shape {shape:?} needs one scale per row, found {found}")]
+    Scales {
+        /// The shape that was given.
+        shape: Vec<usize>,
+        /// Scales that were given.
+        found: usize,
+    },
     /// Said to lie in panels, which it cannot.
     #[error("{dtype} of shape {shape:?} cannot lie in panels of 16 rows")]
     Panels {
@@ -62,8 +73,15 @@ impl Tensor {
     /// A tensor over `bytes`. Floats that are not aligned in memory are copied, so that the slice views always work.
     ///
     /// # Errors
-    /// [`TensorError`] if the number of bytes is not what dtype and shape need.
+    /// [`TensorError`] if the number of bytes is not what dtype and shape need, or for I8, which needs scales ([`Tensor::int8`]).
     pub fn new(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Result<Self, TensorError> {
+        if dtype == Dtype::I8 {
+            return Err(TensorError::Scales { shape, found: 0 });
+        }
+        Self::of_bytes(dtype, shape, bytes)
+    }
+
+    fn of_bytes(dtype: Dtype, shape: Vec<usize>, bytes: Bytes) -> Result<Self, TensorError> {
         let Some(expected) = dtype.tensor_bytes(&shape) else {
             return Err(TensorError::Shape { dtype, shape });
         };
@@ -87,6 +105,7 @@ impl Tensor {
             shape,
             bytes,
             in_panels: false,
+            row_scales: Arc::new([]),
         })
     }
 
@@ -100,6 +119,22 @@ impl Tensor {
         }
         let mut tensor = Self::new(dtype, shape, bytes)?;
         tensor.in_panels = true;
+        Ok(tensor)
+    }
+
+    /// An I8 tensor: row r holds `scales[r]` times its codes.
+    ///
+    /// # Errors
+    /// [`TensorError`] if the number of codes or of scales is not what the shape needs.
+    pub fn int8(shape: Vec<usize>, codes: Bytes, scales: &[f32]) -> Result<Self, TensorError> {
+        let mut tensor = Self::of_bytes(Dtype::I8, shape, codes)?;
+        if scales.len() != tensor.rows() {
+            return Err(TensorError::Scales {
+                shape: tensor.shape,
+                found: scales.len(),
+            });
+        }
+        tensor.row_scales = scales.into();
         Ok(tensor)
     }
 
@@ -190,17 +225,33 @@ impl Tensor {
         Ok(())
     }
 
-    /// The bytes of all rows, a run of whole rows at a time, about 1 MiB each: a mapped tensor does not become resident.
+    /// The dtype in which the tensor is written and hashed: its own, but F32 for I8, whose codes alone say nothing.
+    pub fn written_dtype(&self) -> Dtype {
+        match self.dtype {
+            Dtype::I8 => Dtype::F32,
+            dtype => dtype,
+        }
+    }
+
+    /// The bytes of all rows, a run of whole rows at a time, about 1 MiB each: a mapped tensor does not become resident. They are of
+    /// [`Tensor::written_dtype`].
     ///
     /// # Errors
     /// The system's error for a failed read, and the first one that `take` gives.
     pub fn read_runs(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let run = ((1 << 20) / self.row_size().max(1)).max(1);
         let run = run.next_multiple_of(panels::PANEL);
-        let mut buffer = Vec::new();
+        let (mut buffer, mut floats) = (Vec::new(), Vec::new());
         for first in (0..self.rows()).step_by(run) {
-            self.read_rows_into(first..self.rows().min(first + run), &mut buffer)?;
-            take(&buffer)?;
+            let rows = first..self.rows().min(first + run);
+            if self.dtype == Dtype::I8 {
+                floats.resize(rows.len() * self.cols(), 0.0);
+                self.read_rows_f32(rows, &mut floats)?;
+                take(bytemuck::cast_slice(&floats))?;
+            } else {
+                self.read_rows_into(rows, &mut buffer)?;
+                take(&buffer)?;
+            }
         }
         Ok(())
     }
@@ -214,6 +265,22 @@ impl Tensor {
     pub fn as_u16(&self) -> Option<&[u16]> {
         matches!(self.dtype, Dtype::F16 | Dtype::BF16)
             .then(|| bytemuck::cast_slice(self.bytes.as_slice()))
+    }
+
+    /// The codes in place and the scales of the rows, for dtype I8.
+    pub fn as_int8(&self) -> Option<(&[i8], &[f32])> {
+        let codes = || bytemuck::cast_slice(self.bytes.as_slice());
+        (self.dtype == Dtype::I8).then(|| (codes(), &*self.row_scales))
+    }
+
+    /// This tensor, or the F32 tensor that one of dtype I8 stands for.
+    #[must_use]
+    pub fn floats(&self) -> Cow<'_, Self> {
+        if self.dtype != Dtype::I8 {
+            return Cow::Borrowed(self);
+        }
+        let floats = Self::from_f32(self.shape.clone(), &self.to_f32());
+        Cow::Owned(floats.expect("as many values as elements"))
     }
 
     /// All elements as f32, in a new vector.
@@ -234,7 +301,7 @@ impl Tensor {
             "rows {rows:?} of shape {:?}",
             self.shape
         );
-        dequantize(self.dtype, &self.in_rows(rows), out);
+        self.to_floats(rows.clone(), &self.in_rows(rows), out);
     }
 
     /// As [`Tensor::dequantize_rows`], through the file handle: a mapped tensor does not become resident.
@@ -246,9 +313,24 @@ impl Tensor {
     /// As [`Tensor::dequantize_rows`].
     pub fn read_rows_f32(&self, rows: Range<usize>, out: &mut [f32]) -> io::Result<()> {
         let mut bytes = Vec::new();
-        self.read_rows_into(rows, &mut bytes)?;
-        dequantize(self.dtype, &bytes, out);
+        self.read_rows_into(rows.clone(), &mut bytes)?;
+        self.to_floats(rows, &bytes, out);
         Ok(())
+    }
+
+    /// The stored bytes of some rows as f32.
+    fn to_floats(&self, rows: Range<usize>, bytes: &[u8], out: &mut [f32]) {
+        if self.dtype != Dtype::I8 {
+            return dequantize(self.dtype, bytes, out);
+        }
+        let cols = self.cols().max(1);
+        let codes = bytemuck::cast_slice::<u8, i8>(bytes).chunks_exact(cols);
+        let stored = out.chunks_exact_mut(cols).zip(codes);
+        for ((out, codes), scale) in stored.zip(&self.row_scales[rows]) {
+            for (x, &q) in out.iter_mut().zip(codes) {
+                *x = scale * f32::from(q);
+            }
+        }
     }
 
     /// The integer codes of a block format, by groups of 32: value = scale * code + offset.
@@ -319,7 +401,7 @@ fn whole_panels(rows: &Range<usize>) -> Range<usize> {
 /// Stored bytes as f32. `bytes` holds whole blocks for exactly `out.len()` elements.
 ///
 /// # Panics
-/// If the lengths do not fit.
+/// If the lengths do not fit, or for I8, whose scales lie apart.
 pub fn dequantize(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     assert_eq!(
         dtype.tensor_bytes(&[out.len()]),
@@ -363,6 +445,37 @@ mod tests {
         let mut row = [0.0; 3];
         bf16s.dequantize_rows(1..2, &mut row);
         assert_eq!(row, [65536.0, -0.125, 3.0]);
+    }
+
+    #[test]
+    fn codes_with_a_scale_per_row_read_as_floats() {
+        let codes = Bytes::copy_of(&[1, 255, 127, 129, 0, 2]);
+        let tensor = Tensor::int8(vec![2, 3], codes.clone(), &[0.5, 4.0]).unwrap();
+        let values = [0.5, -0.5, 63.5, -508.0, 0.0, 8.0];
+        assert_eq!(tensor.to_f32(), values);
+        let floats = tensor.floats();
+        assert_eq!(
+            (floats.dtype, floats.as_f32().unwrap()),
+            (Dtype::F32, &values[..])
+        );
+        let mut row = [0.0; 3];
+        tensor.read_rows_f32(1..2, &mut row).unwrap();
+        assert_eq!(row, values[3..]);
+        assert_eq!(
+            tensor.as_int8().unwrap(),
+            (&[1, -1, 127, -127, 0, 2][..], &[0.5, 4.0][..])
+        );
+        let short = Tensor::int8(vec![2, 3], codes.clone(), &[0.5]);
+        assert!(matches!(short, Err(TensorError::Scales { found: 1, .. })));
+        let without = Tensor::new(Dtype::I8, vec![2, 3], codes);
+        assert!(matches!(without, Err(TensorError::Scales { found: 0, .. })));
+        let mut bytes = Vec::new();
+        let mut take = |run: &[u8]| {
+            bytes.extend_from_slice(run);
+            Ok(())
+        };
+        tensor.read_runs(&mut take).unwrap();
+        assert_eq!(bytes, bytemuck::cast_slice::<f32, u8>(&values));
     }
 
     #[test]

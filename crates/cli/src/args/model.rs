@@ -37,7 +37,7 @@ pub(crate) enum WeightsArg {
 /// How adapters are held in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AdapterWeightsArg {
-    /// Floats, as in the file
+    /// As in the file: floats, or 8-bit codes with a scale per row
     Stored,
     /// 8 bits, groups of 32, where the base's weights are integers
     Q8,

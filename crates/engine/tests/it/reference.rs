@@ -7,7 +7,7 @@ use edgethink_engine::{
     AdapterFormat, AdapterId, AdapterSpan, Engine, EngineOptions, HiddenStates, Isa, KvFormat,
     Request, WeightFormat,
 };
-use edgethink_model::{Adapter, Config, Family, Linear, Model, Tensor, Weights, reference};
+use edgethink_model::{Adapter, Bytes, Config, Family, Linear, Model, Tensor, Weights, reference};
 use edgethink_testkit::{Tol, assert_close, tiny_config};
 
 /// f32 weights and KV: only the order of sums differs.
@@ -245,6 +245,43 @@ fn adapters_in_8_bits() {
             assert_eq!(got, same, "{isa}");
         }
     }
+}
+
+/// An adapter whose file has 8-bit codes with a scale per row: its codes in place, as near to the reference with the floats that they
+/// stand for as floats are.
+#[test]
+fn codes_of_an_adapter_in_place() {
+    let tokens = prompt(3, 60);
+    for (family, rank) in [(Family::Qwen2, 5), (Family::Llama, 40)] {
+        let model = model(family, 5);
+        let mut layers = adapter(&model.config, 9, rank).layers;
+        for pair in layers.iter_mut().flatten().flatten() {
+            for tensor in [&mut pair.a, &mut pair.b] {
+                *tensor = int8(tensor);
+            }
+        }
+        let adapter = adapter_of(layers);
+        let want = reference::forward(&model, &tokens, Some((&adapter, 20))).expect("a good model");
+        for isa in Isa::available() {
+            let mut engine = engine(&model, &EngineOptions { isa, ..options() });
+            let id = engine.load_adapter(&adapter).expect("it fits");
+            let got = engine
+                .logits(&tokens, Some(AdapterSpan::starting(id, 20)))
+                .expect("finite logits");
+            assert_close(&got, &want.logits, FLOAT);
+        }
+    }
+}
+
+/// Rounded to 8 bits with a scale per row.
+fn int8(tensor: &Tensor) -> Tensor {
+    let (mut codes, mut scales) = (Vec::new(), Vec::new());
+    for row in tensor.to_f32().chunks_exact(tensor.cols()) {
+        let scale = row.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0;
+        codes.extend(row.iter().map(|x| (x / scale).round() as i8 as u8));
+        scales.push(scale);
+    }
+    Tensor::int8(tensor.shape.clone(), Bytes::copy_of(&codes), &scales).expect("the same shape")
 }
 
 /// bf16 in place, and a head dim and group other than the tiny models'.

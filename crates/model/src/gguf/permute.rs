@@ -19,6 +19,7 @@ pub(crate) enum Order {
 ///
 /// `None` if the rows are no whole number of heads, `head_dim` is odd, or it is a quantized vector.
 pub(crate) fn permute_heads(tensor: &Tensor, head_dim: usize, order: Order) -> Option<Tensor> {
+    let tensor = &*tensor.floats();
     let rows = tensor.shape.first().copied()?;
     // The blocks of a quantized vector hold several rows.
     let whole_rows = tensor.shape.len() > 1 || tensor.dtype.is_float();

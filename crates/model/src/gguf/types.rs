@@ -72,6 +72,7 @@ pub(crate) fn id_of(dtype: Dtype) -> u32 {
         Dtype::Q4K => 12,
         Dtype::Q5K => 13,
         Dtype::Q6K => 14,
+        Dtype::I8 => 24,
         Dtype::BF16 => 30,
     }
 }

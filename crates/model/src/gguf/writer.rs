@@ -123,12 +123,12 @@ impl<'a> GgufWriter<'a> {
         Ok(())
     }
 
-    /// Adds a tensor (its bytes are shared, not copied).
+    /// Adds a tensor (its bytes are shared, not copied). One of dtype I8 is written as the F32 that it stands for.
     ///
     /// # Errors
     /// A duplicate name, no or more than four dimensions, or an empty tensor.
     pub fn tensor(&mut self, name: &str, tensor: Tensor) -> Result<(), GgufError> {
-        let (dtype, shape) = (tensor.dtype, tensor.shape.clone());
+        let (dtype, shape) = (tensor.written_dtype(), tensor.shape.clone());
         self.plan(name, dtype, shape, Content::Stored(tensor))
     }
 
@@ -273,7 +273,7 @@ impl<'a> GgufWriter<'a> {
     /// Key `general.file_type` for a model whose linear weights have this dtype (`enum llama_ftype`).
     pub fn file_type(dtype: Dtype) -> u32 {
         match dtype {
-            Dtype::F32 => 0,
+            Dtype::F32 | Dtype::I8 => 0,
             Dtype::F16 => 1,
             Dtype::Q4_0 => 2,
             Dtype::Q4_1 => 3,

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::safetensors;
 use crate::json::parse_object_bytes;
 use crate::{
-    ChatTemplate, Config, Folder, GenerationConfig, LoadError, Model, Source, Tokenizer, Weights,
+    ChatTemplate, Config, Folder, GenerationConfig, LoadError, Model, Source, Tensor, Tokenizer,
+    Weights,
 };
 
 /// The variables that a chat template knows from tokenizer_config.json.
@@ -90,13 +91,17 @@ pub fn load_folder(dir: &Folder) -> Result<Model, LoadError> {
 }
 
 fn open_weights(dir: &Folder) -> Result<safetensors::Tensors, LoadError> {
-    if dir.has("model.safetensors") {
-        return safetensors::open_in(dir, "model.safetensors");
-    }
-    match optional(dir, "model.safetensors.index.json") {
-        Some(_) => safetensors::open_sharded(dir, "model.safetensors.index.json"),
-        None => Err(missing(dir, "model.safetensors")),
-    }
+    let tensors = if dir.has("model.safetensors") {
+        safetensors::open_in(dir, "model.safetensors")?
+    } else {
+        match optional(dir, "model.safetensors.index.json") {
+            Some(_) => safetensors::open_sharded(dir, "model.safetensors.index.json")?,
+            None => return Err(missing(dir, "model.safetensors")),
+        }
+    };
+    // Codes in place are for adapters.
+    let floats = |(name, tensor): (String, Tensor)| (name, tensor.floats().into_owned());
+    Ok(tensors.into_iter().map(floats).collect())
 }
 
 /// What tokenizer_config.json says of templates and special tokens.

@@ -2,8 +2,8 @@
 //!
 //! The `safetensors` crate checks the header: its length against the file and against 100 MB, every range against its
 //! shape, no overlaps and no holes. We add: no name twice, dtypes that we can use, and an index that tells the truth.
-//! A matrix or vector in 8-bit codes with a scale per row (`lora::int8`), or a matrix in 4-bit codes with scales per group (`lora::int4`),
-//! is read as F32.
+//! A matrix or vector in 8-bit codes with a scale per row (`lora::int8`) is one I8 tensor; a matrix in 4-bit codes with scales per group
+//! (`lora::int4`) is read as F32.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::json::parse_object_bytes;
 use crate::lora::{int4, int8};
-use crate::{Bytes, Dtype, Folder, LoadError, MappedFile, SafetensorsError, Tensor};
+use crate::{Bytes, Dtype, Folder, LoadError, MappedFile, SafetensorsError, Tensor, TensorError};
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -161,30 +161,21 @@ pub fn tensors_of(file: &Bytes) -> Result<Tensors, SafetensorsError> {
     Ok(tensors)
 }
 
-/// The matrix, or the vector, which is one row, that 8-bit codes stand for, with the scales that are among `tensors`.
+/// The matrix, or the vector, which is one row, of 8-bit codes, with the scales that are among `tensors`.
 fn from_int8(
     name: &str,
     shape: Vec<usize>,
     codes: &Bytes,
     tensors: &mut Tensors,
 ) -> Result<Tensor, SafetensorsError> {
+    let name = name.to_owned();
     let scales = tensors.remove(&format!("{name}{}", int8::SCALES));
-    let scales = scales.as_ref().and_then(Tensor::as_f32);
-    let (rows, cols) = match (&shape[..], scales) {
-        (&[rows, cols], Some(scales)) if scales.len() == rows => (rows, cols),
-        (&[cols], Some([_])) => (1, cols),
-        _ => {
-            return Err(SafetensorsError::Scales {
-                name: name.to_owned(),
-            });
-        }
+    let Some(scales) = scales.as_ref().and_then(Tensor::as_f32) else {
+        return Err(SafetensorsError::Scales { name });
     };
-    debug_assert_eq!(rows * cols, codes.len());
-    let scales = scales.unwrap_or_default();
-    let values = int8::dequantize(bytemuck::cast_slice(codes.as_slice()), scales, cols);
-    Tensor::from_f32(shape, &values).map_err(|source| SafetensorsError::Tensor {
-        name: name.to_owned(),
-        source,
+    Tensor::int8(shape, codes.clone(), scales).map_err(|source| match source {
+        TensorError::Scales { .. } => SafetensorsError::Scales { name },
+        source => SafetensorsError::Tensor { name, source },
     })
 }
 

@@ -34,9 +34,10 @@ pub trait Stored {
     fn bytes(&self) -> Cow<'_, [u8]>;
 }
 
+/// A tensor of dtype I8 is written as the F32 that it stands for.
 impl Stored for &Tensor {
     fn dtype(&self) -> Dtype {
-        self.dtype
+        self.written_dtype()
     }
 
     fn shape(&self) -> &[usize] {
@@ -44,7 +45,10 @@ impl Stored for &Tensor {
     }
 
     fn bytes(&self) -> Cow<'_, [u8]> {
-        Tensor::bytes(self)
+        match self.floats() {
+            Cow::Borrowed(tensor) => Tensor::bytes(tensor),
+            Cow::Owned(floats) => Cow::Owned(Tensor::bytes(&floats).into_owned()),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Adapters and heads in 8 bits (METHOD 6): each row of a matrix, which is an output channel, has one scale, x = scale * q with q in -127..=127.
 //!
 //! In the file a matrix X is two tensors: `X.int8`, I8 of the same shape, and `X.int8_scale`, F32 with one number per row; a vector is one
-//! row. The reader of safetensors files puts them together again as F32 ([`crate::hf::safetensors`]); the names keep a program that does
-//! not know them from taking the codes for values.
+//! row. The reader of safetensors files puts them together again as one I8 tensor ([`crate::hf::safetensors`]); the names keep a program
+//! that does not know them from taking the codes for values.
 
 use std::path::Path;
 

@@ -21,7 +21,7 @@ pub use error::AdapterError;
 pub use merge::save_merged;
 pub use stored::AdapterDtype;
 
-use crate::{Config, ContentHash, Folder, Linear, Tensor};
+use crate::{Config, ContentHash, Dtype, Folder, Linear, Tensor};
 
 /// The two matrices of one linear layer.
 #[derive(Debug, Clone)]
@@ -230,13 +230,19 @@ fn check_pair(
                 expected: expected.to_vec(),
             });
         }
-        if !tensor.dtype.is_float() {
+        if !tensor.dtype.is_float() && tensor.dtype != Dtype::I8 {
             let (module, found) = (module.to_owned(), tensor.dtype.to_string());
             return Err(AdapterError::Dtype {
                 module,
                 matrix,
                 found,
             });
+        }
+        let finite = |scale: &f32| (128.0 * scale).is_finite();
+        if let Some((_, scales)) = tensor.as_int8()
+            && scales.iter().all(finite)
+        {
+            continue;
         }
         let mut row = vec![0.0; tensor.cols()];
         for r in 0..tensor.rows() {

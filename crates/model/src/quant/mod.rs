@@ -74,7 +74,7 @@ pub enum QuantError {
 /// Blocks as f32; `out.len()` is the number of values in `bytes`.
 ///
 /// # Panics
-/// If `dtype` is a plain float or the lengths do not fit.
+/// If `dtype` is a plain float or I8, or the lengths do not fit.
 pub fn dequantize_blocks(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
     match dtype {
         Dtype::Q8_0 => q8_0::dequantize(bytes, out),
@@ -85,14 +85,14 @@ pub fn dequantize_blocks(dtype: Dtype, bytes: &[u8], out: &mut [f32]) {
         Dtype::Q4K => q4_k::dequantize(bytes, out),
         Dtype::Q5K => q5_k::dequantize(bytes, out),
         Dtype::Q6K => q6_k::dequantize(bytes, out),
-        Dtype::F32 | Dtype::F16 | Dtype::BF16 => panic!("{dtype} has no blocks"),
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::I8 => panic!("{dtype} has no blocks"),
     }
 }
 
 /// Blocks as codes, scales and offsets per [`GROUP`]; exact up to the f32 rounding of the scale.
 ///
 /// # Panics
-/// If `dtype` is a plain float, or Q6_K, which has two scales in a group, or the lengths do not fit.
+/// If `dtype` is a plain float, I8, or Q6_K, which has two scales in a group, or the lengths do not fit.
 pub fn block_codes(
     dtype: Dtype,
     bytes: &[u8],
@@ -113,7 +113,7 @@ pub fn block_codes(
         Dtype::Q5_1 => q5_1::codes(bytes, out),
         Dtype::Q4K => q4_k::codes(bytes, out),
         Dtype::Q5K => q5_k::codes(bytes, out),
-        Dtype::Q6K | Dtype::F32 | Dtype::F16 | Dtype::BF16 => {
+        Dtype::Q6K | Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::I8 => {
             panic!("{dtype} has no codes with a scale per {GROUP}")
         }
     }

@@ -37,15 +37,14 @@ PARTS = ("check", "speed", "streams", "lora", "switch", "load")
 CLOSE = 0.02
 
 
-def make(work, name, rank=None, seed=0, head=None):
-    """The path of a model, or of an adapter of it, written once. `head` is the type of the matrix of the logits, else the one that llama.cpp's quantizer chooses."""
-    import gguf
+def make(work, name, rank=None, seed=0):
+    """The path of a model, or of an adapter of it, written once."""
     import models
 
     shape = models.QWEN2[name]
     if rank is None:
-        path = work / f"qwen2-{name}-q4_0{'-' + head.lower() if head else ''}.gguf"
-        write = lambda part: models.write_q4(part, shape, seed, head=head and gguf.GGMLQuantizationType[head])
+        path = work / f"qwen2-{name}-q4_0.gguf"
+        write = lambda part: models.write_q4(part, shape, seed)
     else:
         path = work / f"qwen2-{name}-lora-{rank}-{seed}.gguf"
         every = [module for module, _, _ in models.linears(shape)]
@@ -165,7 +164,9 @@ def round_of(p, name, model, parts, work):
                 p.note(p.ours, f"switch {s['tokens']}", s["switch_ms"])
     if "load" in parts:
         def load(key, path):
-            report = p.edgethink(path, "--adapter", "none", "--prefill", PREFILL, "--decode", 8, "--streams", 1, "--switch", 0)
+            run = lambda tokens: p.edgethink(path, "--adapter", "none", "--prefill", tokens, "--decode", 8, "--streams", 1, "--switch", 0)
+            run(1)  # the page cache is warm behind it
+            report = run(PREFILL)
             held = report["weights_bytes"] + (PREFILL + 8) * report["kv_bytes_per_token"]
             p.note(p.ours, f"load to first token, ms{key}", report["first_token_ms"])
             p.note(p.ours, f"resident over weights and KV{key}", report["peak_rss_bytes"] / held)
@@ -173,8 +174,6 @@ def round_of(p, name, model, parts, work):
 
         load("", model)
         load(", bundle", bundle(p.binary, model))
-        if name == "7B":  # llama.cpp's quantizer gives it a head of Q6_K, which is repacked at load
-            load(", bundle, Q8_0 head", bundle(p.binary, make(work, name, head="Q8_0")))
         p.note(p.theirs, "load to first token, ms, flash off", 1e3 * p.llama(model, [{"what": "load", "flash": 0}])[0])
 
 
@@ -238,7 +237,8 @@ def draw(results, path):
                 points = [(x, found[x][side]) for x in xs if side in found[x]]
                 axis.plot(*zip(*points), marker="o", label=side) if points else None
             axis.set(title=f"{name} shape, Q4_0", xlabel=label, ylabel="tokens/s", ylim=(0, None))
-            axis.legend()
+            if axis.lines:
+                axis.legend()
     figure.tight_layout()
     figure.savefig(path)
 

@@ -129,15 +129,15 @@ def random_blocks(rng, kind, rows, cols, std):
     return blocks.reshape(rows, -1)
 
 
-def write_q4(path: str, s: Shape, seed: int, tokenizer=None, head=None):
+def write_q4(path: str, s: Shape, seed: int, tokenizer=None):
     """Writes a random model of Q4_0 blocks straight, without floats in between (16 s of processor time per GB). Types are those that llama.cpp's
-    quantizer chooses for Q4_0: the matrix of the logits is Q6_K, or Q8_0 where a row is no multiple of 256, if `head` does not say.
+    quantizer chooses for Q4_0: the matrix of the logits is Q6_K, or Q8_0 where a row is no multiple of 256.
     `tokenizer` adds its keys to the writer."""
     kinds = gguf.GGMLQuantizationType
     rng = np.random.default_rng(seed)
     w = gguf.GGUFWriter(path, s.arch, use_temp_file=False)
     describe(w, s, tokenizer)
-    head = head or (kinds.Q6_K if s.E % 256 == 0 else kinds.Q8_0)
+    head = kinds.Q6_K if s.E % 256 == 0 else kinds.Q8_0
     matrices = [("token_embd.weight", s.V, s.E, head if s.tied else kinds.Q4_0, 0.5)]
     floats = {}
     for i in range(s.L):

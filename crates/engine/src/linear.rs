@@ -14,6 +14,11 @@ use crate::matrix::{Input, Matrix};
 use crate::profile::{Part, Profile};
 use crate::rows::Work;
 
+/// Units of a task of the base at least.
+const BASE_UNITS: usize = 4;
+/// And of an adapter, whose floats are slower and whose A comes last in its region.
+const ADAPTER_UNITS: usize = 2;
+
 /// One matrix of a group with a common input.
 pub(crate) struct Product<'a> {
     pub(crate) linear: Linear,
@@ -84,7 +89,7 @@ pub(crate) fn multiply(
             out: ColumnsMut::new(product.out, product.matrix.rows()),
             accumulate: None,
         };
-        whole.split(work, &mut left, &mut tasks);
+        whole.split(work, BASE_UNITS, &mut left, &mut tasks);
     }
     let mut rest = &mut scratch.floats[..];
     for delta in &deltas {
@@ -102,7 +107,7 @@ pub(crate) fn multiply(
             out: ColumnsMut::new(mine, b.cols()).split_at(a.rows()).0,
             accumulate: None,
         };
-        whole.split(work, &mut left, &mut tasks);
+        whole.split(work, ADAPTER_UNITS, &mut left, &mut tasks);
     }
     run(work, &mut tasks);
     drop(tasks);
@@ -145,7 +150,7 @@ pub(crate) fn multiply(
                 out: ColumnsMut::new(mine, width),
                 accumulate: Some(*scale),
             };
-            whole.split(work, &mut left, &mut tasks);
+            whole.split(work, ADAPTER_UNITS, &mut left, &mut tasks);
         }
     }
     run(work, &mut tasks);
@@ -218,12 +223,12 @@ fn quantize(work: &Work<'_>, deltas: &[Delta<'_>], scratch: &mut Scratch) {
 }
 
 impl<'a> Task<'a> {
-    /// Cuts it into tasks, smaller and smaller ones. `left` counts the units of the region that have no task yet.
-    fn split(self, work: &Work<'_>, left: &mut usize, tasks: &mut Vec<Task<'a>>) {
+    /// Cuts it into tasks, smaller and smaller ones, of `least` units or more. `left` counts the units of the region that have no task yet.
+    fn split(self, work: &Work<'_>, least: usize, left: &mut usize, tasks: &mut Vec<Task<'a>>) {
         let mut rest = self.out;
         let mut first = self.units.start;
         while first < self.units.end {
-            let units = first..(first + work.share(*left)).min(self.units.end);
+            let units = first..(first + work.share(*left, least)).min(self.units.end);
             first = units.end;
             *left -= units.len();
             let rows = self.matrix.rows_of(units.clone());

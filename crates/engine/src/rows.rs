@@ -17,9 +17,6 @@ const TASK_ELEMENTS: usize = 8192;
 /// Tasks per thread of attention at least: enough that a late thread is helped.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Units of a task of matrices at least.
-const LEAST_UNITS: usize = 4;
-
 /// Token rows as floats and, where packed matrices read them, as int8 groups.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
@@ -171,14 +168,12 @@ impl Work<'_> {
     }
 
     /// Units of the next task of a region of matrices, of which so many have none yet: less and less, so that a slow thread is not waited
-    /// for, but long runs of weights at first. An even number, as a single token row takes two panels at a time.
-    pub(crate) fn share(&self, left: usize) -> usize {
+    /// for, but long runs of weights at first; `least` of them if there are as many. An even number, as a single token row takes two panels at
+    /// a time.
+    pub(crate) fn share(&self, left: usize, least: usize) -> usize {
         match self.pool.threads() {
             1 => left,
-            threads => left
-                .div_ceil(2 * threads)
-                .max(LEAST_UNITS)
-                .next_multiple_of(2),
+            threads => left.div_ceil(2 * threads).max(least).next_multiple_of(2),
         }
     }
 

@@ -236,7 +236,7 @@ def draw(results, path):
             for side in ("edgethink", "llama.cpp"):
                 points = [(x, found[x][side]) for x in xs if side in found[x]]
                 axis.plot(*zip(*points), marker="o", label=side) if points else None
-            axis.set(title=f"{name} shape, Q4_0", xlabel=label, ylabel="tokens/s", ylim=(0, None))
+            axis.set(title=f"{name} shape, Q4_0", xlabel=label, ylabel="tokens/s", ylim=(0, None), xticks=xs)
             if axis.lines:
                 axis.legend()
     figure.tight_layout()
@@ -246,7 +246,7 @@ def draw(results, path):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("binary")
-    a.add_argument("record", type=pathlib.Path)
+    a.add_argument("record", type=pathlib.Path, help="written; parts that an earlier run has left in it stay if they are not run again")
     a.add_argument("--work", type=pathlib.Path, required=True, help="where models and adapters are kept")
     a.add_argument("--models", default="0.5B,1.5B,7B")
     a.add_argument("--parts", default=",".join(PARTS))
@@ -258,7 +258,8 @@ def main():
     from llama import version
     from speed import cpu
 
-    parts, results = a.parts.split(","), {}
+    parts = a.parts.split(",")
+    results = json.loads(a.record.read_text())["results"] if a.record.exists() else {}
     if a.depths:
         for name in DEPTHS:
             DEPTHS[name] = tuple(map(int, a.depths.split(",")))
@@ -269,7 +270,7 @@ def main():
         p = Programs(a.binary, a.threads, a.adapter_weights)
         model = make(a.work, name)
         print(f"\n{name}: {model}", flush=True)
-        result = {}
+        result = results.get(name, {})
         if "check" in parts:
             result["largest gap over the spread"] = check(p, model, make(a.work, name, 128, 1))
         on = ("--adapter", make(a.work, name, 128, 1), "--with-adapter", "--switch", 0) if RANKS[name] else ("--adapter", "none")
@@ -281,12 +282,16 @@ def main():
         for i in range(a.rounds):
             round_of(p, name, model, parts, a.work)
             print(f"  round {i + 1} of {a.rounds}, {time.time() - begin:.0f} s", flush=True)
-        result |= {"rows": summary(p, model, limits), "limits": limits, "runs": {"edgethink": p.ours, "llama.cpp": p.theirs}, "edgethink": p.report}
-        results[name] = result
         git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=HERE).stdout.strip()
+        run = {
+            "date": time.strftime("%Y-%m-%d"), "commit": git, "parts": parts, "rounds": a.rounds, "limits": limits, "edgethink": p.report,
+            "values": {"edgethink": p.ours, "llama.cpp": p.theirs},
+        }
+        result |= {"rows": result.get("rows", {}) | summary(p, model, limits), "runs": result.get("runs", []) + [run]}
+        results[name] = result
         record = {
-            "date": time.strftime("%Y-%m-%d"), "commit": git, "models": "random weights, shapes of Qwen2.5, types of llama.cpp's Q4_0",
-            "unit": "tokens per second of all streams; switch and load in ms", "threads": a.threads, "rounds": a.rounds, "cpu": cpu(),
+            "models": "random weights, shapes of Qwen2.5, types of llama.cpp's Q4_0",
+            "unit": "tokens per second of all streams; switch and load in ms", "threads": a.threads, "cpu": cpu(),
             "system": platform.platform(), "llama.cpp": version(), "roofline": roofline, "results": results,
         }
         a.record.write_text(json.dumps(record, indent=1) + "\n")  # after each model, so that a stopped run leaves what it has

@@ -259,7 +259,10 @@ def main():
     from speed import cpu
 
     parts = a.parts.split(",")
-    results = json.loads(a.record.read_text())["results"] if a.record.exists() else {}
+    before = json.loads(a.record.read_text()) if a.record.exists() else {"cpu": cpu(), "threads": a.threads, "results": {}}
+    if (before["cpu"], before["threads"]) != (cpu(), a.threads):
+        sys.exit(f"{a.record} is of another processor or number of threads: name another file")
+    results = before["results"]
     if a.depths:
         for name in DEPTHS:
             DEPTHS[name] = tuple(map(int, a.depths.split(",")))

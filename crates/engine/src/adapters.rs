@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use edgethink_model::{Adapter, Config, ContentHash, Dtype, Linear, LoraPair, Tensor};
+use edgethink_model::{Adapter, Config, ContentHash, Linear, LoraPair, Tensor};
 use edgethink_pool::Pool;
 
 use crate::error::RequestError;
@@ -146,8 +146,7 @@ fn check(adapter: &Adapter, config: &Config) -> Result<(), RequestError> {
                     a.shape, b.shape
                 ));
             }
-            let usable = |t: &Tensor| t.dtype.is_float() || t.dtype == Dtype::I8;
-            if !usable(a) || !usable(b) {
+            if !a.dtype.is_in_place() || !b.dtype.is_in_place() {
                 return wrong(format!(
                     "{} of layer {layer} is stored as {} and {}, not as floats",
                     linear.hf_name(),

@@ -61,7 +61,12 @@ impl Dtype {
         }
     }
 
-    /// Whether the elements are plain floats, which can be used in place.
+    /// Whether the elements are used in place, one by one: plain floats and I8.
+    pub fn is_in_place(self) -> bool {
+        self.block_len() == 1
+    }
+
+    /// Whether the elements are plain floats.
     pub fn is_float(self) -> bool {
         matches!(self, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }

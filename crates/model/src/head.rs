@@ -442,8 +442,7 @@ fn read_tensors(dir: &Folder) -> Result<BTreeMap<String, HeadTensor>, HeadError>
     let read = safetensors::open_in(dir, TENSORS).map_err(|e| HeadError::Tensors(Box::new(e)))?;
     let mut tensors = BTreeMap::new();
     for (name, tensor) in read {
-        let tensor = tensor.floats().into_owned();
-        if tensor.dtype != Dtype::F32 {
+        if tensor.written_dtype() != Dtype::F32 {
             let found = tensor.dtype.to_string();
             return Err(HeadError::Dtype { name, found });
         }

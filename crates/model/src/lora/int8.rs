@@ -9,7 +9,7 @@ use std::path::Path;
 use safetensors::tensor::TensorView;
 
 use crate::hf::safetensors as files;
-use crate::{LoadError, SafetensorsError};
+use crate::{Bytes, LoadError, SafetensorsError, Tensor};
 
 /// Names of the two tensors that stand for `name`.
 pub(crate) const CODES: &str = ".int8";
@@ -30,13 +30,6 @@ fn quantize(values: &[f32], cols: usize) -> (Vec<i8>, Vec<f32>) {
         scales.push(scale);
     }
     (codes, scales)
-}
-
-/// The values that codes and scales stand for.
-pub(crate) fn dequantize(codes: &[i8], scales: &[f32], cols: usize) -> Vec<f32> {
-    let rows = codes.chunks_exact(cols.max(1)).zip(scales);
-    rows.flat_map(|(row, scale)| row.iter().map(move |&q| scale * f32::from(q)))
-        .collect()
 }
 
 /// The bytes of a safetensors file with matrices and vectors of the one at `path` in 8 bits: those whose name `round` takes. The
@@ -79,10 +72,11 @@ pub(crate) fn encode(path: &Path, round: impl Fn(&str) -> bool) -> Result<Vec<u8
     safetensors::serialize(views, None).map_err(failed)
 }
 
-/// The values of a matrix after rounding.
-pub(crate) fn rounded(values: &[f32], cols: usize) -> Vec<f32> {
-    let (codes, scales) = quantize(values, cols);
-    dequantize(&codes, &scales, cols)
+/// The matrix as a reader of this format gets it.
+pub(crate) fn rounded(tensor: &Tensor) -> Tensor {
+    let (codes, scales) = quantize(&tensor.to_f32(), tensor.cols());
+    let codes = Bytes::copy_of(bytemuck::cast_slice(&codes));
+    Tensor::int8(tensor.shape.clone(), codes, &scales).expect("as many codes as values")
 }
 
 #[cfg(test)]
@@ -96,7 +90,7 @@ mod tests {
         ];
         let (codes, scales) = quantize(&values, 4);
         assert_eq!(codes[..8], [50, -127, 0, 127, 0, 0, 0, 0]);
-        let back = dequantize(&codes, &scales, 4);
+        let back = rounded(&Tensor::from_f32(vec![3, 4], &values).unwrap()).to_f32();
         for (i, (got, want)) in back.iter().zip(values).enumerate() {
             let half = scales[i / 4] * 0.5001;
             assert!((got - want).abs() <= half, "{i}: {got} for {want}");

@@ -21,7 +21,7 @@ pub use error::AdapterError;
 pub use merge::save_merged;
 pub use stored::AdapterDtype;
 
-use crate::{Config, ContentHash, Dtype, Folder, Linear, Tensor};
+use crate::{Config, ContentHash, Folder, Linear, Tensor};
 
 /// The two matrices of one linear layer.
 #[derive(Debug, Clone)]
@@ -230,7 +230,7 @@ fn check_pair(
                 expected: expected.to_vec(),
             });
         }
-        if !tensor.dtype.is_float() && tensor.dtype != Dtype::I8 {
+        if !tensor.dtype.is_in_place() {
             let (module, found) = (module.to_owned(), tensor.dtype.to_string());
             return Err(AdapterError::Dtype {
                 module,

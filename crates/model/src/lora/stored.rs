@@ -44,13 +44,13 @@ impl AdapterDtype {
     /// # Errors
     /// [`AdapterError`] as [`Adapter::new`].
     pub(crate) fn rounded(self, adapter: &Adapter, base: &Config) -> Result<Adapter, AdapterError> {
-        let round = |tensor: &Tensor| {
-            let values = match self {
-                Self::Float => return tensor.clone(),
-                Self::Int8 => int8::rounded(&tensor.to_f32(), tensor.cols()),
-                Self::Int4 => int4::rounded(&tensor.to_f32(), tensor.cols()),
-            };
-            Tensor::from_f32(tensor.shape.clone(), &values).expect("as many values as before")
+        let round = |tensor: &Tensor| match self {
+            Self::Float => tensor.clone(),
+            Self::Int8 => int8::rounded(tensor),
+            Self::Int4 => {
+                let values = int4::rounded(&tensor.to_f32(), tensor.cols());
+                Tensor::from_f32(tensor.shape.clone(), &values).expect("as many values as before")
+            }
         };
         let pair = |pair: &LoraPair| LoraPair {
             a: round(&pair.a),

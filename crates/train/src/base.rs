@@ -10,6 +10,7 @@ use crate::{
     data::{Encoder, Encoding},
     device::Device,
     error::TrainError,
+    heap,
     params::Param,
     process_group::ProcessGroup,
     recipe::{BaseRecipe, FloatType, LossOn},
@@ -127,6 +128,7 @@ pub(crate) fn with_threads<R: Send>(
     threads: usize,
     f: impl FnOnce() -> Result<R, TrainError>,
 ) -> Result<R, TrainError> {
+    heap::share();
     // The closure borrows the caller's progress, which need not be Send, so it stays on this thread: the global
     // pool does the parallel parts. Its size can be set once in a process.
     if threads > 0 {

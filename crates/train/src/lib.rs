@@ -16,6 +16,7 @@ mod error;
 mod golden;
 mod gradient;
 mod grpo;
+mod heap;
 mod net;
 mod ops;
 mod optimizer;

@@ -1,7 +1,7 @@
 """Everything that is claimed against llama.cpp, in one command: prefill, decode by depth and streams, adapters, switching, loading.
 
 Run:    cargo build --release -p edgethink
-        benchmarks/llama_cpp/setup.sh VENV
+        benchmarks/llama_cpp/setup.sh VENV BIN
         VENV/bin/python benchmarks/llama_cpp/all.py target/release/edgethink RECORD.json --work DIR
 Needs:  what setup.sh installs; matplotlib==3.11.2 for the pictures (left out where it is missing)
 

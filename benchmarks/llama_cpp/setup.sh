@@ -3,9 +3,16 @@
 # a virtual environment with llama-cpp-python and the gguf package, and llama-server, llama-bench and llama-batched-bench.
 # llama.cpp is compiled once, from the sources inside llama-cpp-python's archive, for this machine (GGML_NATIVE, Release, without the
 # web page); the environment and the programs share its libraries.
+# GCC before 12.4 drops the stores of the tile configuration that llama.cpp loads (GCC's PR 114098), and the programs die of an illegal
+# instruction on a machine with AMX: there clang compiles them, which Debian's packages clang and libomp-dev install.
 #
 # usage: setup.sh VENV_DIR BIN_DIR [JOBS]      needs python3, a C++ compiler, and about half an hour of one core
 set -eu
+[ $# -ge 2 ] || { echo "usage: setup.sh VENV_DIR BIN_DIR [JOBS]" >&2; exit 2; }
+if grep -qw amx_int8 /proc/cpuinfo && [ -z "${CXX:-}" ]; then
+    command -v clang++ >/dev/null || { echo "setup.sh: this machine has AMX: apt-get install clang libomp-dev, or set CC and CXX" >&2; exit 1; }
+    export CC=clang CXX=clang++
+fi
 venv=$1 bin=$2 jobs=${3:-1}
 here=$(cd "$(dirname "$0")" && pwd)
 pin=$(grep '^llama-cpp-python==' "$here/requirements.txt")

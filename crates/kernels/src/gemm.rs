@@ -69,9 +69,11 @@ pub fn gemm_packed(
         return;
     }
     let block = (PANEL_BLOCK_BYTES / shape.panel_bytes().max(1)).max(1);
+    let mut unit = MatrixUnit::new(isa);
     for first in panels.clone().step_by(block) {
-        for row in (0..x.rows()).step_by(TILE) {
-            let rows = row..(row + TILE).min(x.rows());
+        for row in (0..x.rows()).step_by(unit.most_rows()) {
+            let rows = row..(row + unit.most_rows()).min(x.rows());
+            unit.shape(rows.len());
             for panel in first..(first + block).min(panels.end) {
                 dispatch!(isa, packed::panel(&tile(panel, rows.clone()), out));
             }
@@ -79,7 +81,53 @@ pub fn gemm_packed(
     }
 }
 
-/// One panel times at most [`TILE`] rows.
+/// What the kernels of an instruction set need beyond their arguments: nothing, or tile registers shaped for the rows.
+struct MatrixUnit {
+    #[cfg(target_arch = "x86_64")]
+    tiles: Option<crate::avx512::amx::Tiles>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl MatrixUnit {
+    fn new(isa: Isa) -> Self {
+        Self {
+            tiles: (isa == Isa::AmxInt8).then(crate::avx512::amx::Tiles::new),
+        }
+    }
+
+    /// Rows of the largest tile.
+    fn most_rows(&self) -> usize {
+        match self.tiles {
+            Some(_) => crate::avx512::amx::ROWS,
+            None => TILE,
+        }
+    }
+
+    /// Before the kernels are called with so many rows.
+    #[expect(unsafe_code, reason = "the machine must have the tile registers")]
+    fn shape(&mut self, rows: usize) {
+        if let Some(tiles) = &mut self.tiles {
+            // SAFETY: `gemm_packed` has required the instruction set.
+            unsafe { tiles.shape(rows) };
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl MatrixUnit {
+    fn new(_: Isa) -> Self {
+        Self {}
+    }
+
+    fn most_rows(&self) -> usize {
+        TILE
+    }
+
+    fn shape(&mut self, _: usize) {}
+}
+
+/// One panel times at most [`TILE`] rows, or as many as the matrix unit takes.
+#[derive(Clone)]
 pub(crate) struct Tile<'a> {
     pub(crate) w: PackedRef<'a>,
     pub(crate) panel: usize,
@@ -92,9 +140,18 @@ pub(crate) struct Tile<'a> {
 }
 
 impl Tile<'_> {
+    /// Some of its rows.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn of_rows(&self, rows: Range<usize>) -> Self {
+        Self {
+            rows,
+            ..self.clone()
+        }
+    }
+
     /// Writes or adds the sums of the tile's rows.
     #[inline]
-    pub(crate) fn store(&self, sums: &[[f32; PANEL]; TILE], out: &mut ColumnsMut<'_>) {
+    pub(crate) fn store(&self, sums: &[[f32; PANEL]], out: &mut ColumnsMut<'_>) {
         for (t, sums) in self.rows.clone().zip(sums) {
             self.store_row(t, sums, out);
         }

@@ -14,6 +14,8 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (2019 on).
     Avx512Vnni,
+    /// The same with GFNI and the int8 matrix unit AMX (2023 on), where the system lets a process use it.
+    AmxInt8,
     /// AArch64 with the dot-product instructions (Armv8.2 on).
     NeonDot,
     /// The same with the int8 matrix instructions (Armv8.6 on).
@@ -22,15 +24,18 @@ pub enum Isa {
 
 /// A name that is no [`Isa`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown instruction set `{0}`; known are scalar, avx2, avx512vnni, neondot and neoni8mm")]
+#[error(
+    "unknown instruction set `{0}`; known are scalar, avx2, avx512vnni, amxint8, neondot and neoni8mm"
+)]
 pub struct UnknownIsa(String);
 
 impl Isa {
     /// All instruction sets, slowest first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Scalar,
         Self::Avx2,
         Self::Avx512Vnni,
+        Self::AmxInt8,
         Self::NeonDot,
         Self::NeonI8mm,
     ];
@@ -66,7 +71,7 @@ impl Isa {
     /// Features of the processor that it needs, by the names of the compiler, and whether this machine has each. None for instruction
     /// sets of another architecture, and for [`Isa::Scalar`].
     pub fn features(self) -> impl Iterator<Item = (&'static str, bool)> {
-        let mut found = [None; 8];
+        let mut found = [None; 11];
         macro_rules! ask {
             ($probe:ident: $($name:tt)*) => {
                 for (found, feature) in found.iter_mut().zip([$(($name, std::arch::$probe!($name))),*]) {
@@ -80,6 +85,14 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => ask!(is_x86_feature_detected:
                 "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::AmxInt8 => {
+                ask!(is_x86_feature_detected:
+                    "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni" "gfni");
+                let [.., tile, int8] = &mut found;
+                let features = crate::avx512::amx::features().map(Some);
+                [*tile, *int8] = features;
+            }
             #[cfg(target_arch = "aarch64")]
             Self::NeonDot => ask!(is_aarch64_feature_detected: "dotprod"),
             #[cfg(target_arch = "aarch64")]
@@ -94,7 +107,7 @@ impl Isa {
     pub fn of_this_architecture(self) -> bool {
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::Avx512Vnni => cfg!(target_arch = "x86_64"),
+            Self::Avx2 | Self::Avx512Vnni | Self::AmxInt8 => cfg!(target_arch = "x86_64"),
             Self::NeonDot | Self::NeonI8mm => cfg!(target_arch = "aarch64"),
         }
     }
@@ -106,6 +119,7 @@ impl Isa {
             Self::Avx512Vnni => 4,
             Self::NeonDot => 8,
             Self::NeonI8mm => 16,
+            Self::AmxInt8 => 32,
         }
     }
 
@@ -127,6 +141,7 @@ impl fmt::Display for Isa {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512Vnni => "avx512vnni",
+            Self::AmxInt8 => "amxint8",
             Self::NeonDot => "neondot",
             Self::NeonI8mm => "neoni8mm",
         })
@@ -150,6 +165,12 @@ macro_rules! dispatch {
         let isa: $crate::isa::Isa = $isa;
         isa.require();
         match isa {
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]
+            $crate::isa::Isa::AmxInt8 => {
+                // SAFETY: as below.
+                unsafe { $crate::avx512::amx::$module::$function($($arg),*) }
+            }
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]
             $crate::isa::Isa::Avx512Vnni => {

@@ -34,6 +34,7 @@ pub fn multiply_adds_per_step(isa: Isa) -> usize {
             Isa::Scalar => 1,
             Isa::Avx2 | Isa::NeonI8mm => 32,
             Isa::Avx512Vnni => 64,
+            Isa::AmxInt8 => 16 * 16 * 64,
             Isa::NeonDot => 16,
         }
 }

@@ -535,19 +535,23 @@ fn blocks_of_panels_do_not_change_rows() {
 
 /// The matrix instructions sum whole numbers, so they change no bit.
 #[test]
-fn neon_with_and_without_matrix_instructions_agree_bit_for_bit() {
-    if !Isa::NeonI8mm.is_available() {
-        return;
-    }
-    let mut random = Random(77);
-    for shape in shapes() {
-        let w = Packed::random(&mut random, shape);
-        for rows in [1, 2, 3, 4, 5, 7, 8, 9, 17] {
-            let x: Vec<f32> = (0..rows * shape.cols).map(|_| random.unit()).collect();
-            let x = Quantized::new(Isa::NeonDot, shape.cols, &x).expect("finite");
-            let [with, without] =
-                [Isa::NeonI8mm, Isa::NeonDot].map(|isa| multiply(isa, &w, x.view()));
-            assert_same(&with, &without, &format!("{shape:?}, {rows} rows"));
+fn with_and_without_matrix_instructions_agree_bit_for_bit() {
+    for (with, without) in [
+        (Isa::NeonI8mm, Isa::NeonDot),
+        (Isa::AmxInt8, Isa::Avx512Vnni),
+    ] {
+        if !with.is_available() {
+            continue;
+        }
+        let mut random = Random(77);
+        for shape in shapes() {
+            let w = Packed::random(&mut random, shape);
+            for rows in (1..=17).chain([32, 45]) {
+                let x: Vec<f32> = (0..rows * shape.cols).map(|_| random.unit()).collect();
+                let x = Quantized::new(without, shape.cols, &x).expect("finite");
+                let [with, without] = [with, without].map(|isa| multiply(isa, &w, x.view()));
+                assert_same(&with, &without, &format!("{shape:?}, {rows} rows"));
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! AVX-512 with VNNI. Every function here needs the features of [`Isa::Avx512Vnni`](crate::Isa); the dispatch checks them.
 
+pub(crate) mod amx;
 pub(crate) mod lanes;
 pub(crate) mod packed;
 pub(crate) mod roofline;
@@ -7,8 +8,8 @@ pub(crate) mod roofline;
 pub(crate) mod attention {
     crate::generic::attention_kernels!(
         "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
+        16,
         8,
-        4,
         f32,
         load
     );

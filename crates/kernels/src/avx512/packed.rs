@@ -31,8 +31,27 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
 /// Two panels times one row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    panel(a, out);
-    panel(b, out);
+    let shape = a.w.shape();
+    match (shape.bits, shape.has_offset) {
+        (Bits::B4, false) => two_panels_of::<256, 288>(a, b, out),
+        (Bits::B4, true) => two_panels_of::<256, 320>(a, b, out),
+        (Bits::B6, _) => two_panels_of::<384, BLOCK6>(a, b, out),
+        (Bits::B8, false) => two_panels_of::<512, 544>(a, b, out),
+        (Bits::B8, true) => two_panels_of::<512, 576>(a, b, out),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn two_panels_of<const CODES: usize, const BLOCK_BYTES: usize>(
+    a: &Tile<'_>,
+    b: &Tile<'_>,
+    out: &mut ColumnsMut<'_>,
+) {
+    let w = [a, b].map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
+    let sums = rows::<2, 1, CODES, BLOCK_BYTES>(w, a.x.slice(a.rows.clone()));
+    for (tile, sums) in [a, b].into_iter().zip(&sums) {
+        tile.store(sums, out);
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -40,79 +59,87 @@ fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
     tile: &Tile<'_>,
     out: &mut ColumnsMut<'_>,
 ) {
-    let w = tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0;
-    let count = tile.rows.len();
+    fetch_outputs(tile, out);
+    let w = [tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0];
     let x = tile.x.slice(tile.rows.clone());
-    let mut sums = [[0.0; PANEL]; TILE];
-    match count {
-        1 => rows::<1, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        2 => rows::<2, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        3 => rows::<3, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        4 => rows::<4, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        5 => rows::<5, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        6 => rows::<6, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        7 => rows::<7, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        8 => rows::<8, CODES, BLOCK_BYTES>(w, x, &mut sums),
-        _ => unreachable!("a tile has 1 to {TILE} rows, not {count}"),
+    macro_rules! store {
+        ($($rows:literal)*) => {
+            match tile.rows.len() {
+                $($rows => tile.store(&rows::<1, $rows, CODES, BLOCK_BYTES>(w, x)[0], out),)*
+                count => unreachable!("a tile has 1 to {TILE} rows, not {count}"),
+            }
+        };
     }
-    tile.store(&sums, out);
+    store!(1 2 3 4 5 6 7 8);
 }
 
-/// The tile of R rows.
+/// Stores are done in order: where the outputs are not in the cache, as those of a head, the next panel's would wait for them.
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn rows<const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
-    w: &[[u8; BLOCK_BYTES]],
+pub(super) fn fetch_outputs(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+    for t in tile.rows.clone() {
+        lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
+    }
+}
+
+/// P panels times R rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
+    w: [&[[u8; BLOCK_BYTES]]; P],
     x: QuantRows<'_>,
-    out: &mut [[f32; PANEL]; TILE],
-) {
+) -> [[[f32; PANEL]; R]; P] {
     let bits = Bits::of_code_bytes(CODES);
     let has_offset = BLOCK_BYTES > bits.scales_at() + HALVES;
     let groups = bits.block_groups();
-    let rows = x.first::<R>().map(|row| &row[..w.len() * groups]);
-    let mut total = [_mm512_setzero_ps(); R];
-    for g in 0..w.len() * groups {
-        let block = &w[g / groups];
-        let x = rows.map(|row| &row[g]);
-        let dots = if bits == Bits::B6 {
-            let group = &block.as_chunks::<GROUP6>().0[g % groups];
-            if R > 1 {
+    let w = w.map(|blocks| &blocks[..w[0].len()]);
+    let rows = x.first::<R>().map(|row| &row[..w[0].len() * groups]);
+    let mut total = [[_mm512_setzero_ps(); R]; P];
+    for g in 0..w[0].len() * groups {
+        for p in 0..P {
+            let block = &w[p][g / groups];
+            let x = rows.map(|row| &row[g]);
+            let dots = if bits == Bits::B6 {
+                let group = &block.as_chunks::<GROUP6>().0[g % groups];
                 ahead(group);
-            }
-            dots6(group, x)
-        } else {
-            if R > 1 {
+                dots6(group, x)
+            } else {
                 ahead(block);
-            }
-            dots::<R, CODES>(split(block).0, x, !has_offset)
-        };
-        let (w_scales, w_offsets) = split::<HALVES>(&block[bits.scales_at()..]);
-        let scale = halves(w_scales);
-        for r in 0..R {
-            let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[r].scale));
-            total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[r]), total[r]);
-        }
-        if has_offset {
-            let offset = halves(split::<HALVES>(w_offsets).0);
+                dots::<P, R, CODES, BLOCK_BYTES>(split(block).0, x)
+            };
+            let (w_scales, w_offsets) = split::<HALVES>(&block[bits.scales_at()..]);
+            let scale = halves(w_scales);
             for r in 0..R {
-                let sum = _mm512_set1_ps(x[r].scale * x[r].sum as f32);
-                total[r] = _mm512_fmadd_ps(offset, sum, total[r]);
+                let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[r].scale));
+                total[p][r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[r]), total[p][r]);
+            }
+            if has_offset {
+                let offset = halves(split::<HALVES>(w_offsets).0);
+                for r in 0..R {
+                    let sum = _mm512_set1_ps(x[r].scale * x[r].sum as f32);
+                    total[p][r] = _mm512_fmadd_ps(offset, sum, total[p][r]);
+                }
             }
         }
     }
-    for r in 0..R {
-        // SAFETY: out[r] is 64 writable bytes.
-        unsafe { _mm512_storeu_ps(out[r].as_mut_ptr(), total[r]) };
+    let mut out = [[[0.0; PANEL]; R]; P];
+    for p in 0..P {
+        for r in 0..R {
+            // SAFETY: 64 writable bytes.
+            unsafe { _mm512_storeu_ps(out[p][r].as_mut_ptr(), total[p][r]) };
+        }
     }
+    out
 }
 
-/// Dot products of a group's codes of 4 or 8 bits, less their zero if there is one.
+/// Dot products of a group's codes of 4 or 8 bits, less their zero if there is one. A function for each caller: one that two share is
+/// called, with its vectors in memory.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn dots<const R: usize, const CODES: usize>(
+fn dots<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     codes: &[u8; CODES],
     x: [&QuantGroup; R],
-    has_zero: bool,
 ) -> [__m512i; R] {
+    let has_zero = BLOCK_BYTES == CODES + HALVES;
     let quads = decode(codes);
     let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
     let mut dots = [_mm512_setzero_si512(); R];
@@ -164,17 +191,18 @@ fn multiply_add<const R: usize>(
     }
 }
 
-/// Groups between the one that is multiplied and the one that is fetched.
-const AHEAD: usize = 16;
+/// Bytes between the group that is multiplied and the one that is fetched. Measured.
+const AHEAD: usize = 8192;
 
-/// Fetches the codes some groups further on, of the next panel at the end of one: they follow each other in memory. With several rows
-/// a group takes so long that the machine's own prefetcher falls behind. An address that is not mapped is no error.
+/// Fetches a group's bytes further on, of the next panel at the end of one: they follow each other in memory. The machine's own
+/// prefetcher starts anew in every page, and with several rows, where a group takes long, it falls behind. To the second-level cache: the
+/// first waits for few lines at once. An address that is not mapped is no error.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
-    let next = group.as_ptr().wrapping_add(AHEAD * BYTES);
+pub(super) fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
+    let next = group.as_ptr().wrapping_add(AHEAD);
     for line in (0..BYTES).step_by(64) {
-        lanes::prefetch(next.wrapping_add(line));
+        lanes::prefetch_to_second(next.wrapping_add(line));
     }
 }
 
@@ -224,7 +252,7 @@ fn broadcast(q: &[i8; GROUP], j: usize) -> __m512i {
 /// Sixteen halves to f32.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn halves(bits: &[u8; HALVES]) -> __m512 {
+pub(super) fn halves(bits: &[u8; HALVES]) -> __m512 {
     // SAFETY: 32 readable bytes.
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(bits.as_ptr().cast()) })
 }

@@ -168,12 +168,11 @@ impl Work<'_> {
     }
 
     /// Units of the next task of a region of matrices, of which so many have none yet: less and less, so that a slow thread is not waited
-    /// for, but long runs of weights at first; `least` of them if there are as many. An even number, as a single token row takes two panels at
-    /// a time.
+    /// for, but long runs of weights at first; a multiple of `least` if there are as many, as a single token row takes some panels at a time.
     pub(crate) fn share(&self, left: usize, least: usize) -> usize {
         match self.pool.threads() {
             1 => left,
-            threads => left.div_ceil(2 * threads).max(least).next_multiple_of(2),
+            threads => left.div_ceil(2 * threads).next_multiple_of(least),
         }
     }
 

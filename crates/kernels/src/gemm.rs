@@ -12,6 +12,8 @@ use crate::quantize::QuantRows;
 
 /// Bytes of weights that stay in the second-level cache while the rows pass by.
 const PANEL_BLOCK_BYTES: usize = 192 * 1024;
+/// The most runs of weights that one row is multiplied with side by side.
+const MOST_RUNS: usize = 4;
 /// Activation rows that stay in the first-level cache while those panels pass by; the largest register tile.
 pub(crate) const TILE: usize = 8;
 
@@ -57,14 +59,16 @@ pub fn gemm_packed(
         }
     };
     if x.rows() == 1 {
-        // Every weight comes from memory once. Two runs of it, half the range apart, come faster than one.
-        let half = panels.len() / 2;
-        for panel in panels.start..panels.start + half {
-            let [a, b] = [panel, panel + half].map(|panel| tile(panel, 0..1));
-            dispatch!(isa, packed::two_panels(&a, &b, out));
+        // Every weight comes from memory once. Some runs of it side by side come faster than one.
+        let runs = runs(isa);
+        let run = panels.len() / runs;
+        for panel in panels.start..panels.start + run {
+            let tiles: [Tile<'_>; MOST_RUNS] =
+                std::array::from_fn(|i| tile(panel + i.min(runs - 1) * run, 0..1));
+            dispatch!(isa, packed::one_row(&tiles[..runs], out));
         }
-        if panels.len() % 2 == 1 {
-            dispatch!(isa, packed::panel(&tile(panels.end - 1, 0..1), out));
+        for panel in panels.start + runs * run..panels.end {
+            dispatch!(isa, packed::panel(&tile(panel, 0..1), out));
         }
         return;
     }
@@ -78,6 +82,14 @@ pub fn gemm_packed(
                 dispatch!(isa, packed::panel(&tile(panel, rows.clone()), out));
             }
         }
+    }
+}
+
+/// Runs of weights that one row is multiplied with side by side. Measured; with wide vectors more of them are waited for.
+fn runs(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx512Vnni | Isa::AmxInt8 => MOST_RUNS,
+        _ => 2,
     }
 }
 

@@ -40,30 +40,32 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     }
 }
 
-/// Two panels times one row.
+/// A panel of each of two runs times one row.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    let shape = a.w.shape();
+pub(crate) fn one_row(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+    let shape = tiles[0].w.shape();
     match (shape.bits, shape.has_offset) {
-        (Bits::B4, false) => two_panels_of::<256, 288>(a, b, out),
-        (Bits::B4, true) => two_panels_of::<256, 320>(a, b, out),
-        (Bits::B6, _) => two_panels_of::<384, BLOCK6>(a, b, out),
-        (Bits::B8, false) => two_panels_of::<512, 544>(a, b, out),
-        (Bits::B8, true) => two_panels_of::<512, 576>(a, b, out),
+        (Bits::B4, false) => one_row_of::<256, 288>(tiles, out),
+        (Bits::B4, true) => one_row_of::<256, 320>(tiles, out),
+        (Bits::B6, _) => one_row_of::<384, BLOCK6>(tiles, out),
+        (Bits::B8, false) => one_row_of::<512, 544>(tiles, out),
+        (Bits::B8, true) => one_row_of::<512, 576>(tiles, out),
     }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn two_panels_of<const CODES: usize, const BLOCK_BYTES: usize>(
-    a: &Tile<'_>,
-    b: &Tile<'_>,
+fn one_row_of<const CODES: usize, const BLOCK_BYTES: usize>(
+    tiles: &[Tile<'_>],
     out: &mut ColumnsMut<'_>,
 ) {
+    let [a, b] = tiles else {
+        unreachable!("{} runs, not 2", tiles.len());
+    };
     let w = [a, b].map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
     let x = a.x.slice(a.rows.clone());
     let fetch = w.map(Fetch::near);
     let totals = rows::<2, 1, CODES, BLOCK_BYTES>(w, x, fetch);
-    for (tile, totals) in [a, b].into_iter().zip(&totals) {
+    for (tile, totals) in tiles.iter().zip(&totals) {
         store(tile, tile.rows.start, totals, out);
     }
 }

@@ -175,7 +175,7 @@ pub(crate) mod packed {
     use std::arch::x86_64::*;
     use std::mem::MaybeUninit;
 
-    pub(crate) use super::super::packed::two_panels;
+    pub(crate) use super::super::packed::one_row;
     use super::super::packed::{ahead, fetch_outputs, halves};
     use super::{LEAST, ROWS};
     use crate::columns::ColumnsMut;

@@ -47,11 +47,12 @@ macro_rules! panel_kernels {
             }
         }
 
-        /// Two panels times one row.
+        /// A panel of each run times one row.
         #[target_feature(enable = $features)]
-        pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-            panel(a, out);
-            panel(b, out);
+        pub(crate) fn one_row(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+            for tile in tiles {
+                panel(tile, out);
+            }
         }
 
         #[target_feature(enable = $features)]
@@ -151,7 +152,7 @@ pub(super) use panel_kernels;
 mod by_element {
     super::panel_kernels!("neon,dotprod", super::dots, super::dots6);
 }
-pub(crate) use by_element::{panel, two_panels};
+pub(crate) use by_element::{one_row, panel};
 
 /// The dot products of one group's `blocks` of 16 codes.
 #[inline]

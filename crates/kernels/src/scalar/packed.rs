@@ -59,10 +59,11 @@ fn add_block6(shape: PackedShape, block: &[u8], x: &[QuantGroup], acc: &mut [f32
     }
 }
 
-/// Two panels times one row.
-pub(crate) fn two_panels(a: &Tile<'_>, b: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    panel(a, out);
-    panel(b, out);
+/// A panel of each run times one row.
+pub(crate) fn one_row(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+    for tile in tiles {
+        panel(tile, out);
+    }
 }
 
 /// Bytes of a quad of all rows.

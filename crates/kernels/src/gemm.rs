@@ -7,12 +7,12 @@ use std::ops::Range;
 
 use crate::columns::ColumnsMut;
 use crate::isa::{Isa, dispatch};
-use crate::packed::{PANEL, PackedRef};
+use crate::packed::{Bits, PANEL, PackedRef};
 use crate::quantize::QuantRows;
 
 /// Bytes of weights that stay in the second-level cache while the rows pass by.
 const PANEL_BLOCK_BYTES: usize = 192 * 1024;
-/// The most runs of weights that one row is multiplied with side by side.
+/// The most runs of weights that are multiplied side by side.
 const MOST_RUNS: usize = 4;
 /// Activation rows that stay in the first-level cache while those panels pass by; the largest register tile.
 pub(crate) const TILE: usize = 8;
@@ -58,22 +58,23 @@ pub fn gemm_packed(
             accumulate,
         }
     };
-    if x.rows() == 1 {
+    let mut unit = MatrixUnit::new(isa);
+    let runs = runs(isa, x.rows(), shape.bits);
+    if runs > 1 {
         // Every weight comes from memory once. Some runs of it side by side come faster than one.
-        let runs = runs(isa);
+        unit.shape(x.rows());
         let run = panels.len() / runs;
         for panel in panels.start..panels.start + run {
             let tiles: [Tile<'_>; MOST_RUNS] =
-                std::array::from_fn(|i| tile(panel + i.min(runs - 1) * run, 0..1));
-            dispatch!(isa, packed::one_row(&tiles[..runs], out));
+                std::array::from_fn(|i| tile(panel + i.min(runs - 1) * run, 0..x.rows()));
+            dispatch!(isa, packed::side_by_side(&tiles[..runs], out));
         }
         for panel in panels.start + runs * run..panels.end {
-            dispatch!(isa, packed::panel(&tile(panel, 0..1), out));
+            dispatch!(isa, packed::panel(&tile(panel, 0..x.rows()), out));
         }
         return;
     }
     let block = (PANEL_BLOCK_BYTES / shape.panel_bytes().max(1)).max(1);
-    let mut unit = MatrixUnit::new(isa);
     for first in panels.clone().step_by(block) {
         for row in (0..x.rows()).step_by(unit.most_rows()) {
             let rows = row..(row + unit.most_rows()).min(x.rows());
@@ -85,11 +86,13 @@ pub fn gemm_packed(
     }
 }
 
-/// Runs of weights that one row is multiplied with side by side. Measured; with wide vectors more of them are waited for.
-fn runs(isa: Isa) -> usize {
-    match isa {
-        Isa::Avx512Vnni | Isa::AmxInt8 => MOST_RUNS,
-        _ => 2,
+/// Runs of weights that so many rows are multiplied with side by side. Measured: with wide vectors more of them are waited for.
+fn runs(isa: Isa, rows: usize, bits: Bits) -> usize {
+    match (isa, rows) {
+        (Isa::Avx512Vnni | Isa::AmxInt8, 1) => MOST_RUNS,
+        (_, 1) => 2,
+        (Isa::AmxInt8, 3..=8) if bits != Bits::B6 => 2,
+        _ => 1,
     }
 }
 

@@ -175,8 +175,7 @@ pub(crate) mod packed {
     use std::arch::x86_64::*;
     use std::mem::MaybeUninit;
 
-    pub(crate) use super::super::packed::one_row;
-    use super::super::packed::{ahead, fetch_outputs, halves};
+    use super::super::packed::{self as without, ahead, fetch_outputs, halves};
     use super::{LEAST, ROWS};
     use crate::columns::ColumnsMut;
     use crate::gemm::{TILE, Tile};
@@ -203,113 +202,155 @@ pub(crate) mod packed {
     /// [`super::Tiles`] are shaped for the number of rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
     pub(crate) unsafe fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-        let shape = tile.w.shape();
-        if tile.rows.len() < LEAST || shape.bits == Bits::B6 {
+        if tile.rows.len() < LEAST || tile.w.shape().bits == Bits::B6 {
             for row in tile.rows.clone().step_by(TILE) {
                 let rows = row..(row + TILE).min(tile.rows.end);
-                super::super::packed::panel(&tile.of_rows(rows), out);
+                without::panel(&tile.of_rows(rows), out);
             }
             return;
         }
         // SAFETY: passed on.
         unsafe {
-            match (shape.bits, shape.has_offset) {
-                (Bits::B4, false) => panel_of::<256, 288>(tile, out),
-                (Bits::B4, true) => panel_of::<256, 320>(tile, out),
-                (_, false) => panel_of::<512, 544>(tile, out),
-                (_, true) => panel_of::<512, 576>(tile, out),
+            match tile.rows.len().div_ceil(4) {
+                1 => panels::<1, 4>([tile], out),
+                2 => panels::<1, 8>([tile], out),
+                3 => panels::<1, 12>([tile], out),
+                _ => panels::<1, 16>([tile], out),
             }
         }
     }
 
+    /// A panel of each run times a few rows.
+    ///
+    /// # Safety
+    /// As of [`panel`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
-    unsafe fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
-        tile: &Tile<'_>,
-        out: &mut ColumnsMut<'_>,
-    ) {
+    pub(crate) unsafe fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+        let [a, b] = tiles else {
+            return without::side_by_side(tiles, out);
+        };
         // SAFETY: passed on.
         unsafe {
-            match tile.rows.len().div_ceil(4) {
-                1 => rows::<4, CODES, BLOCK_BYTES>(tile, out),
-                2 => rows::<8, CODES, BLOCK_BYTES>(tile, out),
-                3 => rows::<12, CODES, BLOCK_BYTES>(tile, out),
-                _ => rows::<16, CODES, BLOCK_BYTES>(tile, out),
+            match a.rows.len().div_ceil(4) {
+                1 => panels::<2, 4>([a, b], out),
+                _ => panels::<2, 8>([a, b], out),
             }
         }
     }
 
-    /// The tile of at most R rows; those that are not there are computed from what lies in the buffer, and dropped.
+    /// P panels times at most R rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
-    unsafe fn rows<const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
-        tile: &Tile<'_>,
+    unsafe fn panels<const P: usize, const R: usize>(
+        tiles: [&Tile<'_>; P],
         out: &mut ColumnsMut<'_>,
     ) {
-        fetch_outputs(tile, out);
+        let shape = tiles[0].w.shape();
+        // SAFETY: passed on.
+        unsafe {
+            match (shape.bits, shape.has_offset) {
+                (Bits::B4, false) => panels_of::<P, R, 256, 288>(tiles, out),
+                (Bits::B4, true) => panels_of::<P, R, 256, 320>(tiles, out),
+                (_, false) => panels_of::<P, R, 512, 544>(tiles, out),
+                (_, true) => panels_of::<P, R, 512, 576>(tiles, out),
+            }
+        }
+    }
+
+    /// Rows that are not there are computed from what lies in the buffer, and dropped.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
+    unsafe fn panels_of<
+        const P: usize,
+        const R: usize,
+        const CODES: usize,
+        const BLOCK_BYTES: usize,
+    >(
+        tiles: [&Tile<'_>; P],
+        out: &mut ColumnsMut<'_>,
+    ) {
         let has_offset = BLOCK_BYTES > CODES + HALVES;
-        let count = tile.rows.len();
-        let w = tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0;
+        let mut w = [&[][..]; P];
+        for p in 0..P {
+            fetch_outputs(tiles[p], out);
+            w[p] = tiles[p]
+                .w
+                .panel(tiles[p].panel)
+                .as_chunks::<BLOCK_BYTES>()
+                .0;
+        }
+        let groups = w[0].len();
+        let (rows, count) = (tiles[0].rows.clone(), tiles[0].rows.len());
         let x: [&[QuantGroup]; R] =
-            std::array::from_fn(|r| &tile.x.row(tile.rows.start + r.min(count - 1))[..w.len()]);
-        let stride = size_of::<QuantGroup>() * w.len();
-        let mut ring = MaybeUninit::<Ring>::uninit();
+            std::array::from_fn(|r| &tiles[0].x.row(rows.start + r.min(count - 1))[..groups]);
+        let stride = size_of::<QuantGroup>() * groups;
+        let mut rings = MaybeUninit::<[Ring; P]>::uninit();
         // SAFETY: the codes are written before they are read, and so are the dots of the rows that are there; those of the others are
         // written here.
-        let Ring { codes, dots } = unsafe {
-            let ring = ring.as_mut_ptr();
-            for slot in 0..RING {
-                for r in count..R {
-                    (&raw mut (*ring).dots[slot][r]).write([0; PANEL]);
+        let rings = unsafe {
+            let rings = rings.as_mut_ptr();
+            for p in 0..P {
+                for slot in 0..RING {
+                    for r in count..R {
+                        (&raw mut (*rings)[p].dots[slot][r]).write([0; PANEL]);
+                    }
                 }
             }
-            &mut *ring
+            &mut *rings
         };
-        let mut total = [_mm512_setzero_ps(); R];
-        for step in 0..w.len() + 2 * LAG {
-            if let Some(block) = w.get(step) {
-                ahead(block);
-                widen::<CODES>(split(block).0, &mut codes[step % RING], !has_offset);
-            }
-            if let Some(g) = step.checked_sub(LAG).filter(|g| *g < w.len()) {
-                let (x, codes) = (x[0][g].q.as_ptr(), &codes[g % RING]);
-                let dots = &mut dots[g % RING];
-                // SAFETY: the tiles have `count` rows of 32 bytes, 8 of 64 and `count` of 64, which x, codes and dots have.
-                unsafe {
-                    if CODES == Bits::B8.code_bytes() && has_offset {
-                        multiply_unsigned(x, stride, codes, dots);
+        let mut total = [[_mm512_setzero_ps(); R]; P];
+        for step in 0..groups + 2 * LAG {
+            for p in 0..P {
+                let Ring { codes, dots } = &mut rings[p];
+                if let Some(block) = w[p].get(step) {
+                    ahead(block);
+                    widen::<CODES>(split(block).0, &mut codes[step % RING], !has_offset);
+                }
+                if let Some(g) = step.checked_sub(LAG).filter(|g| *g < groups) {
+                    let (x, codes) = (x[0][g].q.as_ptr(), &codes[g % RING]);
+                    let dots = &mut dots[g % RING];
+                    // SAFETY: the tiles have `count` rows of 32 bytes, 8 of 64 and `count` of 64, which x, codes and dots have.
+                    unsafe {
+                        if CODES == Bits::B8.code_bytes() && has_offset {
+                            multiply_unsigned(x, stride, codes, dots);
+                        } else {
+                            multiply(x, stride, codes, dots);
+                        }
+                    }
+                }
+                if let Some(g) = step.checked_sub(2 * LAG) {
+                    let (w_scales, w_offsets) = split::<HALVES>(&w[p][g][CODES..]);
+                    let scale = halves(w_scales);
+                    let offset = if has_offset {
+                        halves(split::<HALVES>(w_offsets).0)
                     } else {
-                        multiply(x, stride, codes, dots);
-                    }
-                }
-            }
-            if let Some(g) = step.checked_sub(2 * LAG) {
-                let (w_scales, w_offsets) = split::<HALVES>(&w[g][CODES..]);
-                let scale = halves(w_scales);
-                let offset = if has_offset {
-                    halves(split::<HALVES>(w_offsets).0)
-                } else {
-                    _mm512_setzero_ps()
-                };
-                for r in 0..R {
-                    // SAFETY: 64 readable bytes; w[g] is there, and x[r] has the length of w.
-                    let (dot, x) = unsafe {
-                        let dot = _mm512_load_si512(dots[g % RING][r].as_ptr().cast());
-                        (dot, x[r].get_unchecked(g))
+                        _mm512_setzero_ps()
                     };
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale));
-                    total[r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dot), total[r]);
-                    if has_offset {
-                        let sum = _mm512_set1_ps(x.scale * x.sum as f32);
-                        total[r] = _mm512_fmadd_ps(offset, sum, total[r]);
+                    for r in 0..R {
+                        // SAFETY: 64 readable bytes; g is below the number of groups, which x[r] has.
+                        let (dot, x) = unsafe {
+                            let dot = _mm512_load_si512(dots[g % RING][r].as_ptr().cast());
+                            (dot, x[r].get_unchecked(g))
+                        };
+                        let (scale, dot) = (
+                            _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)),
+                            _mm512_cvtepi32_ps(dot),
+                        );
+                        total[p][r] = _mm512_fmadd_ps(scale, dot, total[p][r]);
+                        if has_offset {
+                            let sum = _mm512_set1_ps(x.scale * x.sum as f32);
+                            total[p][r] = _mm512_fmadd_ps(offset, sum, total[p][r]);
+                        }
                     }
                 }
             }
         }
-        let mut sums = [[0.0; PANEL]; R];
-        for r in 0..R {
-            // SAFETY: 64 writable bytes.
-            unsafe { _mm512_storeu_ps(sums[r].as_mut_ptr(), total[r]) };
+        for p in 0..P {
+            let mut sums = [[0.0; PANEL]; R];
+            for r in 0..R {
+                // SAFETY: 64 writable bytes.
+                unsafe { _mm512_storeu_ps(sums[r].as_mut_ptr(), total[p][r]) };
+            }
+            tiles[p].store(&sums, out);
         }
-        tile.store(&sums, out);
     }
 
     /// A group's codes to bytes, less their zero if there is one.

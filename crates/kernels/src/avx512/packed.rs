@@ -30,19 +30,19 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
 
 /// A panel of each of four runs times one row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub(crate) fn one_row(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
     let shape = tiles[0].w.shape();
     match (shape.bits, shape.has_offset) {
-        (Bits::B4, false) => one_row_of::<256, 288>(tiles, out),
-        (Bits::B4, true) => one_row_of::<256, 320>(tiles, out),
-        (Bits::B6, _) => one_row_of::<384, BLOCK6>(tiles, out),
-        (Bits::B8, false) => one_row_of::<512, 544>(tiles, out),
-        (Bits::B8, true) => one_row_of::<512, 576>(tiles, out),
+        (Bits::B4, false) => side_by_side_of::<256, 288>(tiles, out),
+        (Bits::B4, true) => side_by_side_of::<256, 320>(tiles, out),
+        (Bits::B6, _) => side_by_side_of::<384, BLOCK6>(tiles, out),
+        (Bits::B8, false) => side_by_side_of::<512, 544>(tiles, out),
+        (Bits::B8, true) => side_by_side_of::<512, 576>(tiles, out),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn one_row_of<const CODES: usize, const BLOCK_BYTES: usize>(
+fn side_by_side_of<const CODES: usize, const BLOCK_BYTES: usize>(
     tiles: &[Tile<'_>],
     out: &mut ColumnsMut<'_>,
 ) {

@@ -49,7 +49,7 @@ macro_rules! panel_kernels {
 
         /// A panel of each run times one row.
         #[target_feature(enable = $features)]
-        pub(crate) fn one_row(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+        pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
             for tile in tiles {
                 panel(tile, out);
             }
@@ -152,7 +152,7 @@ pub(super) use panel_kernels;
 mod by_element {
     super::panel_kernels!("neon,dotprod", super::dots, super::dots6);
 }
-pub(crate) use by_element::{one_row, panel};
+pub(crate) use by_element::{panel, side_by_side};
 
 /// The dot products of one group's `blocks` of 16 codes.
 #[inline]

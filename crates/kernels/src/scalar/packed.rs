@@ -60,7 +60,7 @@ fn add_block6(shape: PackedShape, block: &[u8], x: &[QuantGroup], acc: &mut [f32
 }
 
 /// A panel of each run times one row.
-pub(crate) fn one_row(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
     for tile in tiles {
         panel(tile, out);
     }

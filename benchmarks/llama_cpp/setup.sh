@@ -1,17 +1,23 @@
 #!/bin/sh
 # Makes what the comparisons with llama.cpp need, all from what PyPI carries:
 # a virtual environment with llama-cpp-python and the gguf package, and llama-server, llama-bench and llama-batched-bench.
-# llama.cpp is compiled once, from the sources inside llama-cpp-python's archive, for this machine (GGML_NATIVE, Release, without the
+# llama.cpp is compiled once, from the sources inside llama-cpp-python's archive, for this machine (Release, without the
 # web page); the environment and the programs share its libraries.
-# GCC before 12.4 drops the stores of the tile configuration that llama.cpp loads (GCC's PR 114098), and the programs die of an illegal
-# instruction on a machine with AMX: there clang compiles them, which Debian's packages clang and libomp-dev install.
+# On a machine with AMX clang compiles them, which Debian's packages clang and libomp-dev install, with the instruction sets named one by
+# one: GCC before 12.4 drops the stores of the tile configuration that llama.cpp loads (GCC's PR 114098), and what it makes dies of an
+# illegal instruction; clang 14 neither finds AMX by itself nor defines the names that llama.cpp asks for.
 #
 # usage: setup.sh VENV_DIR BIN_DIR [JOBS]      needs python3, a C++ compiler, and about half an hour of one core
 set -eu
 [ $# -ge 2 ] || { echo "usage: setup.sh VENV_DIR BIN_DIR [JOBS]" >&2; exit 2; }
-if grep -qw amx_int8 /proc/cpuinfo && [ -z "${CXX:-}" ]; then
-    command -v clang++ >/dev/null || { echo "setup.sh: this machine has AMX: apt-get install clang libomp-dev, or set CC and CXX" >&2; exit 1; }
-    export CC=clang CXX=clang++
+machine=-DGGML_NATIVE=ON
+if grep -qw amx_int8 /proc/cpuinfo; then
+    command -v clang++ >/dev/null || { echo "setup.sh: this machine has AMX: apt-get install clang libomp-dev" >&2; exit 1; }
+    export CC=clang CXX=clang++ CFLAGS="-D__AMX_TILE__=1 -D__AMX_INT8__=1" CXXFLAGS="-D__AMX_TILE__=1 -D__AMX_INT8__=1"
+    machine=-DGGML_NATIVE=OFF
+    for set in AVX_VNNI AVX512 AVX512_VBMI AVX512_VNNI AVX512_BF16 AMX_TILE AMX_INT8 AMX_BF16; do
+        machine="$machine -DGGML_$set=ON"
+    done
 fi
 venv=$1 bin=$2 jobs=${3:-1}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -34,7 +40,7 @@ source=$(echo "$work"/llama_cpp_python-*)
 commit=$(sed -n 's/.*update llama.cpp to .*@\([0-9a-f]*\).*/\1/p' "$source/CHANGELOG.md" | head -1)
 
 cmake -G Ninja -S "$source/vendor/llama.cpp" -B "$work/build" \
-    -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=ON \
+    -DCMAKE_BUILD_TYPE=Release $machine -DBUILD_SHARED_LIBS=ON \
     -DCMAKE_BUILD_WITH_INSTALL_RPATH=ON '-DCMAKE_INSTALL_RPATH=$ORIGIN' \
     -DLLAMA_BUILD_COMMIT="$commit" -DLLAMA_BUILD_NUMBER=0 \
     -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_OPENSSL=OFF \

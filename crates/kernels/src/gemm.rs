@@ -7,13 +7,12 @@ use std::ops::Range;
 
 use crate::columns::ColumnsMut;
 use crate::isa::{Isa, dispatch};
-use crate::packed::{Bits, PANEL, PackedRef};
+use crate::packed::{PANEL, PackedRef};
 use crate::quantize::QuantRows;
+use crate::unit::{MOST_RUNS, Unit};
 
 /// Bytes of weights that stay in the second-level cache while the rows pass by.
 const PANEL_BLOCK_BYTES: usize = 192 * 1024;
-/// The most runs of weights that are multiplied side by side.
-const MOST_RUNS: usize = 4;
 /// Activation rows that stay in the first-level cache while those panels pass by; the largest register tile.
 pub(crate) const TILE: usize = 8;
 
@@ -29,7 +28,6 @@ pub fn gemm_packed(
     out: &mut ColumnsMut<'_>,
     accumulate: Option<f32>,
 ) {
-    isa.require();
     let shape = w.shape();
     assert_eq!(x.cols(), shape.cols, "columns of weights and activations");
     assert!(
@@ -43,6 +41,7 @@ pub fn gemm_packed(
         shape.rows_of(panels.clone()).len(),
         "columns of output and weight rows"
     );
+    let mut unit = Unit::new(isa);
     if panels.is_empty() || x.rows() == 0 {
         return;
     }
@@ -58,8 +57,7 @@ pub fn gemm_packed(
             accumulate,
         }
     };
-    let mut unit = MatrixUnit::new(isa);
-    let runs = runs(isa, x.rows(), shape.bits);
+    let runs = unit.runs(x.rows(), shape.bits);
     if runs > 1 {
         // Every weight comes from memory once. Some runs of it side by side come faster than one.
         unit.shape(x.rows());
@@ -84,61 +82,6 @@ pub fn gemm_packed(
             }
         }
     }
-}
-
-/// Runs of weights that so many rows are multiplied with side by side. Measured: with wide vectors more of them are waited for.
-fn runs(isa: Isa, rows: usize, bits: Bits) -> usize {
-    match (isa, rows) {
-        (Isa::Avx512Vnni | Isa::AmxInt8, 1) => MOST_RUNS,
-        (_, 1) => 2,
-        (Isa::AmxInt8, 3..=8) if bits != Bits::B6 => 2,
-        _ => 1,
-    }
-}
-
-/// What the kernels of an instruction set need beyond their arguments: nothing, or tile registers shaped for the rows.
-struct MatrixUnit {
-    #[cfg(target_arch = "x86_64")]
-    tiles: Option<crate::avx512::amx::Tiles>,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl MatrixUnit {
-    fn new(isa: Isa) -> Self {
-        Self {
-            tiles: (isa == Isa::AmxInt8).then(crate::avx512::amx::Tiles::new),
-        }
-    }
-
-    /// Rows of the largest tile.
-    fn most_rows(&self) -> usize {
-        match self.tiles {
-            Some(_) => crate::avx512::amx::ROWS,
-            None => TILE,
-        }
-    }
-
-    /// Before the kernels are called with so many rows.
-    #[expect(unsafe_code, reason = "the machine must have the tile registers")]
-    fn shape(&mut self, rows: usize) {
-        if let Some(tiles) = &mut self.tiles {
-            // SAFETY: `gemm_packed` has required the instruction set.
-            unsafe { tiles.shape(rows) };
-        }
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-impl MatrixUnit {
-    fn new(_: Isa) -> Self {
-        Self {}
-    }
-
-    fn most_rows(&self) -> usize {
-        TILE
-    }
-
-    fn shape(&mut self, _: usize) {}
 }
 
 /// One panel times at most [`TILE`] rows, or as many as the matrix unit takes.

@@ -47,6 +47,7 @@ mod elementwise;
 mod error;
 mod gemm;
 mod generic;
+mod heap;
 mod isa;
 mod memory;
 #[cfg(target_arch = "aarch64")]
@@ -56,6 +57,7 @@ mod packed;
 mod quantize;
 mod roofline;
 mod scalar;
+mod unit;
 
 pub use attention::{
     AttentionState, Causal, KvBlock, KvRef, attend_begin, attend_block, attend_finish,
@@ -66,6 +68,7 @@ pub use dense::{DenseRef, dense_row, gemm_dense};
 pub use elementwise::{add_assign, add_row, largest, log_sum_exp, rms_norm, rope, swiglu};
 pub use error::KernelError;
 pub use gemm::gemm_packed;
+pub use heap::share_heap;
 pub use isa::{Isa, UnknownIsa};
 pub use memory::advise_huge_pages;
 pub use pack::{pack_rows, quantize_weights, unpack_row};

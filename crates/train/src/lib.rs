@@ -16,7 +16,6 @@ mod error;
 mod golden;
 mod gradient;
 mod grpo;
-mod heap;
 mod net;
 mod ops;
 mod optimizer;

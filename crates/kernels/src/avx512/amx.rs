@@ -14,8 +14,8 @@ use std::arch::asm;
 pub(crate) use super::{attention, attention_i8, dense, elementwise, quantize};
 
 /// Token rows of a tile.
-pub(crate) const ROWS: usize = 16;
-/// The fewest for which the matrix unit is faster than `vpdpbusd`.
+const ROWS: usize = 16;
+/// The fewest for which the matrix unit is faster than `vpdpbusd`, as `Unit::runs` knows too.
 const LEAST: usize = 3;
 
 /// Whether the processor has the tiles and the system lets this process use them, and whether they multiply int8.
@@ -363,10 +363,11 @@ pub(crate) mod packed {
     ) {
         let quads = codes.as_chunks_mut::<64>().0;
         for (j, block) in bytes.as_chunks::<64>().0.iter().enumerate() {
-            // SAFETY: 64 readable bytes, and 64 writable ones below.
+            // SAFETY: 64 readable bytes.
             let block = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
-            let mut store = |quad: usize, bytes: __m512i| unsafe {
-                _mm512_store_si512(quads[quad].as_mut_ptr().cast(), bytes);
+            let mut store = |quad: usize, bytes: __m512i| {
+                // SAFETY: 64 writable bytes, as aligned as the ring.
+                unsafe { _mm512_store_si512(quads[quad].as_mut_ptr().cast(), bytes) };
             };
             if CODES == Bits::B4.code_bytes() {
                 let [low, high] = if has_zero {

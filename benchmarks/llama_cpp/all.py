@@ -237,6 +237,7 @@ def draw(results, path):
                 points = [(x, found[x][side]) for x in xs if side in found[x]]
                 axis.plot(*zip(*points), marker="o", label=side) if points else None
             axis.set(title=f"{name} shape, Q4_0", xlabel=label, ylabel="tokens/s", ylim=(0, None), xticks=xs)
+            axis.set_visible(bool(axis.lines))
             if axis.lines:
                 axis.legend()
     figure.tight_layout()

@@ -43,7 +43,7 @@ mod store;
 mod weights;
 
 pub use edgethink_kernels::{
-    Isa, advise_huge_pages, multiply_adds, multiply_adds_per_step, read_all, share_heap,
+    Isa, advise_huge_pages, map_large_buffers, multiply_adds, multiply_adds_per_step, read_all,
 };
 pub use engine::{Engine, MAX_STREAMS};
 pub use error::{EngineError, Place, RequestError};

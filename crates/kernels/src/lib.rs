@@ -68,7 +68,7 @@ pub use dense::{DenseRef, dense_row, gemm_dense};
 pub use elementwise::{add_assign, add_row, largest, log_sum_exp, rms_norm, rope, swiglu};
 pub use error::KernelError;
 pub use gemm::gemm_packed;
-pub use heap::share_heap;
+pub use heap::map_large_buffers;
 pub use isa::{Isa, UnknownIsa};
 pub use memory::advise_huge_pages;
 pub use pack::{pack_rows, quantize_weights, unpack_row};

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use edgethink_engine::share_heap;
+use edgethink_engine::map_large_buffers;
 use edgethink_model::{Dtype, SaveOptions, Stored};
 use half::bf16;
 
@@ -128,10 +128,10 @@ pub(crate) fn with_threads<R: Send>(
     threads: usize,
     f: impl FnOnce() -> Result<R, TrainError>,
 ) -> Result<R, TrainError> {
-    // The tensor library's products pack their factors into buffers of their own, megabytes each where the third-level cache is large. With
-    // a heap for each thread runs of 380 and 336 MiB took up to 480 and 449 on two cores of Granite Rapids (480 MiB of that cache), with
-    // one 421 and 372, in the same time.
-    let _ = share_heap(); // only memory depends on it
+    // The tensor library's products pack their factors into buffers of their own, megabytes each where the third-level cache is large. On
+    // heaps, runs of 380 and 336 MiB took up to 480 and 449 on two cores of Granite Rapids (480 MiB of that cache); apart from them 402
+    // and 352 at most, in up to 1.05 times the time.
+    let _ = map_large_buffers(); // only memory depends on it
     // The closure borrows the caller's progress, which need not be Send, so it stays on this thread: the global
     // pool does the parallel parts. Its size can be set once in a process.
     if threads > 0 {

@@ -269,6 +269,23 @@ impl<'a> PackedMut<'a> {
     }
 }
 
+/// Calls the kernel of a matrix's format, `function::<bytes of codes, bytes of a block>`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_format {
+    ($shape:expr, $function:ident ( $($arg:expr),* )) => {{
+        let shape: $crate::packed::PackedShape = $shape;
+        match (shape.bits, shape.has_offset) {
+            ($crate::packed::Bits::B4, false) => $function::<256, 288>($($arg),*),
+            ($crate::packed::Bits::B4, true) => $function::<256, 320>($($arg),*),
+            ($crate::packed::Bits::B6, _) => $function::<384, { $crate::packed::BLOCK6 }>($($arg),*),
+            ($crate::packed::Bits::B8, false) => $function::<512, 544>($($arg),*),
+            ($crate::packed::Bits::B8, true) => $function::<512, 576>($($arg),*),
+        }
+    }};
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use by_format;
+
 /// The first N bytes of a group and the rest.
 #[inline]
 pub(crate) fn split<const N: usize>(bytes: &[u8]) -> (&[u8; N], &[u8]) {

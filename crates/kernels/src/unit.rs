@@ -7,6 +7,11 @@ use crate::packed::Bits;
 /// The most runs of weights that are multiplied side by side.
 pub(crate) const MOST_RUNS: usize = 4;
 
+/// The most token rows of a tile of AMX.
+pub(crate) const AMX_MOST: usize = 16;
+/// The fewest for which it is faster than `vpdpbusd`.
+pub(crate) const AMX_LEAST: usize = 3;
+
 /// The unit that multiplies: of AMX it has tile registers, which are given back when it is dropped.
 pub(crate) struct Unit {
     isa: Isa,
@@ -28,7 +33,7 @@ impl Unit {
     /// Token rows that one call of a kernel takes.
     pub(crate) fn most_rows(&self) -> usize {
         match self.isa {
-            Isa::AmxInt8 => 16,
+            Isa::AmxInt8 => AMX_MOST,
             _ => TILE,
         }
     }
@@ -38,7 +43,7 @@ impl Unit {
         match (self.isa, rows) {
             (Isa::Avx512Vnni | Isa::AmxInt8, 1) => MOST_RUNS,
             (_, 1) => 2,
-            (Isa::AmxInt8, 3..=8) if bits != Bits::B6 => 2,
+            (Isa::AmxInt8, AMX_LEAST..=8) if bits != Bits::B6 => 2,
             _ => 1,
         }
     }

@@ -20,7 +20,7 @@ use super::lanes;
 use super::six_bits::dots6;
 use crate::columns::ColumnsMut;
 use crate::gemm::Tile;
-use crate::packed::{BLOCK6, Bits, GROUP, GROUP6, HALVES, split};
+use crate::packed::{Bits, GROUP, GROUP6, HALVES, by_format, split};
 use crate::quantize::{QuantGroup, QuantRows};
 
 /// Rows of a register tile: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
@@ -30,27 +30,13 @@ const ROWS: usize = 4;
 /// One panel times the tile's rows.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    let shape = tile.w.shape();
-    match (shape.bits, shape.has_offset) {
-        (Bits::B4, false) => panel_of::<256, 288>(tile, out),
-        (Bits::B4, true) => panel_of::<256, 320>(tile, out),
-        (Bits::B6, _) => panel_of::<384, BLOCK6>(tile, out),
-        (Bits::B8, false) => panel_of::<512, 544>(tile, out),
-        (Bits::B8, true) => panel_of::<512, 576>(tile, out),
-    }
+    by_format!(tile.w.shape(), panel_of(tile, out));
 }
 
 /// A panel of each of two runs times one row.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
-    let shape = tiles[0].w.shape();
-    match (shape.bits, shape.has_offset) {
-        (Bits::B4, false) => side_by_side_of::<256, 288>(tiles, out),
-        (Bits::B4, true) => side_by_side_of::<256, 320>(tiles, out),
-        (Bits::B6, _) => side_by_side_of::<384, BLOCK6>(tiles, out),
-        (Bits::B8, false) => side_by_side_of::<512, 544>(tiles, out),
-        (Bits::B8, true) => side_by_side_of::<512, 576>(tiles, out),
-    }
+    by_format!(tiles[0].w.shape(), side_by_side_of(tiles, out));
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

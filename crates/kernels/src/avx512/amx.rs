@@ -11,12 +11,9 @@
 
 use std::arch::asm;
 
-pub(crate) use super::{attention, attention_i8, dense, elementwise, quantize};
+use crate::unit::{AMX_LEAST as LEAST, AMX_MOST as ROWS};
 
-/// Token rows of a tile.
-const ROWS: usize = 16;
-/// The fewest for which the matrix unit is faster than `vpdpbusd`, as `Unit::runs` knows too.
-const LEAST: usize = 3;
+pub(crate) use super::{attention, attention_i8, dense, elementwise, quantize};
 
 /// Whether the processor has the tiles and the system lets this process use them, and whether they multiply int8.
 pub(crate) fn features() -> [(&'static str, bool); 2] {

@@ -13,7 +13,7 @@ use edgethink_kernels::{
     attention_state_len,
 };
 
-use crate::batch::{Batch, Tile};
+use crate::batch::{Batch, Step, Tile};
 use crate::kv::KvStore;
 use crate::rows::Work;
 
@@ -152,7 +152,7 @@ pub(crate) fn attend(
     for finish in &mut finishes {
         finish.states.extend(visited.by_ref().take(finish.visits));
     }
-    let elements = batch.rows.len() * shape.kv_heads * width;
+    let elements: usize = finishes.iter().map(|f| f.visits * f.out.len()).sum();
     work.for_rows(&mut finishes, elements, |finish| shared.finish(finish));
 }
 
@@ -201,11 +201,14 @@ impl Shared<'_> {
         let queries = rows.start * group..rows.end * group;
         let q = &of.q[queries.start * d..queries.end * d];
         let mut state = attend_begin(q, d, 1.0 / (d as f32).sqrt(), buffer);
-        for step in &of.tile.steps[part] {
+        let kv = |step: &Step| self.kv.block(self.layer, of.head, step.block, step.tokens);
+        let mut steps = of.tile.steps[part].iter().peekable();
+        while let Some(step) = steps.next() {
             let block = KvBlock {
-                kv: self.kv.block(self.layer, of.head, step.block, step.tokens),
+                kv: kv(step),
                 tokens: step.tokens,
                 first: step.first,
+                next: steps.peek().map(|step| kv(step)),
             };
             let positions = &of.tile.positions(step)[queries.clone()];
             attend_block(

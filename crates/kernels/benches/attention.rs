@@ -48,15 +48,17 @@ fn attend(isa: Isa, name: &str, rows: usize, tokens: usize, quick: bool) {
     let positions = vec![tokens as u32 - 1; rows];
     let mut buffer = vec![0.0; attention_state_len(rows, D)];
     let mut run = |isa: Isa, out: &mut [f32]| {
-        let mut state = attend_begin(&q, D, 0.125, &mut buffer);
-        for first in (0..tokens).step_by(BLOCK) {
+        let kv = |first: usize| {
             let (at, range) = (first * D..(first + BLOCK) * D, first..first + BLOCK);
-            let kv = KvRef::Int8 {
+            KvRef::Int8 {
                 k: &codes[at.clone()],
                 v: &codes[at],
                 k_scale: &scales[range.clone()],
                 v_scale: &scales[range],
-            };
+            }
+        };
+        let mut state = attend_begin(&q, D, 0.125, &mut buffer);
+        for first in (0..tokens).step_by(BLOCK) {
             let causal = Causal {
                 positions: &positions,
                 window: None,
@@ -64,9 +66,10 @@ fn attend(isa: Isa, name: &str, rows: usize, tokens: usize, quick: bool) {
             attend_block(
                 isa,
                 KvBlock {
-                    kv,
+                    kv: kv(first),
                     tokens: BLOCK,
                     first,
+                    next: (first + BLOCK < tokens).then(|| kv(first + BLOCK)),
                 },
                 causal,
                 &mut state,

@@ -65,6 +65,8 @@ pub struct KvBlock<'a> {
     pub tokens: usize,
     /// Position of the first token in its sequence.
     pub first: usize,
+    /// The block that the rows visit next: int8 keys and values are fetched while few rows compute. Only speed depends on it.
+    pub next: Option<KvRef<'a>>,
 }
 
 /// What each row may see: its own position and those before it, as far back as the window.
@@ -196,7 +198,12 @@ pub fn attend_block(
 ) {
     assert_eq!(causal.positions.len(), state.rows(), "positions and rows");
     let d = state.d;
-    let KvBlock { kv, tokens, first } = block;
+    let KvBlock {
+        kv,
+        tokens,
+        first,
+        next,
+    } = block;
     let (k, v) = match kv {
         KvRef::Int8 {
             k,
@@ -230,7 +237,7 @@ pub fn attend_block(
             .iter()
             .rposition(sees)
             .map_or(from, |r| r + 1);
-        let tokens = start..start + count;
+        let range = start..start + count;
         let key_range = start * d..(start + STEP) * d;
         let seen = Seen {
             rows: from..to,
@@ -238,24 +245,31 @@ pub fn attend_block(
             first,
             count,
         };
-        let scales = scales(kv, tokens.clone());
+        let scales = scales(kv, range.clone());
         if let KvRef::Int8 { k, v, .. } = kv
             && to - from <= FEW_ROWS
             && padded(d) == d
         {
+            let next = match next {
+                _ if start + STEP < tokens => (&k[key_range.end..], &v[(start + STEP) * d..]),
+                Some(KvRef::Int8 { k, v, .. }) => (k, v),
+                _ => (k, v),
+            };
             let step = Step {
                 keys: k[key_range].as_chunks().0,
                 values: &v[start * d..],
+                next: (next.0.as_ptr().cast(), next.1.as_ptr().cast()),
                 scales,
                 seen,
             };
             dispatch!(isa, attention_i8::step(&step, &mut state.rows));
             continue;
         }
-        widen(isa, kv, tokens, state);
+        widen(isa, kv, range, state);
         let step = Step {
             keys: &*state.keys,
             values: &*state.values,
+            next: (std::ptr::null(), std::ptr::null()),
             scales,
             seen,
         };
@@ -269,6 +283,8 @@ pub(crate) struct Step<'a, T> {
     pub(crate) keys: &'a [[T; STEP]],
     /// `[tokens, D']`, zeros behind D.
     pub(crate) values: &'a [T],
+    /// Keys and values that may be fetched meanwhile: those of the next step.
+    pub(crate) next: (*const u8, *const u8),
     pub(crate) scales: Scales,
     pub(crate) seen: Seen<'a>,
 }
@@ -375,7 +391,9 @@ pub fn attend_merge(whole: &mut AttentionState<'_>, part: &AttentionState<'_>) {
             continue;
         }
         let max = whole.max[r].max(part.max[r]);
-        let (own, other) = ((whole.max[r] - max).exp(), (part.max[r] - max).exp());
+        // One of the two is exactly 1.
+        let factor = |m: f32| if m == max { 1.0 } else { (m - max).exp() };
+        let (own, other) = (factor(whole.max[r]), factor(part.max[r]));
         let add = |own_x: &mut f32, x: &f32| *own_x = *own_x * own + x * other;
         acc.iter_mut().zip(part_acc).for_each(|(a, b)| add(a, b));
         sum.iter_mut().zip(part_sum).for_each(|(a, b)| add(a, b));

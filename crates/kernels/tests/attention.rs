@@ -118,7 +118,12 @@ impl Cache {
                 v: &self.v32[at],
             },
         };
-        KvBlock { kv, tokens, first }
+        KvBlock {
+            kv,
+            tokens,
+            first,
+            next: None,
+        }
     }
 
     fn values(&self, format: Format) -> (Vec<f64>, Vec<f64>) {

@@ -10,6 +10,8 @@ macro_rules! attention_kernels {
 
         /// Vectors of a step's tokens, and of as many dims.
         const VECTORS: usize = STEP / W;
+        /// Whether each load goes with the fetch of what lies there in the next step. Floats have been widened into the scratch.
+        const FETCH: bool = size_of::<$element>() == 1;
         /// Tokens of a step.
         const TOKENS: [f32; STEP] = {
             let mut tokens = [0.0; STEP];
@@ -106,6 +108,9 @@ macro_rules! attention_kernels {
                     }
                 }
                 for t in tokens.clone() {
+                    if FETCH {
+                        lanes::prefetch(kv.next.1.wrapping_add((t * width + first) * W));
+                    }
                     let values = &values[t * width + first..][..N];
                     let mut weight = [lanes::splat(0.0); R];
                     for r in 0..R {
@@ -144,6 +149,9 @@ macro_rules! attention_kernels {
             for from in (0..VECTORS).step_by(N) {
                 let mut sums = [[lanes::splat(0.0); N]; R];
                 for i in 0..d {
+                    if FETCH {
+                        lanes::prefetch(kv.next.0.wrapping_add(i * STEP + from * W));
+                    }
                     let keys = &kv.keys[i].as_chunks::<W>().0[from..from + N];
                     let mut q = [lanes::splat(0.0); R];
                     for r in 0..R {

@@ -53,8 +53,16 @@ def make(work, name, rank=None, seed=0):
     if not path.exists():
         part = path.with_suffix(".part")
         write(str(part))
+        forget(part)
         part.rename(path)
     return str(path)
+
+
+def forget(path):
+    """Takes a file out of the page cache: what was written in small pieces lies in small pages there, and is read again in large ones."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Programs:

@@ -13,6 +13,9 @@ macro_rules! dense_kernels {
         /// Bytes of activations that stay in the second-level cache while the weights pass by.
         const TOKEN_BLOCK_BYTES: usize = 192 * 1024;
 
+        /// Elements of a run that are fetched ahead.
+        const AHEAD: usize = 1024 / size_of::<$element>();
+
         /// Steps that read a line of the cache.
         const LINE: usize = 64 / (W * size_of::<$element>());
 
@@ -26,6 +29,9 @@ macro_rules! dense_kernels {
             finish: Finish<'_>,
         ) {
             let (tokens, width) = (out.rows(), out.width());
+            if tokens == 1 {
+                return single(w, cols, x, out.row_mut(0), finish);
+            }
             let block = (TOKEN_BLOCK_BYTES / 4 / cols.max(1))
                 .next_multiple_of(TILE.1)
                 .max(TILE.1);
@@ -56,6 +62,25 @@ macro_rules! dense_kernels {
             }
         }
 
+        /// The product of one token. Every weight comes from memory once: four runs of rows side by side come faster than one.
+        #[target_feature(enable = $features)]
+        fn single(w: &[$element], cols: usize, x: &[f32], out: &mut [f32], finish: Finish<'_>) {
+            let run = out.len() / 4;
+            let row = |n: usize| &w[n * cols..][..cols];
+            for n in 0..run {
+                let rows = std::array::from_fn(|i| row(n + i * run));
+                let [dots] = dots::<4, 1>(rows, x, cols, Some(AHEAD));
+                for (i, dot) in dots.iter().enumerate() {
+                    let n = n + i * run;
+                    finish.write(std::slice::from_ref(dot), n, &mut out[n..=n]);
+                }
+            }
+            for n in 4 * run..out.len() {
+                let [dots] = dots::<1, 1>([row(n)], x, cols, None);
+                finish.write(&dots[..1], n, &mut out[n..=n]);
+            }
+        }
+
         struct Tile<'a> {
             /// 1 to 4 rows.
             w: &'a [$element],
@@ -78,7 +103,9 @@ macro_rules! dense_kernels {
                 finish: Finish<'_>,
             ) -> usize {
                 for (i, w) in self.w.chunks_exact(ROWS * self.cols).enumerate() {
-                    let dots = dots::<ROWS, COUNT>(w, self.x, self.cols, self.fetch);
+                    let rows = std::array::from_fn(|r| &w[r * self.cols..][..self.cols]);
+                    let ahead = self.fetch.then_some(4 * self.cols);
+                    let dots = dots::<ROWS, COUNT>(rows, self.x, self.cols, ahead);
                     for (t, dots) in dots.iter().enumerate() {
                         let n = self.n + i * ROWS;
                         finish.write(&dots[..ROWS], n, &mut out.row_mut(self.t + t)[n..n + ROWS]);
@@ -88,19 +115,20 @@ macro_rules! dense_kernels {
             }
         }
 
-        /// `[COUNT][ROWS]` dot products. With `fetch` the rows that come four rows behind these are brought into the cache.
+        /// `[COUNT][ROWS]` dot products. What lies `ahead` elements behind each row is brought into the cache.
+        #[inline]
         #[target_feature(enable = $features)]
         fn dots<const ROWS: usize, const COUNT: usize>(
-            w: &[$element],
+            rows: [&[$element]; ROWS],
             x: &[f32],
             cols: usize,
-            fetch: bool,
+            ahead: Option<usize>,
         ) -> [[f32; 4]; COUNT] {
             let steps = cols / W;
             let mut weights: [&[[$element; W]]; ROWS] = [&[]; ROWS];
             let mut tokens: [&[[f32; W]]; COUNT] = [&[]; COUNT];
             for (r, weights) in weights.iter_mut().enumerate() {
-                *weights = &w[r * cols..][..cols].as_chunks::<W>().0[..steps];
+                *weights = &rows[r][..cols].as_chunks::<W>().0[..steps];
             }
             for (t, tokens) in tokens.iter_mut().enumerate() {
                 *tokens = &x[t * cols..][..cols].as_chunks::<W>().0[..steps];
@@ -108,9 +136,9 @@ macro_rules! dense_kernels {
             let zero = lanes::splat(0.0);
             let mut acc = [[zero; 4]; COUNT];
             for line in (0..steps).step_by(LINE) {
-                if fetch {
+                if let Some(ahead) = ahead {
                     for weights in weights {
-                        let next = weights[line].as_ptr().wrapping_add(4 * cols);
+                        let next = weights[line].as_ptr().wrapping_add(ahead);
                         lanes::prefetch(next.cast());
                     }
                 }
@@ -131,7 +159,7 @@ macro_rules! dense_kernels {
             if tail > 0 {
                 for r in 0..ROWS {
                     let mut padded = [$zero; W];
-                    padded[..tail].copy_from_slice(&w[r * cols + steps * W..][..tail]);
+                    padded[..tail].copy_from_slice(&rows[r][steps * W..]);
                     let w = lanes::$load(&padded);
                     for t in 0..COUNT {
                         let mut padded = [0.0; W];

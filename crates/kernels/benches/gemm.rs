@@ -16,7 +16,8 @@ use edgethink_kernels::{
 };
 
 /// [rows, cols]
-const SHAPES: [(usize, usize); 5] = [
+const SHAPES: [(usize, usize); 6] = [
+    (4864, 128),
     (896, 896),
     (4864, 896),
     (896, 4864),

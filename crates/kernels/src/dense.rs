@@ -121,15 +121,23 @@ pub(crate) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Writes the dots of columns `n..` of the output to `out`.
+    /// Writes the dots of columns `n..n + N` of a row of the output.
     #[inline]
-    pub(crate) fn write(self, dots: &[f32], n: usize, out: &mut [f32]) {
-        for (i, (dot, out)) in dots.iter().zip(out).enumerate() {
-            let value = self.scales.map_or(*dot, |scales| scales[n + i] * dot);
-            *out = match self.accumulate {
-                Some(s) => *out + s * value,
-                None => value,
-            };
+    pub(crate) fn write<const N: usize>(self, dots: &[f32; N], n: usize, row: &mut [f32]) {
+        let mut values = *dots;
+        if let Some(scales) = self.scales {
+            for (value, scale) in values.iter_mut().zip(&scales[n..n + N]) {
+                *value *= scale;
+            }
+        }
+        let out = &mut row[n..n + N];
+        match self.accumulate {
+            Some(s) => {
+                for (out, value) in out.iter_mut().zip(values) {
+                    *out += s * value;
+                }
+            }
+            None => out.copy_from_slice(&values),
         }
     }
 }

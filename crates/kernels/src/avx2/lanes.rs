@@ -96,4 +96,8 @@ lanes! {
         unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
         out
     }
+    /// [`sum4`] of each.
+    fn sum4x4(v: [[V; 4]; 4]) -> [[f32; 4]; 4] {
+        [sum4(v[0]), sum4(v[1]), sum4(v[2]), sum4(v[3])]
+    }
 }

@@ -68,16 +68,15 @@ macro_rules! dense_kernels {
             let run = out.len() / 4;
             let row = |n: usize| &w[n * cols..][..cols];
             for n in 0..run {
-                let rows = std::array::from_fn(|i| row(n + i * run));
+                let rows = [row(n), row(n + run), row(n + 2 * run), row(n + 3 * run)];
                 let [dots] = dots::<4, 1>(rows, x, cols, Some(AHEAD));
-                for (i, dot) in dots.iter().enumerate() {
-                    let n = n + i * run;
-                    finish.write(std::slice::from_ref(dot), n, &mut out[n..=n]);
+                for (i, dot) in dots.into_iter().enumerate() {
+                    finish.write(&[dot], n + i * run, out);
                 }
             }
             for n in 4 * run..out.len() {
                 let [dots] = dots::<1, 1>([row(n)], x, cols, None);
-                finish.write(&dots[..1], n, &mut out[n..=n]);
+                finish.write(&[dots[0]], n, out);
             }
         }
 
@@ -103,12 +102,15 @@ macro_rules! dense_kernels {
                 finish: Finish<'_>,
             ) -> usize {
                 for (i, w) in self.w.chunks_exact(ROWS * self.cols).enumerate() {
-                    let rows = std::array::from_fn(|r| &w[r * self.cols..][..self.cols]);
+                    let mut rows: [&[$element]; ROWS] = [&[]; ROWS];
+                    for r in 0..ROWS {
+                        rows[r] = &w[r * self.cols..][..self.cols];
+                    }
                     let ahead = self.fetch.then_some(4 * self.cols);
                     let dots = dots::<ROWS, COUNT>(rows, self.x, self.cols, ahead);
                     for (t, dots) in dots.iter().enumerate() {
-                        let n = self.n + i * ROWS;
-                        finish.write(&dots[..ROWS], n, &mut out.row_mut(self.t + t)[n..n + ROWS]);
+                        let dots = dots.first_chunk::<ROWS>().expect("at most four rows");
+                        finish.write(dots, self.n + i * ROWS, out.row_mut(self.t + t));
                     }
                 }
                 COUNT
@@ -169,8 +171,13 @@ macro_rules! dense_kernels {
                 }
             }
             let mut dots = [[0.0; 4]; COUNT];
-            for t in 0..COUNT {
-                dots[t] = lanes::sum4(acc[t]);
+            let (fours, rest) = acc.as_chunks::<4>();
+            let (dot_fours, dot_rest) = dots.as_chunks_mut::<4>();
+            for (dots, acc) in dot_fours.iter_mut().zip(fours) {
+                *dots = lanes::sum4x4(*acc);
+            }
+            for (dots, acc) in dot_rest.iter_mut().zip(rest) {
+                *dots = lanes::sum4(*acc);
             }
             dots
         }

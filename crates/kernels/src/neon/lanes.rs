@@ -96,4 +96,8 @@ lanes! {
         store(vpaddq_f32(vpaddq_f32(a, b), vpaddq_f32(c, d)), &mut out);
         out
     }
+    /// [`sum4`] of each.
+    fn sum4x4(v: [[V; 4]; 4]) -> [[f32; 4]; 4] {
+        [sum4(v[0]), sum4(v[1]), sum4(v[2]), sum4(v[3])]
+    }
 }

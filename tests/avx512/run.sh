@@ -4,7 +4,8 @@
 #
 # Needs root on Debian or a system with debootstrap; says "skipped" otherwise. A Debian tree with the emulator is set up once under
 # target/avx512 (about 0.4 GB). It is Debian 13, with Bochs 3.0: in 2.7 (Debian 12) Linux finds a wrong size of the registers' state, and in
-# 3.1 (sid) it dies of divide errors.
+# 3.1 (sid) it dies of divide errors. Its Sapphire Rapids has AMX but not XFD, without which Linux does not boot on it, so that AMX is tested
+# only on a machine that has it.
 # shellcheck disable=SC2016  # What is in single quotes is expanded by the shell that it is given to.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

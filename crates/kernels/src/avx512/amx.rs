@@ -276,8 +276,10 @@ pub(crate) mod packed {
         }
         let groups = w[0].len();
         let (rows, count) = (tiles[0].rows.clone(), tiles[0].rows.len());
-        let x: [&[QuantGroup]; R] =
-            std::array::from_fn(|r| &tiles[0].x.row(rows.start + r.min(count - 1))[..groups]);
+        let mut x: [&[QuantGroup]; R] = [&[]; R];
+        for r in 0..R {
+            x[r] = &tiles[0].x.row(rows.start + r.min(count - 1))[..groups];
+        }
         let stride = size_of::<QuantGroup>() * groups;
         let mut rings = MaybeUninit::<[Ring; P]>::uninit();
         // SAFETY: the codes are written before they are read, and so are the dots of the rows that are there; those of the others are

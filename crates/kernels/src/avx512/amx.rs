@@ -277,8 +277,8 @@ pub(crate) mod packed {
         let groups = w[0].len();
         let (rows, count) = (tiles[0].rows.clone(), tiles[0].rows.len());
         let mut x: [&[QuantGroup]; R] = [&[]; R];
-        for r in 0..R {
-            x[r] = &tiles[0].x.row(rows.start + r.min(count - 1))[..groups];
+        for (r, x) in x.iter_mut().enumerate() {
+            *x = &tiles[0].x.row(rows.start + r.min(count - 1))[..groups];
         }
         let stride = size_of::<QuantGroup>() * groups;
         let mut rings = MaybeUninit::<[Ring; P]>::uninit();

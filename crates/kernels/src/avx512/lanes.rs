@@ -93,7 +93,7 @@ lanes! {
         unsafe { _mm_storeu_ps(out.as_mut_ptr(), sums) };
         out
     }
-    /// [`sum4`] of each, by the same trees side by side: a third of the shuffles.
+    /// [`sum4`] of each, by the same trees side by side: 30 shuffles instead of 56.
     fn sum4x4(v: [[V; 4]; 4]) -> [[f32; 4]; 4] {
         let mut quarters = [_mm512_setzero_ps(); 4];
         for (quarters, [a, b, c, d]) in quarters.iter_mut().zip(v) {

@@ -73,12 +73,28 @@ macro_rules! attention_kernels {
             if from >= to {
                 return;
             }
-            let scores = scores::<R, N>(kv, rows.query, first);
-            let mut weights = [[0.0; STEP]; R];
-            let mut rescale = [lanes::splat(0.0); R];
+            let mut scores = scores::<R, N>(kv, rows.query, first);
+            // The largest scores so far less the new ones, at most 0: the exponentials of all rows are taken at once.
+            let mut risen = [0.0; LANES];
+            let mut base = [0.0; R];
             for r in 0..R {
-                let (max, sum) = (&mut rows.max[first + r], &mut rows.sum[first + r]);
-                rescale[r] = weigh(kv, &scores[r], seen[r], max, sum, &mut weights[r]);
+                (base[r], risen[r]) = raise(&mut scores[r], seen[r], &mut rows.max[first + r]);
+            }
+            let mut rescale = [0.0; LANES];
+            let factors = rescale.as_chunks_mut::<W>().0.iter_mut();
+            for (risen, factor) in risen
+                .as_chunks::<W>()
+                .0
+                .iter()
+                .zip(factors)
+                .take(R.div_ceil(W))
+            {
+                lanes::store(exp_negative(lanes::load(risen)), factor);
+            }
+            let mut weights = [[0.0; STEP]; R];
+            for r in 0..R {
+                let sum = &mut rows.sum[first + r];
+                weigh(kv, &scores[r], base[r], rescale[r], sum, &mut weights[r]);
             }
 
             let width = rows.acc.len() / rows.max.len();
@@ -93,7 +109,7 @@ macro_rules! attention_kernels {
             kv: &Step<'_, $element>,
             tokens: std::ops::Range<usize>,
             weights: &[[f32; STEP]; R],
-            rescale: &[V; R],
+            rescale: &[f32; LANES],
             acc: &mut [f32],
         ) {
             let values = kv.values.as_chunks::<W>().0;
@@ -103,8 +119,9 @@ macro_rules! attention_kernels {
                 let mut sums = [[lanes::splat(0.0); N]; R];
                 for r in 0..R {
                     let acc = &acc[r * width + first..][..N];
+                    let rescale = lanes::splat(rescale[r]);
                     for v in 0..N {
-                        sums[r][v] = lanes::mul(lanes::load(&acc[v]), rescale[r]);
+                        sums[r][v] = lanes::mul(lanes::load(&acc[v]), rescale);
                     }
                 }
                 for t in tokens.clone() {
@@ -174,18 +191,11 @@ macro_rules! attention_kernels {
             scores
         }
 
-        /// The online softmax of one row: its weights, and the factor of what it has summed so far.
+        /// Takes a row's scores of unseen tokens out and raises its largest score. Returns what its scores are exponentials against, and by
+        /// how much the largest one so far is below that.
         #[inline]
         #[target_feature(enable = $features)]
-        fn weigh(
-            kv: &Step<'_, $element>,
-            scores: &[V; VECTORS],
-            seen: (usize, usize),
-            max: &mut f32,
-            sum: &mut [f32; LANES],
-            weights: &mut [f32; STEP],
-        ) -> V {
-            let mut scores = *scores;
+        fn raise(scores: &mut [V; VECTORS], seen: (usize, usize), max: &mut f32) -> (f32, f32) {
             if seen != (0, STEP) {
                 let (from, to) = (lanes::splat(seen.0 as f32), lanes::splat(seen.1 as f32));
                 for v in 0..VECTORS {
@@ -202,8 +212,21 @@ macro_rules! attention_kernels {
             *max = lanes::largest_lane(lanes::max(most, lanes::splat(old)));
             // A row that has seen nothing yet has max −∞; its differences must be −∞, not NaN.
             let base = max.max(f32::MIN);
-            let rescale = exp_negative(lanes::splat(old - base));
-            let base = lanes::splat(base);
+            (base, old - base)
+        }
+
+        /// The weights of one row's tokens, and their sum.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn weigh(
+            kv: &Step<'_, $element>,
+            scores: &[V; VECTORS],
+            base: f32,
+            rescale: f32,
+            sum: &mut [f32; LANES],
+            weights: &mut [f32; STEP],
+        ) {
+            let (base, rescale) = (lanes::splat(base), lanes::splat(rescale));
             // The lanes of the sum are sixteen whatever the width, so that all widths agree.
             let mut total = [lanes::splat(0.0); LANES / W];
             let sum = sum.as_chunks_mut::<W>().0;
@@ -223,7 +246,6 @@ macro_rules! attention_kernels {
             for (total, sum) in total.into_iter().zip(sum) {
                 lanes::store(total, sum);
             }
-            rescale
         }
     };
 }

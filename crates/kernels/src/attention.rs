@@ -250,10 +250,12 @@ pub fn attend_block(
             && to - from <= FEW_ROWS
             && padded(d) == d
         {
-            let next = match next {
-                _ if start + STEP < tokens => (&k[key_range.end..], &v[(start + STEP) * d..]),
-                Some(KvRef::Int8 { k, v, .. }) => (k, v),
-                _ => (k, v),
+            let next = if start + STEP < tokens {
+                (&k[key_range.end..], &v[(start + STEP) * d..])
+            } else if let Some(KvRef::Int8 { k, v, .. }) = next {
+                (k, v)
+            } else {
+                (k, v) // of this block: nothing else is needed
             };
             let step = Step {
                 keys: k[key_range].as_chunks().0,
@@ -283,7 +285,7 @@ pub(crate) struct Step<'a, T> {
     pub(crate) keys: &'a [[T; STEP]],
     /// `[tokens, D']`, zeros behind D.
     pub(crate) values: &'a [T],
-    /// Keys and values that may be fetched meanwhile: those of the next step.
+    /// Keys and values that are fetched meanwhile, those of the next step; null where they have been widened.
     pub(crate) next: (*const u8, *const u8),
     pub(crate) scales: Scales,
     pub(crate) seen: Seen<'a>,

@@ -10,6 +10,9 @@ the adapters (rank 128 on all linear layers, f16) are written to --work once: 0.
 of the program are given to llama.cpp: each must be its best or within 2 % of the spread of its logits, with and without the adapter.
 Both programs run alternately with the same threads, each --rounds times; a figure is the median. llama.cpp is timed with flash
 attention on and off, and the better one counts.
+
+--isa holds both programs to the instruction set of a lesser machine: avx2, or avxvnni (laptops from Alder Lake on). VENV and BIN are then
+those that setup.sh makes with the same name.
 """
 
 import argparse
@@ -33,6 +36,7 @@ SWITCH = {"0.5B": (1024, 8192), "1.5B": (1024,), "7B": ()}
 RANKS = {"0.5B": (16, 32, 64, 128), "1.5B": (128,), "7B": ()}
 PREFILL, SHARED, MIXED = 512, 512, 9
 INVOCATION = [5, 6, 7]
+HELD = {"avx2": set(), "avxvnni": {"AVX_VNNI"}}
 PARTS = ("check", "speed", "streams", "lora", "switch", "load")
 CLOSE = 0.02
 
@@ -68,12 +72,13 @@ def forget(path):
 class Programs:
     """Runs both and collects figures by name."""
 
-    def __init__(self, binary, threads, adapter_weights):
+    def __init__(self, binary, threads, adapter_weights, isa):
         self.binary, self.threads, self.adapter_weights = binary, threads, adapter_weights
+        self.isa = ["--isa", isa] if isa else []
         self.ours, self.theirs, self.report = {}, {}, {}
 
     def edgethink(self, model, *args):
-        args = [self.binary, "bench", "--model", model, "--threads", self.threads, "--repeats", 1, "--adapter-weights", self.adapter_weights, "--json", *args]
+        args = [self.binary, "bench", "--model", model, "--threads", self.threads, "--repeats", 1, "--adapter-weights", self.adapter_weights, "--json", *self.isa, *args]
         done = subprocess.run([str(a) for a in args], capture_output=True, text=True)
         if done.returncode != 0:
             sys.exit(f"{' '.join(map(str, args))}\n{done.stderr}")
@@ -90,6 +95,15 @@ class Programs:
 
     def note(self, side, name, value):
         side.setdefault(name, []).append(value)
+
+
+def check_isa(isa):
+    """Stops where llama.cpp was not compiled for the instruction set that is asked for."""
+    from llama import version
+
+    found = {name for name in ("AVX_VNNI", "AVX512", "AMX_INT8") if f"{name} = 1" in version()["system_info"]}
+    if isa and found != HELD[isa]:
+        sys.exit(f"this llama.cpp has {sorted(found) or 'none'} beyond AVX2: compile it with setup.sh VENV BIN JOBS {isa}")
 
 
 def bundle(binary, model):
@@ -261,6 +275,7 @@ def main():
     a.add_argument("--parts", default=",".join(PARTS))
     a.add_argument("--depths", help="instead of those of each model, for example 0,1024,4096")
     a.add_argument("--adapter-weights", choices=("stored", "q8"), default="stored", help="how the program holds adapters; llama.cpp's are f16")
+    a.add_argument("--isa", choices=HELD, help="hold both programs to this instruction set")
     a.add_argument("--rounds", type=int, default=3)
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a = a.parse_args()
@@ -268,18 +283,20 @@ def main():
     from speed import cpu
 
     parts = a.parts.split(",")
-    before = json.loads(a.record.read_text()) if a.record.exists() else {"cpu": cpu(), "threads": a.threads, "results": {}}
-    if (before["cpu"], before["threads"]) != (cpu(), a.threads):
-        sys.exit(f"{a.record} is of another processor or number of threads: name another file")
+    check_isa(a.isa)
+    before = json.loads(a.record.read_text()) if a.record.exists() else {"cpu": cpu(), "threads": a.threads, "isa": a.isa, "results": {}}
+    if (before["cpu"], before["threads"], before.get("isa")) != (cpu(), a.threads, a.isa):
+        sys.exit(f"{a.record} is of another processor, instruction set or number of threads: name another file")
     results = before["results"]
     if a.depths:
         for name in DEPTHS:
             DEPTHS[name] = tuple(map(int, a.depths.split(",")))
-    roofline = json.loads(subprocess.run([a.binary, "bench", "--roofline", "--threads", str(a.threads), "--json"], check=True, capture_output=True, text=True).stdout)
+    isa = ["--isa", a.isa] if a.isa else []
+    roofline = json.loads(subprocess.run([a.binary, "bench", "--roofline", "--threads", str(a.threads), "--json", *isa], check=True, capture_output=True, text=True).stdout)
     reads = max((r for r in roofline["reads"]), key=lambda r: r["bytes_per_thread"])
     for name in a.models.split(","):
         begin = time.time()
-        p = Programs(a.binary, a.threads, a.adapter_weights)
+        p = Programs(a.binary, a.threads, a.adapter_weights, a.isa)
         model = make(a.work, name)
         print(f"\n{name}: {model}", flush=True)
         result = results.get(name, {})
@@ -303,7 +320,7 @@ def main():
         results[name] = result
         record = {
             "models": "random weights, shapes of Qwen2.5, types of llama.cpp's Q4_0",
-            "unit": "tokens per second of all streams; switch and load in ms", "threads": a.threads, "cpu": cpu(),
+            "unit": "tokens per second of all streams; switch and load in ms", "threads": a.threads, "cpu": cpu(), "isa": a.isa,
             "system": platform.platform(), "llama.cpp": version(), "roofline": roofline, "results": results,
         }
         a.record.write_text(json.dumps(record, indent=1) + "\n")  # after each model, so that a stopped run leaves what it has

@@ -6,12 +6,19 @@
 # On a machine with AMX clang compiles them, which Debian's packages clang and libomp-dev install, with the instruction sets named one by
 # one: GCC before 12.4 drops the stores of the tile configuration that llama.cpp loads (GCC's PR 114098), and what it makes dies of an
 # illegal instruction; clang 14 neither finds AMX by itself nor defines the names that llama.cpp asks for.
+# With an instruction set (avx2 or avxvnni) it is compiled for machines that have no more, for all.py --isa.
 #
-# usage: setup.sh VENV_DIR BIN_DIR [JOBS]      needs python3, a C++ compiler, and about half an hour of one core
+# usage: setup.sh VENV_DIR BIN_DIR [JOBS [ISA]]      needs python3, a C++ compiler, and about half an hour of one core
 set -eu
-[ $# -ge 2 ] || { echo "usage: setup.sh VENV_DIR BIN_DIR [JOBS]" >&2; exit 2; }
+[ $# -ge 2 ] || { echo "usage: setup.sh VENV_DIR BIN_DIR [JOBS [ISA]]" >&2; exit 2; }
 machine=-DGGML_NATIVE=ON
-if grep -qw amx_int8 /proc/cpuinfo; then
+if [ -n "${4:-}" ]; then
+    case $4 in
+    avx2) machine=-DGGML_NATIVE=OFF ;;
+    avxvnni) machine="-DGGML_NATIVE=OFF -DGGML_AVX_VNNI=ON" ;;
+    *) echo "setup.sh: $4 is neither avx2 nor avxvnni" >&2; exit 2 ;;
+    esac
+elif grep -qw amx_int8 /proc/cpuinfo; then
     command -v clang++ >/dev/null || { echo "setup.sh: this machine has AMX: apt-get install clang libomp-dev" >&2; exit 1; }
     export CC=clang CXX=clang++ CFLAGS="-D__AMX_TILE__=1 -D__AMX_INT8__=1" CXXFLAGS="-D__AMX_TILE__=1 -D__AMX_INT8__=1"
     machine=-DGGML_NATIVE=OFF

@@ -199,6 +199,7 @@ pub(crate) fn engine_options(
     let own = EngineOptions::for_model(&model.config);
     EngineOptions {
         threads: if threads == 0 { own.threads } else { threads },
+        isa: format.isa.unwrap_or(own.isa),
         weights: match format.weights {
             WeightsArg::Stored => WeightFormat::Stored,
             WeightsArg::Q8 => WeightFormat::Q8,

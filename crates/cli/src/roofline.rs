@@ -56,7 +56,8 @@ pub(crate) fn run(args: &BenchArgs) -> Result<ExitCode> {
     if args.threads == [0] && all > 1 {
         threads.insert(0, 1);
     }
-    let roofline = measure(&threads, Isa::detect(), &SIZES, PASS);
+    let isa = args.format.isa.unwrap_or_else(Isa::detect);
+    let roofline = measure(&threads, isa, &SIZES, PASS);
     let mut out = std::io::stdout().lock();
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&roofline)?)?;

@@ -44,14 +44,15 @@ pub(crate) fn of_format(format: &ThoughtFormat) -> Value {
     Value::Object(other_than(named(format), &named(&ThoughtFormat::default())))
 }
 
-/// How weights, adapters and keys are held in memory.
+/// How weights, adapters and keys are held in memory, and the instruction set if one is asked for.
 pub(crate) fn of_engine(format: &FormatArgs) -> Value {
     let FormatArgs {
         weights,
         adapter_weights,
         kv,
+        isa,
     } = format;
-    json!({
+    let mut settings = json!({
         "weights": match weights {
             WeightsArg::Stored => "stored",
             WeightsArg::Q8 => "q8",
@@ -66,7 +67,11 @@ pub(crate) fn of_engine(format: &FormatArgs) -> Value {
             KvArg::F16 => "f16",
             KvArg::F32 => "f32",
         },
-    })
+    });
+    if let Some(isa) = isa {
+        settings["isa"] = json!(isa.to_string());
+    }
+    settings
 }
 
 /// All settings by name. The pattern names every field, so that a new one cannot be forgotten here.

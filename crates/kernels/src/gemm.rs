@@ -9,12 +9,14 @@ use crate::columns::ColumnsMut;
 use crate::isa::{Isa, dispatch};
 use crate::packed::{PANEL, PackedRef};
 use crate::quantize::QuantRows;
-use crate::unit::{MOST_RUNS, Unit};
+use crate::unit::Unit;
 
 /// Bytes of weights that stay in the second-level cache while the rows pass by.
 const PANEL_BLOCK_BYTES: usize = 192 * 1024;
 /// Activation rows that stay in the first-level cache while those panels pass by; the largest register tile.
 pub(crate) const TILE: usize = 8;
+/// Panels that a few rows are multiplied with side by side: memory is then read at four places at once.
+pub(crate) const SIDE: usize = 4;
 
 /// Multiplies: `out` `[T, rows of the panels]` = `x` `[T, cols]` · `w`ᵀ, or `out += s · x · w`ᵀ with `accumulate = Some(s)`.
 ///
@@ -57,27 +59,28 @@ pub fn gemm_packed(
             accumulate,
         }
     };
-    let runs = unit.runs(x.rows(), shape.bits);
-    if runs > 1 {
-        // Every weight comes from memory once. Some runs of it side by side come faster than one.
-        unit.shape(x.rows());
-        let run = panels.len() / runs;
-        for panel in panels.start..panels.start + run {
-            let tiles: [Tile<'_>; MOST_RUNS] =
-                std::array::from_fn(|i| tile(panel + i.min(runs - 1) * run, 0..x.rows()));
-            dispatch!(isa, packed::side_by_side(&tiles[..runs], out));
-        }
-        for panel in panels.start + runs * run..panels.end {
-            dispatch!(isa, packed::panel(&tile(panel, 0..x.rows()), out));
-        }
-        return;
-    }
-    let block = (PANEL_BLOCK_BYTES / shape.panel_bytes().max(1)).max(1);
+    let most = unit.most_rows();
+    let block = if x.rows() <= most {
+        panels.len()
+    } else {
+        (PANEL_BLOCK_BYTES / shape.panel_bytes().max(1)).max(1)
+    };
     for first in panels.clone().step_by(block) {
-        for row in (0..x.rows()).step_by(unit.most_rows()) {
-            let rows = row..(row + unit.most_rows()).min(x.rows());
+        let last = (first + block).min(panels.end);
+        for row in (0..x.rows()).step_by(most) {
+            let rows = row..(row + most).min(x.rows());
             unit.shape(rows.len());
-            for panel in first..(first + block).min(panels.end) {
+            // The first rows take the panels from memory, those behind them from the cache.
+            let beside = if row == 0 && rows.len() <= TILE {
+                first + (last - first) / SIDE * SIDE
+            } else {
+                first
+            };
+            for four in (first..beside).step_by(SIDE) {
+                let tiles = std::array::from_fn(|i| tile(four + i, rows.clone()));
+                dispatch!(isa, packed::side_by_side(&tiles, out));
+            }
+            for panel in beside..last {
                 dispatch!(isa, packed::panel(&tile(panel, rows.clone()), out));
             }
         }

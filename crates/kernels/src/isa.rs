@@ -12,6 +12,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C (2013 on).
     Avx2,
+    /// The same with AVX-VNNI (2021 on).
+    AvxVnni,
     /// x86-64 with AVX-512 F, BW, VL, DQ and VNNI (2019 on).
     Avx512Vnni,
     /// The same with GFNI and the int8 matrix unit AMX (2023 on), where the system lets a process use it.
@@ -25,15 +27,16 @@ pub enum Isa {
 /// A name that is no [`Isa`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown instruction set `{0}`; known are scalar, avx2, avx512vnni, amxint8, neondot and neoni8mm"
+    "unknown instruction set `{0}`; known are scalar, avx2, avxvnni, avx512vnni, amxint8, neondot and neoni8mm"
 )]
 pub struct UnknownIsa(String);
 
 impl Isa {
     /// All instruction sets, slowest first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Scalar,
         Self::Avx2,
+        Self::AvxVnni,
         Self::Avx512Vnni,
         Self::AmxInt8,
         Self::NeonDot,
@@ -83,6 +86,8 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => ask!(is_x86_feature_detected: "avx2" "fma" "f16c"),
             #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => ask!(is_x86_feature_detected: "avx2" "fma" "f16c" "avxvnni"),
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => ask!(is_x86_feature_detected:
                 "avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512dq" "avx512vnni"),
             #[cfg(target_arch = "x86_64")]
@@ -107,7 +112,9 @@ impl Isa {
     pub fn of_this_architecture(self) -> bool {
         match self {
             Self::Scalar => true,
-            Self::Avx2 | Self::Avx512Vnni | Self::AmxInt8 => cfg!(target_arch = "x86_64"),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::AmxInt8 => {
+                cfg!(target_arch = "x86_64")
+            }
             Self::NeonDot | Self::NeonI8mm => cfg!(target_arch = "aarch64"),
         }
     }
@@ -120,6 +127,7 @@ impl Isa {
             Self::NeonDot => 8,
             Self::NeonI8mm => 16,
             Self::AmxInt8 => 32,
+            Self::AvxVnni => 64,
         }
     }
 
@@ -140,6 +148,7 @@ impl fmt::Display for Isa {
         f.write_str(match self {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
             Self::AmxInt8 => "amxint8",
             Self::NeonDot => "neondot",
@@ -176,6 +185,12 @@ macro_rules! dispatch {
             $crate::isa::Isa::Avx512Vnni => {
                 // SAFETY: `require` has checked the features that this kernel is compiled with.
                 unsafe { $crate::avx512::$module::$function($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]
+            $crate::isa::Isa::AvxVnni => {
+                // SAFETY: as above.
+                unsafe { $crate::avx2::vnni::$module::$function($($arg),*) }
             }
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "the caller must know that the machine has the features")]

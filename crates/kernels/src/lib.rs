@@ -45,6 +45,8 @@ mod columns;
 mod dense;
 mod elementwise;
 mod error;
+#[cfg(target_arch = "x86_64")]
+mod fetch;
 mod gemm;
 mod generic;
 mod heap;

@@ -95,6 +95,12 @@ impl Bits {
         }
     }
 
+    /// Whether blocks of so many bytes have offsets.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn has_offset(self, block_bytes: usize) -> bool {
+        block_bytes > self.scales_at() + HALVES
+    }
+
     /// Columns of a matrix are a multiple of this.
     #[must_use]
     pub const fn block_cols(self) -> usize {

@@ -18,7 +18,13 @@ pub struct QuantGroup {
     pub sum: i32,
     /// Σ q of each half.
     pub halves: [i16; 2],
+    /// 1.5 · 2²³ − 8 Σ q: where a sum of products with 4-bit codes begins. In that f32 the last bit is 1, so that whole numbers of less
+    /// than 2²² are added to its bits.
+    pub start: f32,
 }
+
+/// A f32 to the bits of which whole numbers of less than 2²² are added; less this, the sum is a f32 without being converted.
+pub(crate) const WHOLE: f32 = 12_582_912.0; // 1.5 · 2^23
 
 /// Quantized rows `[T, cols]`: what packed weights are multiplied with.
 #[derive(Clone, Copy, Debug)]

@@ -32,7 +32,7 @@ pub fn multiply_adds_per_step(isa: Isa) -> usize {
     CHAINS
         * match isa {
             Isa::Scalar => 1,
-            Isa::Avx2 | Isa::NeonI8mm => 32,
+            Isa::Avx2 | Isa::AvxVnni | Isa::NeonI8mm => 32,
             Isa::Avx512Vnni => 64,
             Isa::AmxInt8 => 16 * 16 * 64,
             Isa::NeonDot => 16,

@@ -2,15 +2,12 @@
 
 use crate::gemm::TILE;
 use crate::isa::Isa;
-use crate::packed::Bits;
-
-/// The most runs of weights that are multiplied side by side.
-pub(crate) const MOST_RUNS: usize = 4;
 
 /// The most token rows of a tile of AMX.
 pub(crate) const AMX_MOST: usize = 16;
-/// The fewest for which it is faster than `vpdpbusd`.
-pub(crate) const AMX_LEAST: usize = 3;
+/// The fewest for which it is faster than `vpdpbusd`. With up to [`TILE`] rows memory is what takes the time, and four panels side by side
+/// read it faster.
+pub(crate) const AMX_LEAST: usize = TILE + 1;
 
 /// The unit that multiplies: of AMX it has tile registers, which are given back when it is dropped.
 pub(crate) struct Unit {
@@ -35,16 +32,6 @@ impl Unit {
         match self.isa {
             Isa::AmxInt8 => AMX_MOST,
             _ => TILE,
-        }
-    }
-
-    /// Runs of weights that so many rows are multiplied with side by side. Measured: one run does not keep the machine's prefetchers busy.
-    pub(crate) fn runs(&self, rows: usize, bits: Bits) -> usize {
-        match (self.isa, rows) {
-            (Isa::Avx512Vnni | Isa::AmxInt8, 1) => MOST_RUNS,
-            (_, 1) => 2,
-            (Isa::AmxInt8, AMX_LEAST..=8) if bits != Bits::B6 => 2,
-            _ => 1,
         }
     }
 

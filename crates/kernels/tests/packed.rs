@@ -95,6 +95,7 @@ impl Quantized {
             scale: 9.0,
             sum: 9,
             halves: [9; 2],
+            start: 9.0,
         };
         let mut groups = vec![old; x.len() / GROUP];
         quantize_rows(isa, cols, x, &mut groups)?;
@@ -538,6 +539,7 @@ fn blocks_of_panels_do_not_change_rows() {
 fn with_and_without_matrix_instructions_agree_bit_for_bit() {
     for (with, without) in [
         (Isa::NeonI8mm, Isa::NeonDot),
+        (Isa::AvxVnni, Isa::Avx2),
         (Isa::AmxInt8, Isa::Avx512Vnni),
     ] {
         if !with.is_available() {

@@ -1,6 +1,7 @@
 //! Flags that name the model and say how it runs.
 
 use clap::{Args, ValueEnum};
+use edgethink_engine::Isa;
 
 /// Which model, which adapter.
 #[derive(Debug, Clone, Args)]
@@ -54,7 +55,7 @@ pub(crate) enum KvArg {
     F32,
 }
 
-/// Number formats.
+/// Number formats, and the kernels that compute with them.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Engine")]
 pub(crate) struct FormatArgs {
@@ -85,6 +86,21 @@ pub(crate) struct FormatArgs {
         env = "EDGETHINK_KV"
     )]
     pub(crate) kv: KvArg,
+    /// Instruction set of the kernels, one that `edgethink info --cpu` lists as there [default: the best]
+    #[arg(long, value_name = "NAME", env = "EDGETHINK_ISA", value_parser = isa)]
+    pub(crate) isa: Option<Isa>,
+}
+
+/// An instruction set that this machine has.
+fn isa(name: &str) -> Result<Isa, String> {
+    let isa: Isa = name
+        .parse()
+        .map_err(|e: <Isa as std::str::FromStr>::Err| e.to_string())?;
+    if isa.is_available() {
+        return Ok(isa);
+    }
+    let names: Vec<String> = Isa::available().map(|isa| isa.to_string()).collect();
+    Err(format!("this machine has {}", names.join(", ")))
 }
 
 /// How the engine runs.

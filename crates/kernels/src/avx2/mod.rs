@@ -1,10 +1,11 @@
-//! AVX2 with FMA and F16C. Every function here needs the features of [`Isa::Avx2`](crate::Isa); the dispatch checks them.
+//! AVX2 with FMA and F16C. Every function here needs the features of [`Isa::Avx2`](crate::Isa), in `vnni` those of
+//! [`Isa::AvxVnni`](crate::Isa); the dispatch checks them.
 
-mod fetch;
 pub(crate) mod lanes;
 pub(crate) mod packed;
 pub(crate) mod roofline;
 mod six_bits;
+pub(crate) mod vnni;
 
 pub(crate) mod attention {
     crate::generic::attention_kernels!("avx2,fma,f16c", 12, 3, f32, load);

@@ -1,6 +1,7 @@
-//! Packed weights times quantized rows with `vpmaddubsw`: one instruction is 8 rows by 4 columns.
+//! Packed weights times quantized rows: the panel kernel, written once over how a group's dot products are taken, and that with
+//! `vpmaddubsw`: one instruction is 8 rows by 4 columns.
 //!
-//! It multiplies unsigned bytes with signed ones and adds neighbours into i16, saturating. A 4-bit code gives at most
+//! `vpmaddubsw` multiplies unsigned bytes with signed ones and adds neighbours into i16, saturating. A 4-bit code gives at most
 //! 2 · 15 · 127 = 3,810 per instruction, and the eight quads of a group together 30,480, which i16 holds: a group is summed in i16, then
 //! widened once. An 8-bit code less its zero enters as its magnitude, and the activation takes its sign: 2 · 128 · 127 = 32,512, which
 //! i16 holds once, so that each product is widened. Of 6-bit codes two products fit, 2 · 2 · 63 · 127 = 32,004; the instruction that widens
@@ -15,141 +16,198 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 use std::mem::offset_of;
 
-use super::fetch::Fetch;
-use super::lanes;
-use super::six_bits::dots6;
 use crate::columns::ColumnsMut;
 use crate::gemm::Tile;
-use crate::packed::{Bits, GROUP, GROUP6, HALVES, by_format, split};
-use crate::quantize::{QuantGroup, QuantRows};
+use crate::packed::{Bits, GROUP, HALVES};
+use crate::quantize::{QuantGroup, WHOLE};
 
-/// Rows of a register tile: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
+/// Defines the kernels of panels, compiled with the target features `$features`, on the group products of `$dots4`, `$dots6` and `$dots8`:
+/// `[row][half of the panel]`, of codes less their zero, or of the codes themselves if they have offsets.
+///
+/// A register tile is 4 rows: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
 /// and a product are 13 to 15 of the 16 registers. The f32 sums stay in the first-level cache; a group touches each once.
-const ROWS: usize = 4;
+macro_rules! panel_kernels {
+    ($features:literal, $dots4:path, $dots6:path, $dots8:path) => {
+        use $crate::avx2::lanes;
+        use $crate::avx2::packed::{add, groups_of, halves, store};
+        use $crate::columns::ColumnsMut;
+        use $crate::fetch::Fetch;
+        use $crate::gemm::{SIDE, TILE, Tile};
+        use $crate::packed::{Bits, GROUP, GROUP6, HALVES, by_format, split};
+        use $crate::quantize::{QuantGroup, QuantRows};
+        use {$dots4 as group_dots4, $dots6 as group_dots6, $dots8 as group_dots8};
 
-/// One panel times the tile's rows.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    by_format!(tile.w.shape(), panel_of(tile, out));
-}
-
-/// A panel of each of two runs times one row.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
-    by_format!(tiles[0].w.shape(), side_by_side_of(tiles, out));
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn side_by_side_of<const CODES: usize, const BLOCK_BYTES: usize>(
-    tiles: &[Tile<'_>],
-    out: &mut ColumnsMut<'_>,
-) {
-    let [a, b] = tiles else {
-        unreachable!("{} runs, not 2", tiles.len());
-    };
-    let w = [a, b].map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
-    let x = a.x.slice(a.rows.clone());
-    let fetch = w.map(Fetch::near);
-    let totals = rows::<2, 1, CODES, BLOCK_BYTES>(w, x, fetch);
-    for (tile, totals) in tiles.iter().zip(&totals) {
-        store(tile, tile.rows.start, totals, out);
-    }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
-    tile: &Tile<'_>,
-    out: &mut ColumnsMut<'_>,
-) {
-    let w = [tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0];
-    // Stores are done in order: where the outputs are not in the cache, as those of a head, the next panel's would wait for them.
-    for t in tile.rows.clone() {
-        lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
-    }
-    let parts = tile.rows.len().div_ceil(ROWS);
-    for (part, t) in tile.rows.clone().step_by(ROWS).enumerate() {
-        let count = ROWS.min(tile.rows.end - t);
-        let x = tile.x.slice(t..t + count);
-        let fetch = [Fetch::next_panel(w[0], part, parts)];
-        match count {
-            1 => store(
-                tile,
-                t,
-                &rows::<1, 1, CODES, BLOCK_BYTES>(w, x, fetch)[0],
-                out,
-            ),
-            2 => store(
-                tile,
-                t,
-                &rows::<1, 2, CODES, BLOCK_BYTES>(w, x, fetch)[0],
-                out,
-            ),
-            3 => store(
-                tile,
-                t,
-                &rows::<1, 3, CODES, BLOCK_BYTES>(w, x, fetch)[0],
-                out,
-            ),
-            _ => store(
-                tile,
-                t,
-                &rows::<1, 4, CODES, BLOCK_BYTES>(w, x, fetch)[0],
-                out,
-            ),
+        /// One panel times the tile's rows.
+        #[target_feature(enable = $features)]
+        pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+            by_format!(tile.w.shape(), panel_of(tile, out));
         }
-    }
-}
 
-/// The tile of R rows on each of P panels: sums by panel, row, half of the panel.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
-    w: [&[[u8; BLOCK_BYTES]]; P],
-    x: QuantRows<'_>,
-    fetch: [Fetch; P],
-) -> [[[[f32; 8]; 2]; R]; P] {
-    let bits = Bits::of_code_bytes(CODES);
-    let has_offset = BLOCK_BYTES > bits.scales_at() + HALVES;
-    let groups = x.cols() / GROUP;
-    let rows = x.first::<R>();
-    let w = w.map(|w| &w[..groups / bits.block_groups()]);
-    let mut totals = [[[[0.0; 8]; 2]; R]; P];
-    for g in 0..groups {
-        let x = rows.map(|row| &row[g]);
-        for ((w, totals), fetch) in w.iter().zip(&mut totals).zip(fetch) {
-            fetch.group::<BLOCK_BYTES>(g);
-            let block = &w[g / bits.block_groups()];
-            let (w_scales, w_offsets) = split::<HALVES>(&block[bits.scales_at()..]);
-            // Less the codes' zero, but that of 4 bits and that of 8 bits with offsets.
-            let dots = match bits {
-                Bits::B4 => dots4(block, x),
-                Bits::B6 => dots6(&block.as_chunks::<GROUP6>().0[g % bits.block_groups()], x),
-                Bits::B8 => dots8(block, x),
-            };
-            let scales = [halves(w_scales, 0), halves(w_scales, 1)];
-            let offsets = has_offset.then(|| {
-                let (w_offsets, _) = split::<HALVES>(w_offsets);
-                [halves(w_offsets, 0), halves(w_offsets, 1)]
-            });
-            macro_rules! rows {
-                ($($r:literal)*) => {$(if $r < R {
-                    let mut dots = dots[$r];
-                    if bits == Bits::B4 && !has_offset {
-                        let zero = shifted::<3>(x[$r]);
-                        dots = dots.map(|dot| _mm256_sub_epi32(dot, zero));
-                    }
-                    if bits == Bits::B8 && has_offset {
-                        let zero = shifted::<7>(x[$r]);
-                        dots = dots.map(|dot| _mm256_add_epi32(dot, zero));
-                    }
-                    add::<$r>(totals.as_flattened_mut(), dots, x[$r], scales, offsets);
-                })*};
+        /// Four panels that follow each other times the same rows.
+        #[target_feature(enable = $features)]
+        pub(crate) fn side_by_side(tiles: &[Tile<'_>; SIDE], out: &mut ColumnsMut<'_>) {
+            by_format!(tiles[0].w.shape(), side_by_side_of(tiles, out));
+        }
+
+        #[target_feature(enable = $features)]
+        fn side_by_side_of<const CODES: usize, const BLOCK_BYTES: usize>(
+            tiles: &[Tile<'_>; SIDE],
+            out: &mut ColumnsMut<'_>,
+        ) {
+            let fetch = Fetch::beside::<SIDE, BLOCK_BYTES>;
+            tiles_of::<SIDE, CODES, BLOCK_BYTES>(tiles.each_ref(), fetch, out);
+        }
+
+        #[target_feature(enable = $features)]
+        fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
+            tile: &Tile<'_>,
+            out: &mut ColumnsMut<'_>,
+        ) {
+            let fetch = Fetch::alone::<BLOCK_BYTES>;
+            tiles_of::<1, CODES, BLOCK_BYTES>([tile], fetch, out);
+        }
+
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn tiles_of<const P: usize, const CODES: usize, const BLOCK_BYTES: usize>(
+            tiles: [&Tile<'_>; P],
+            fetch: fn(&[[u8; BLOCK_BYTES]]) -> Fetch,
+            out: &mut ColumnsMut<'_>,
+        ) {
+            // Stores are done in order: where the outputs are not in the cache, as those of a head, the next panels' would wait for them.
+            for tile in tiles {
+                for t in tile.rows.clone() {
+                    lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
+                }
             }
-            rows!(0 1 2 3);
+            let w = tiles.map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
+            let x = tiles[0].x.slice(tiles[0].rows.clone());
+            macro_rules! store {
+                ($a:literal + $b:literal) => {{
+                    let totals =
+                        rows::<P, $a, $b, { $a + $b }, CODES, BLOCK_BYTES>(w, x, w.map(fetch));
+                    for (tile, totals) in tiles.iter().zip(&totals) {
+                        store(tile, totals, out);
+                    }
+                }};
+            }
+            match x.rows() {
+                1 => store!(1 + 0),
+                2 => store!(2 + 0),
+                3 => store!(3 + 0),
+                4 => store!(4 + 0),
+                5 => store!(4 + 1),
+                6 => store!(4 + 2),
+                7 => store!(4 + 3),
+                8 => store!(4 + 4),
+                rows => unreachable!("a tile has 1 to {TILE} rows, not {rows}"),
+            }
         }
-    }
-    totals
+
+        /// P panels times R rows, of each group first A rows and then B, as many as there are registers for: sums by panel, row, half of
+        /// the panel.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn rows<
+            const P: usize,
+            const A: usize,
+            const B: usize,
+            const R: usize,
+            const CODES: usize,
+            const BLOCK_BYTES: usize,
+        >(
+            w: [&[[u8; BLOCK_BYTES]]; P],
+            x: QuantRows<'_>,
+            fetch: [Fetch; P],
+        ) -> [[[[f32; 8]; 2]; R]; P] {
+            let groups = x.cols() / GROUP;
+            let rows = x.first::<R>();
+            let bits = Bits::of_code_bytes(CODES);
+            let blocks = bits.block_groups();
+            let w = w.map(|w| &w[..groups / blocks]);
+            let mut totals = [[[[0.0; 8]; 2]; R]; P];
+            for g in 0..groups {
+                for ((w, totals), fetch) in w.iter().zip(&mut totals).zip(fetch) {
+                    fetch.group::<BLOCK_BYTES>(g);
+                    let (block, place) = (&w[g / blocks], g % blocks);
+                    let (a, b) = totals.split_at_mut(A);
+                    $crate::avx2::packed::group!(
+                        A,
+                        bits,
+                        block,
+                        place,
+                        groups_of::<A>(&rows, g),
+                        a
+                    );
+                    if B > 0 {
+                        $crate::avx2::packed::group!(
+                            B,
+                            bits,
+                            block,
+                            place,
+                            groups_of::<B>(&rows[A..], g),
+                            b
+                        );
+                    }
+                }
+            }
+            totals
+        }
+    };
 }
+pub(super) use panel_kernels;
+
+/// `totals` of R rows += a group of a panel, that at `place` in its block, times those of the rows, `x`. A macro, because the compiler calls
+/// a function that is used twice, with its vectors in memory.
+macro_rules! group {
+    ($R:ident, $bits:expr, $block:expr, $place:expr, $x:expr, $totals:expr) => {{
+        let (block, x, totals): (&[u8; BLOCK_BYTES], [&QuantGroup; $R], _) = ($block, $x, $totals);
+        let (w_scales, w_offsets) = split::<HALVES>(&block[$bits.scales_at()..]);
+        let dots = match $bits {
+            Bits::B4 => group_dots4(block, x),
+            Bits::B6 => group_dots6(&block.as_chunks::<GROUP6>().0[$place], x),
+            Bits::B8 => group_dots8(block, x),
+        };
+        let scales = [halves(w_scales, 0), halves(w_scales, 1)];
+        let offsets = $bits.has_offset(BLOCK_BYTES).then(|| {
+            let (w_offsets, _) = split::<HALVES>(w_offsets);
+            [halves(w_offsets, 0), halves(w_offsets, 1)]
+        });
+        if $R > 0 {
+            add::<0>(totals, dots[0], x[0], scales, offsets);
+        }
+        if $R > 1 {
+            add::<1>(totals, dots[1], x[1], scales, offsets);
+        }
+        if $R > 2 {
+            add::<2>(totals, dots[2], x[2], scales, offsets);
+        }
+        if $R > 3 {
+            add::<3>(totals, dots[3], x[3], scales, offsets);
+        }
+    }};
+}
+pub(super) use group;
+
+/// Group `g` of the first R rows.
+#[inline(always)]
+pub(super) fn groups_of<'a, const R: usize>(
+    rows: &[&'a [QuantGroup]],
+    g: usize,
+) -> [&'a QuantGroup; R] {
+    std::array::from_fn(|r| &rows[r][g])
+}
+
+/// With `vpmaddubsw`.
+mod by_pairs {
+    super::panel_kernels!(
+        "avx2,fma,f16c",
+        super::dots4,
+        crate::avx2::six_bits::dots6,
+        super::dots8
+    );
+}
+pub(crate) use by_pairs::{panel, side_by_side};
 
 /// totals of row `R` += scales · scale of x · dots, and offsets · (scale of x · Σ q) if there are any.
 ///
@@ -157,9 +215,9 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: u
 /// way of every group and back.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn add<const R: usize>(
-    totals: &mut [[f32; 8]],
-    dots: [__m256i; 2],
+pub(super) fn add<const R: usize>(
+    totals: &mut [[[f32; 8]; 2]],
+    dots: [__m256; 2],
     x: &QuantGroup,
     scales: [__m256; 2],
     offsets: Option<[__m256; 2]>,
@@ -169,8 +227,6 @@ fn add<const R: usize>(
             // SAFETY: the function requires AVX2 and FMA; the memory is `x` and the totals of row R.
             unsafe {
                 asm!(
-                    "vcvtdq2ps {a}, {a}",
-                    "vcvtdq2ps {b}, {b}",
                     "vbroadcastss {x_scale}, dword ptr [{x} + {scale}]",
                     "vmulps {product}, {scale_a}, {x_scale}",
                     "vfmadd213ps {a}, {product}, ymmword ptr [{totals} + {at}]",
@@ -195,7 +251,7 @@ fn add<const R: usize>(
             }
         };
     }
-    assert!(2 * R + 2 <= totals.len());
+    assert!(R < totals.len());
     match offsets {
         None => add!([],),
         Some(offsets) => add!(
@@ -213,22 +269,22 @@ fn add<const R: usize>(
     }
 }
 
-/// Stores the totals of rows `first..`.
+/// Stores the totals of a tile's rows.
 #[inline]
-fn store(tile: &Tile<'_>, first: usize, totals: &[[[f32; 8]; 2]], out: &mut ColumnsMut<'_>) {
-    for (t, total) in (first..).zip(totals) {
+pub(super) fn store(tile: &Tile<'_>, totals: &[[[f32; 8]; 2]], out: &mut ColumnsMut<'_>) {
+    for (t, total) in tile.rows.clone().zip(totals) {
         let total = total.as_flattened().try_into().expect("2 x 8 are a panel");
         tile.store_row(t, total, out);
     }
 }
 
-/// Dot products of a group that begins with its 4-bit codes, `[row][half of the panel]`.
+/// Dot products of a group that begins with its 4-bit codes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots4<const R: usize, const BYTES: usize>(
     group: &[u8; BYTES],
     x: [&QuantGroup; R],
-) -> [[__m256i; 2]; R] {
+) -> [[__m256; 2]; R] {
     let blocks = group.as_chunks::<64>().0;
     let mut sums = [[_mm256_undefined_si256(); 2]; R];
     macro_rules! blocks {
@@ -248,16 +304,43 @@ fn dots4<const R: usize, const BYTES: usize>(
     }
     blocks!(0 1 2 3);
     let one = _mm256_set1_epi16(1);
-    sums.map(|sums| sums.map(|sum| _mm256_madd_epi16(sum, one)))
+    let starts = starts4::<R, BYTES>(x);
+    let mut dots = [[_mm256_setzero_ps(); 2]; R];
+    for r in 0..R {
+        let sums = sums[r].map(|sum| _mm256_madd_epi16(sum, one));
+        dots[r] = sums.map(|sum| less_whole(_mm256_add_epi32(sum, starts[r])));
+    }
+    dots
 }
 
-/// Dot products of a group that begins with its 8-bit codes, these less their zero, `[row][half of the panel]`.
+/// Where the sums of products with 4-bit codes begin, bits of f32s: less the codes' zero, if there are no offsets.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn starts4<const R: usize, const BYTES: usize>(x: [&QuantGroup; R]) -> [__m256i; R] {
+    let whole = _mm256_castps_si256(_mm256_set1_ps(WHOLE));
+    let mut starts = [whole; R];
+    if !Bits::B4.has_offset(BYTES) {
+        for r in 0..R {
+            starts[r] = _mm256_castps_si256(_mm256_set1_ps(x[r].start));
+        }
+    }
+    starts
+}
+
+/// A sum that began so, as a number.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn less_whole(sum: __m256i) -> __m256 {
+    _mm256_sub_ps(_mm256_castsi256_ps(sum), _mm256_set1_ps(WHOLE))
+}
+
+/// Dot products of a group that begins with its 8-bit codes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots8<const R: usize, const BYTES: usize>(
     group: &[u8; BYTES],
     x: [&QuantGroup; R],
-) -> [[__m256i; 2]; R] {
+) -> [[__m256; 2]; R] {
     let blocks = group.as_chunks::<64>().0;
     let one = _mm256_set1_epi16(1);
     let mut sums = [[_mm256_undefined_si256(); 2]; R];
@@ -274,7 +357,13 @@ fn dots8<const R: usize, const BYTES: usize>(
         )*};
     }
     blocks!(0 1 2 3 4 5 6 7);
-    sums
+    if Bits::B8.has_offset(BYTES) {
+        for r in 0..R {
+            let zero = shifted::<7>(x[r]);
+            sums[r] = sums[r].map(|sum| _mm256_add_epi32(sum, zero));
+        }
+    }
+    sums.map(|sums| sums.map(|sum| _mm256_cvtepi32_ps(sum)))
 }
 
 /// Spreads four activations over `x` and goes on with the lines that are given.
@@ -395,7 +484,7 @@ fn multiply_add_signed<const AT: usize>(
 /// compiler would shift before it spreads, which takes twice the instructions.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn shifted<const BITS: u32>(x: &QuantGroup) -> __m256i {
+pub(super) fn shifted<const BITS: u32>(x: &QuantGroup) -> __m256i {
     let spread;
     // SAFETY: the function requires AVX2; the only memory that is read is `x`.
     unsafe {
@@ -421,13 +510,13 @@ fn signed(block: &[u8; 32]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn low_nibbles(block: &[u8; 32]) -> __m256i {
+pub(super) fn low_nibbles(block: &[u8; 32]) -> __m256i {
     _mm256_and_si256(load(block), _mm256_set1_epi8(15))
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn high_nibbles(block: &[u8; 32]) -> __m256i {
+pub(super) fn high_nibbles(block: &[u8; 32]) -> __m256i {
     _mm256_and_si256(_mm256_srli_epi16::<4>(load(block)), _mm256_set1_epi8(15))
 }
 
@@ -441,7 +530,7 @@ pub(super) fn load(bytes: &[u8; 32]) -> __m256i {
 /// Eight halves to f32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn halves(bits: &[u8; HALVES], half: usize) -> __m256 {
+pub(super) fn halves(bits: &[u8; HALVES], half: usize) -> __m256 {
     let bits = &bits.as_chunks::<16>().0[half];
     // SAFETY: 16 readable bytes.
     _mm256_cvtph_ps(unsafe { _mm_loadu_si128(bits.as_ptr().cast()) })

@@ -19,17 +19,14 @@ use crate::quantize::QuantGroup;
 /// One half of the panel after the other: both at once would need more than 16 registers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dots6<const R: usize>(
-    group: &[u8; GROUP6],
-    x: [&QuantGroup; R],
-) -> [[__m256i; 2]; R] {
+pub(super) fn dots6<const R: usize>(group: &[u8; GROUP6], x: [&QuantGroup; R]) -> [[__m256; 2]; R] {
     let (codes, scales) = split::<{ Bits::B6.code_bytes() }>(group);
     let blocks = codes.as_chunks::<32>().0;
     let a = dots6_of::<0, R>(blocks, scale_pairs(scales, 0), x);
     let b = dots6_of::<1, R>(blocks, scale_pairs(scales, 1), x);
-    let mut dots = [[_mm256_undefined_si256(); 2]; R];
+    let mut dots = [[_mm256_setzero_ps(); 2]; R];
     for r in 0..R {
-        dots[r] = [a[r], b[r]];
+        dots[r] = [_mm256_cvtepi32_ps(a[r]), _mm256_cvtepi32_ps(b[r])];
     }
     dots
 }

@@ -1,6 +1,6 @@
-//! AMX with int8 (Sapphire Rapids on). Several rows use `tdpbssd`, one instruction of 16 weight rows by up to 16 token rows by 32 columns.
+//! AMX with int8 (Sapphire Rapids on). More than eight rows use `tdpbssd`, one instruction of 16 weight rows by up to 16 token rows by 32 columns.
 //! The sums are whole numbers and are scaled as in [`super::packed`], so the results are those of [`Isa::Avx512Vnni`](crate::Isa) bit
-//! for bit. One or two rows and 6-bit codes use that kernel.
+//! for bit. Fewer rows and 6-bit codes use that kernel.
 //!
 //! The codes of a group lie in a panel as the instruction reads its second factor; they are widened to bytes less their zero first.
 
@@ -172,9 +172,10 @@ pub(crate) mod packed {
     use std::arch::x86_64::*;
     use std::mem::MaybeUninit;
 
-    use super::super::packed::{self as without, ahead, fetch_outputs, halves};
+    use super::super::packed::{self as without, fetch_outputs, halves};
     use super::{LEAST, ROWS};
     use crate::columns::ColumnsMut;
+    use crate::fetch::Fetch;
     use crate::gemm::{TILE, Tile};
     use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
     use crate::quantize::QuantGroup;
@@ -206,150 +207,99 @@ pub(crate) mod packed {
             }
             return;
         }
-        // SAFETY: passed on.
-        unsafe {
-            match tile.rows.len().div_ceil(4) {
-                1 => panels::<1, 4>([tile], out),
-                2 => panels::<1, 8>([tile], out),
-                3 => panels::<1, 12>([tile], out),
-                _ => panels::<1, 16>([tile], out),
-            }
-        }
-    }
-
-    /// A panel of each run times a few rows.
-    ///
-    /// # Safety
-    /// As of [`panel`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
-    pub(crate) unsafe fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
-        let [a, b] = tiles else {
-            return without::side_by_side(tiles, out);
-        };
-        // SAFETY: passed on.
-        unsafe {
-            match a.rows.len().div_ceil(4) {
-                1 => panels::<2, 4>([a, b], out),
-                _ => panels::<2, 8>([a, b], out),
-            }
-        }
-    }
-
-    /// P panels times at most R rows.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
-    unsafe fn panels<const P: usize, const R: usize>(
-        tiles: [&Tile<'_>; P],
-        out: &mut ColumnsMut<'_>,
-    ) {
-        let shape = tiles[0].w.shape();
+        let shape = tile.w.shape();
         // SAFETY: passed on.
         unsafe {
             match (shape.bits, shape.has_offset) {
-                (Bits::B4, false) => panels_of::<P, R, 256, 288>(tiles, out),
-                (Bits::B4, true) => panels_of::<P, R, 256, 320>(tiles, out),
-                (_, false) => panels_of::<P, R, 512, 544>(tiles, out),
-                (_, true) => panels_of::<P, R, 512, 576>(tiles, out),
+                (Bits::B4, false) => panel_of::<256, 288>(tile, out),
+                (Bits::B4, true) => panel_of::<256, 320>(tile, out),
+                (_, false) => panel_of::<512, 544>(tile, out),
+                (_, true) => panel_of::<512, 576>(tile, out),
             }
         }
     }
 
+    pub(crate) use super::super::packed::side_by_side;
+
     /// Rows that are not there are computed from what lies in the buffer, and dropped.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
-    unsafe fn panels_of<
-        const P: usize,
-        const R: usize,
-        const CODES: usize,
-        const BLOCK_BYTES: usize,
-    >(
-        tiles: [&Tile<'_>; P],
+    unsafe fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
+        tile: &Tile<'_>,
         out: &mut ColumnsMut<'_>,
     ) {
+        fetch_outputs(tile, out);
         let has_offset = BLOCK_BYTES > CODES + HALVES;
-        let mut w = [&[][..]; P];
-        for p in 0..P {
-            fetch_outputs(tiles[p], out);
-            w[p] = tiles[p]
-                .w
-                .panel(tiles[p].panel)
-                .as_chunks::<BLOCK_BYTES>()
-                .0;
-        }
-        let groups = w[0].len();
-        let (rows, count) = (tiles[0].rows.clone(), tiles[0].rows.len());
-        let mut x: [&[QuantGroup]; R] = [&[]; R];
+        let w = tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0;
+        let fetch = Fetch::alone(w);
+        let groups = w.len();
+        let (rows, count) = (tile.rows.clone(), tile.rows.len());
+        let mut x: [&[QuantGroup]; ROWS] = [&[]; ROWS];
         for (r, x) in x.iter_mut().enumerate() {
-            *x = &tiles[0].x.row(rows.start + r.min(count - 1))[..groups];
+            *x = &tile.x.row(rows.start + r.min(count - 1))[..groups];
         }
         let stride = size_of::<QuantGroup>() * groups;
-        let mut rings = MaybeUninit::<[Ring; P]>::uninit();
+        let mut ring = MaybeUninit::<Ring>::uninit();
         // SAFETY: the codes are written before they are read, and so are the dots of the rows that are there; those of the others are
         // written here.
-        let rings = unsafe {
-            let rings = rings.as_mut_ptr();
-            for p in 0..P {
-                for slot in 0..RING {
-                    for r in count..R {
-                        (&raw mut (*rings)[p].dots[slot][r]).write([0; PANEL]);
-                    }
+        let Ring { codes, dots } = unsafe {
+            let ring = ring.as_mut_ptr();
+            for slot in 0..RING {
+                for r in count..ROWS {
+                    (&raw mut (*ring).dots[slot][r]).write([0; PANEL]);
                 }
             }
-            &mut *rings
+            &mut *ring
         };
-        let mut total = [[_mm512_setzero_ps(); R]; P];
+        let mut total = [_mm512_setzero_ps(); ROWS];
         for step in 0..groups + 2 * LAG {
-            for p in 0..P {
-                let Ring { codes, dots } = &mut rings[p];
-                if let Some(block) = w[p].get(step) {
-                    ahead(block);
-                    widen::<CODES>(split(block).0, &mut codes[step % RING], !has_offset);
-                }
-                if let Some(g) = step.checked_sub(LAG).filter(|g| *g < groups) {
-                    let (x, codes) = (x[0][g].q.as_ptr(), &codes[g % RING]);
-                    let dots = &mut dots[g % RING];
-                    // SAFETY: the tiles have `count` rows of 32 bytes, 8 of 64 and `count` of 64, which x, codes and dots have.
-                    unsafe {
-                        if CODES == Bits::B8.code_bytes() && has_offset {
-                            multiply_unsigned(x, stride, codes, dots);
-                        } else {
-                            multiply(x, stride, codes, dots);
-                        }
-                    }
-                }
-                if let Some(g) = step.checked_sub(2 * LAG) {
-                    let (w_scales, w_offsets) = split::<HALVES>(&w[p][g][CODES..]);
-                    let scale = halves(w_scales);
-                    let offset = if has_offset {
-                        halves(split::<HALVES>(w_offsets).0)
+            if let Some(block) = w.get(step) {
+                fetch.group::<BLOCK_BYTES>(step);
+                widen::<CODES>(split(block).0, &mut codes[step % RING], !has_offset);
+            }
+            if let Some(g) = step.checked_sub(LAG).filter(|g| *g < groups) {
+                let (x, codes) = (x[0][g].q.as_ptr(), &codes[g % RING]);
+                let dots = &mut dots[g % RING];
+                // SAFETY: the tiles have `count` rows of 32 bytes, 8 of 64 and `count` of 64, which x, codes and dots have.
+                unsafe {
+                    if CODES == Bits::B8.code_bytes() && has_offset {
+                        multiply_unsigned(x, stride, codes, dots);
                     } else {
-                        _mm512_setzero_ps()
+                        multiply(x, stride, codes, dots);
+                    }
+                }
+            }
+            if let Some(g) = step.checked_sub(2 * LAG) {
+                let (w_scales, w_offsets) = split::<HALVES>(&w[g][CODES..]);
+                let scale = halves(w_scales);
+                let offset = if has_offset {
+                    halves(split::<HALVES>(w_offsets).0)
+                } else {
+                    _mm512_setzero_ps()
+                };
+                for r in 0..ROWS {
+                    // SAFETY: 64 readable bytes; g is below the number of groups, which x[r] has.
+                    let (dot, x) = unsafe {
+                        let dot = _mm512_load_si512(dots[g % RING][r].as_ptr().cast());
+                        (dot, x[r].get_unchecked(g))
                     };
-                    for r in 0..R {
-                        // SAFETY: 64 readable bytes; g is below the number of groups, which x[r] has.
-                        let (dot, x) = unsafe {
-                            let dot = _mm512_load_si512(dots[g % RING][r].as_ptr().cast());
-                            (dot, x[r].get_unchecked(g))
-                        };
-                        let (scale, dot) = (
-                            _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)),
-                            _mm512_cvtepi32_ps(dot),
-                        );
-                        total[p][r] = _mm512_fmadd_ps(scale, dot, total[p][r]);
-                        if has_offset {
-                            let sum = _mm512_set1_ps(x.scale * x.sum as f32);
-                            total[p][r] = _mm512_fmadd_ps(offset, sum, total[p][r]);
-                        }
+                    let (scale, dot) = (
+                        _mm512_mul_ps(scale, _mm512_set1_ps(x.scale)),
+                        _mm512_cvtepi32_ps(dot),
+                    );
+                    total[r] = _mm512_fmadd_ps(scale, dot, total[r]);
+                    if has_offset {
+                        let sum = _mm512_set1_ps(x.scale * x.sum as f32);
+                        total[r] = _mm512_fmadd_ps(offset, sum, total[r]);
                     }
                 }
             }
         }
-        for p in 0..P {
-            let mut sums = [[0.0; PANEL]; R];
-            for r in 0..R {
-                // SAFETY: 64 writable bytes.
-                unsafe { _mm512_storeu_ps(sums[r].as_mut_ptr(), total[p][r]) };
-            }
-            tiles[p].store(&sums, out);
+        let mut sums = [[0.0; PANEL]; ROWS];
+        for r in 0..ROWS {
+            // SAFETY: 64 writable bytes.
+            unsafe { _mm512_storeu_ps(sums[r].as_mut_ptr(), total[r]) };
         }
+        tile.store(&sums, out);
     }
 
     /// A group's codes to bytes, less their zero if there is one.

@@ -23,8 +23,6 @@ macro_rules! lanes {
 lanes! {
     /// Fetches a line of the cache, whether it is there or not.
     fn prefetch(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    /// The same, to the second-level cache alone.
-    fn prefetch_to_second(at: *const u8) -> () { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     fn splat(x: f32) -> V { _mm512_set1_ps(x) }
     // SAFETY: 64 readable bytes.
     fn load(x: &[f32; W]) -> V { unsafe { _mm512_loadu_ps(x.as_ptr()) } }

@@ -11,9 +11,10 @@ use std::arch::x86_64::*;
 
 use super::lanes;
 use crate::columns::ColumnsMut;
-use crate::gemm::{TILE, Tile};
+use crate::fetch::Fetch;
+use crate::gemm::{SIDE, TILE, Tile};
 use crate::packed::{Bits, GROUP, GROUP6, HALVES, PANEL, by_format, split};
-use crate::quantize::{QuantGroup, QuantRows};
+use crate::quantize::{QuantGroup, QuantRows, WHOLE};
 
 /// One panel times the tile's rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -21,25 +22,19 @@ pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
     by_format!(tile.w.shape(), panel_of(tile, out));
 }
 
-/// A panel of each of four runs times one row.
+/// Four panels that follow each other times the same rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+pub(crate) fn side_by_side(tiles: &[Tile<'_>; SIDE], out: &mut ColumnsMut<'_>) {
     by_format!(tiles[0].w.shape(), side_by_side_of(tiles, out));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn side_by_side_of<const CODES: usize, const BLOCK_BYTES: usize>(
-    tiles: &[Tile<'_>],
+    tiles: &[Tile<'_>; SIDE],
     out: &mut ColumnsMut<'_>,
 ) {
-    let [a, b, c, d] = tiles else {
-        unreachable!("{} runs, not 4", tiles.len());
-    };
-    let w = [a, b, c, d].map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
-    let sums = rows::<4, 1, CODES, BLOCK_BYTES>(w, a.x.slice(a.rows.clone()));
-    for (tile, sums) in tiles.iter().zip(&sums) {
-        tile.store(sums, out);
-    }
+    let fetch = Fetch::beside::<SIDE, BLOCK_BYTES>;
+    tiles_of::<SIDE, CODES, BLOCK_BYTES>(tiles.each_ref(), fetch, out);
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
@@ -47,13 +42,31 @@ fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
     tile: &Tile<'_>,
     out: &mut ColumnsMut<'_>,
 ) {
-    fetch_outputs(tile, out);
-    let w = [tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0];
-    let x = tile.x.slice(tile.rows.clone());
+    let fetch = Fetch::alone::<BLOCK_BYTES>;
+    tiles_of::<1, CODES, BLOCK_BYTES>([tile], fetch, out);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
+fn tiles_of<const P: usize, const CODES: usize, const BLOCK_BYTES: usize>(
+    tiles: [&Tile<'_>; P],
+    fetch: fn(&[[u8; BLOCK_BYTES]]) -> Fetch,
+    out: &mut ColumnsMut<'_>,
+) {
+    for tile in tiles {
+        fetch_outputs(tile, out);
+    }
+    let w = tiles.map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
+    let x = tiles[0].x.slice(tiles[0].rows.clone());
     macro_rules! store {
         ($($rows:literal)*) => {
-            match tile.rows.len() {
-                $($rows => tile.store(&rows::<1, $rows, CODES, BLOCK_BYTES>(w, x)[0], out),)*
+            match x.rows() {
+                $($rows => {
+                    let sums = rows::<P, $rows, CODES, BLOCK_BYTES>(w, x, w.map(fetch));
+                    for (tile, sums) in tiles.iter().zip(&sums) {
+                        tile.store(sums, out);
+                    }
+                })*
                 count => unreachable!("a tile has 1 to {TILE} rows, not {count}"),
             }
         };
@@ -75,30 +88,30 @@ pub(super) fn fetch_outputs(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
 fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     w: [&[[u8; BLOCK_BYTES]]; P],
     x: QuantRows<'_>,
+    fetch: [Fetch; P],
 ) -> [[[f32; PANEL]; R]; P] {
     let bits = Bits::of_code_bytes(CODES);
-    let has_offset = BLOCK_BYTES > bits.scales_at() + HALVES;
+    let has_offset = bits.has_offset(BLOCK_BYTES);
     let groups = bits.block_groups();
     let w = w.map(|blocks| &blocks[..w[0].len()]);
     let rows = x.first::<R>().map(|row| &row[..w[0].len() * groups]);
     let mut total = [[_mm512_setzero_ps(); R]; P];
     for g in 0..w[0].len() * groups {
         for p in 0..P {
+            fetch[p].group::<BLOCK_BYTES>(g);
             let block = &w[p][g / groups];
             let x = rows.map(|row| &row[g]);
             let dots = if bits == Bits::B6 {
                 let group = &block.as_chunks::<GROUP6>().0[g % groups];
-                ahead(group);
                 dots6(group, x)
             } else {
-                ahead(block);
                 dots::<P, R, CODES, BLOCK_BYTES>(split(block).0, x)
             };
             let (w_scales, w_offsets) = split::<HALVES>(&block[bits.scales_at()..]);
             let scale = halves(w_scales);
             for r in 0..R {
                 let scale = _mm512_mul_ps(scale, _mm512_set1_ps(x[r].scale));
-                total[p][r] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(dots[r]), total[p][r]);
+                total[p][r] = _mm512_fmadd_ps(scale, dots[r], total[p][r]);
             }
             if has_offset {
                 let offset = halves(split::<HALVES>(w_offsets).0);
@@ -126,22 +139,30 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: u
 fn dots<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     codes: &[u8; CODES],
     x: [&QuantGroup; R],
-) -> [__m512i; R] {
+) -> [__m512; R] {
     let has_zero = BLOCK_BYTES == CODES + HALVES;
     let quads = decode(codes);
-    let zero_shift = if CODES == Bits::B4.code_bytes() { 3 } else { 7 };
-    let mut dots = [_mm512_setzero_si512(); R];
-    if has_zero {
-        dots = x.map(|x| _mm512_set1_epi32(-(x.sum << zero_shift)));
+    if CODES == Bits::B4.code_bytes() {
+        let whole = _mm512_set1_ps(WHOLE);
+        let mut sums = [_mm512_castps_si512(whole); R];
+        if has_zero {
+            sums = x.map(|x| _mm512_castps_si512(_mm512_set1_ps(x.start)));
+        }
+        multiply_add(&mut sums, &quads, x, 0);
+        return sums.map(|sum| _mm512_sub_ps(_mm512_castsi512_ps(sum), whole));
     }
-    multiply_add(&mut dots, &quads, x, 0);
-    dots
+    let mut sums = [_mm512_setzero_si512(); R];
+    if has_zero {
+        sums = x.map(|x| _mm512_set1_epi32(-(x.sum << 7)));
+    }
+    multiply_add(&mut sums, &quads, x, 0);
+    sums.map(|sum| _mm512_cvtepi32_ps(sum))
 }
 
 /// Dot products of a group of 6-bit codes, these less their zero and times the scales of its halves.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn dots6<const R: usize>(group: &[u8; GROUP6], x: [&QuantGroup; R]) -> [__m512i; R] {
+fn dots6<const R: usize>(group: &[u8; GROUP6], x: [&QuantGroup; R]) -> [__m512; R] {
     let (codes, scales) = split::<{ Bits::B6.code_bytes() }>(group);
     let (scales, _) = split::<{ 2 * PANEL }>(scales);
     // SAFETY: 32 readable bytes.
@@ -160,7 +181,7 @@ fn dots6<const R: usize>(group: &[u8; GROUP6], x: [&QuantGroup; R]) -> [__m512i;
             sums[r] = _mm512_add_epi32(sums[r], _mm512_mullo_epi32(dots[r], scale));
         }
     }
-    sums
+    sums.map(|sum| _mm512_cvtepi32_ps(sum))
 }
 
 /// dots += quads · those of the activations from quad `first` on.
@@ -176,21 +197,6 @@ fn multiply_add<const R: usize>(
         for r in 0..R {
             dots[r] = _mm512_dpbusd_epi32(dots[r], *quad, broadcast(&x[r].q, first + j));
         }
-    }
-}
-
-/// Bytes between the group that is multiplied and the one that is fetched. Measured.
-const AHEAD: usize = 8192;
-
-/// Fetches a group's bytes further on, of the next panel at the end of one: they follow each other in memory. The machine's own
-/// prefetcher starts anew in every page, and with several rows, where a group takes long, it falls behind. To the second-level cache: the
-/// first waits for few lines at once. An address that is not mapped is no error.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub(super) fn ahead<const BYTES: usize>(group: &[u8; BYTES]) {
-    let next = group.as_ptr().wrapping_add(AHEAD);
-    for line in (0..BYTES).step_by(64) {
-        lanes::prefetch_to_second(next.wrapping_add(line));
     }
 }
 

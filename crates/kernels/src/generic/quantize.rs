@@ -5,7 +5,7 @@ macro_rules! quantize_kernels {
     ($features:literal) => {
         use super::lanes::{self, W};
         use $crate::packed::GROUP;
-        use $crate::quantize::QuantGroup;
+        use $crate::quantize::{QuantGroup, WHOLE};
         use $crate::scalar::quantize::scale_of;
 
         /// Quantizes groups; the index of the first group that holds a non-finite value, if any.
@@ -17,6 +17,7 @@ macro_rules! quantize_kernels {
                 };
                 (out.scale, out.halves) = (scale, halves.map(|sum| sum as i16));
                 out.sum = (halves[0] + halves[1]) as i32;
+                out.start = WHOLE - 8.0 * (halves[0] + halves[1]);
             }
             None
         }

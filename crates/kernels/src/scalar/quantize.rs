@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::packed::GROUP;
-use crate::quantize::QuantGroup;
+use crate::quantize::{QuantGroup, WHOLE};
 
 /// Below this max|x| a group counts as zeros: 127 / x would come near the largest f32.
 pub(crate) const TINY: f32 = f32::from_bits(7 << 23); // 2^-120
@@ -20,6 +20,7 @@ pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize
             *sum = q.iter().map(|&q| i16::from(q)).sum();
         }
         out.sum = out.halves.map(i32::from).iter().sum();
+        out.start = WHOLE - (8 * out.sum) as f32;
     }
     None
 }
@@ -36,12 +37,11 @@ pub(crate) fn vector(x: &[f32], q: &mut [i8]) -> Option<f32> {
     let (scale, inverse) = scale_of(max);
     for (q, &x) in q.iter_mut().zip(x) {
         // Adding 1.5 · 2^23 leaves no bits for a fraction: rounds to nearest, ties to even, without a library call.
-        const ROUND: f32 = 12_582_912.0;
         #[expect(
             clippy::cast_possible_truncation,
             reason = "|x * inverse| rounds to at most 127"
         )]
-        let code = ((x * inverse + ROUND) - ROUND) as i8;
+        let code = ((x * inverse + WHOLE) - WHOLE) as i8;
         *q = code;
     }
     Some(scale)

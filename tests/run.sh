@@ -4,7 +4,7 @@
 #
 #   tests/run.sh                    clients and page
 #   tests/run.sh clients page arm64 these suites (arm64 sets up a Debian tree of 3 GB and takes half an hour)
-#   tests/run.sh avx512             AVX-512 in an emulator, where the machine has none (a Debian tree of 0.4 GB; 20 minutes from nothing)
+#   tests/run.sh x86                AVX-512 and AVX-VNNI in an emulator, where the machine has none (a Debian tree of 0.4 GB; 30 minutes from nothing)
 #   tests/run.sh vllm sglang llama_server
 #                                   GRPO with one of these as its sampler, where it is installed
 #   tests/run.sh vulkan             training through Vulkan against the CPU, where there is a driver
@@ -15,7 +15,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-declare -A minutes=([clients]=5 [page]=6 [arm64]=45 [avx512]=45 [vllm]=20 [sglang]=20 [llama_server]=10 [vulkan]=30)
+declare -A minutes=([clients]=5 [page]=6 [arm64]=45 [x86]=60 [vllm]=20 [sglang]=20 [llama_server]=10 [vulkan]=30)
 suites=()
 for arg in "$@"; do
   case "$arg" in

@@ -1,6 +1,6 @@
 //! `edgethink bench` and what is told of the machine.
 
-use crate::support::{Model, edgethink, json, stdout};
+use crate::support::{Model, edgethink, json, stderr, stdout};
 use serde_json::Value;
 
 #[test]
@@ -87,6 +87,34 @@ fn bench_shows_where_the_time_goes_and_what_the_tokens_are() {
     );
     let plain = json(&run(&["--json"]));
     assert_eq!(plain["figures"][0]["profile"], Value::Null);
+}
+
+#[test]
+fn an_instruction_set_is_taken_if_the_machine_has_it() {
+    let model = Model::new();
+    let small = [
+        "--prefill",
+        "4",
+        "--decode",
+        "0",
+        "--repeats",
+        "1",
+        "--json",
+    ];
+    let run = |isa: &str| {
+        let mut command = edgethink();
+        command.args(["bench", "--model", model.path(), "--isa", isa]);
+        command.args(small).output().expect("it runs")
+    };
+    assert_eq!(json(&run("scalar"))["isa"], "scalar");
+    let other = if cfg!(target_arch = "aarch64") {
+        "avx2"
+    } else {
+        "neondot"
+    };
+    let refusal = stderr(&run(other));
+    assert!(refusal.contains("this machine has scalar"), "{refusal}");
+    assert!(stderr(&run("sse9")).contains("known are scalar"));
 }
 
 #[test]

@@ -70,12 +70,35 @@ lanes! {
         // SAFETY: 8 readable bytes.
         _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(x.as_ptr().cast()) }))
     }
-    /// Integral values in −128..=127.
+    /// Values of −127 to 127, to the nearest, ties to even.
     fn store_i8(v: V, x: &mut [i8; W]) -> () {
         let wide = _mm256_cvtps_epi32(v);
         let words = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
         // SAFETY: 8 writable bytes.
         unsafe { _mm_storel_epi64(x.as_mut_ptr().cast(), _mm_packs_epi16(words, words)) }
+    }
+    /// 32 values of −127 to 127 to int8, to the nearest, ties to even, and the sum of each half.
+    fn store_group(v: [V; 32 / W], q: &mut [i8; 32]) -> [i16; 2] {
+        let [a, b, c, d] = v.map(|v| _mm256_cvtps_epi32(v));
+        let bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+        let bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        let sums = _mm256_sad_epu8(_mm256_xor_si256(bytes, _mm256_set1_epi8(-128)), _mm256_setzero_si256());
+        let sums = _mm256_add_epi64(sums, _mm256_unpackhi_epi64(sums, sums));
+        // SAFETY: 32 writable bytes.
+        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), bytes) };
+        [_mm256_extract_epi16::<0>(sums), _mm256_extract_epi16::<8>(sums)].map(|sum| sum as i16 - 16 * 128)
+    }
+    /// The larger of each, of values without a sign. A NaN is the largest.
+    fn max_bits(a: V, b: V) -> V {
+        _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)))
+    }
+    /// The largest lane, of values without a sign. A NaN is the largest.
+    fn largest_bits(v: V) -> f32 {
+        let v = _mm256_castps_si256(v);
+        let half = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+        let two = _mm_max_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
+        let one = _mm_max_epi32(two, _mm_shuffle_epi32::<0b10_11_00_01>(two));
+        f32::from_bits(_mm_cvtsi128_si32(one).cast_unsigned())
     }
     /// The largest lane. A NaN may be lost.
     fn largest_lane(v: V) -> f32 {

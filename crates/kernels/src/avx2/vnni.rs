@@ -1,5 +1,6 @@
 //! AVX-VNNI, without AVX-512 (Alder Lake on). `vpdpbusd` multiplies four unsigned bytes with four signed ones and adds them to an i32, so
-//! that no sum has to be widened. 6-bit codes, which have two scales in a group, take AVX2's products: these are as fast. The sums are whole numbers, and the results are those of [`Isa::Avx2`](crate::Isa) bit for bit.
+//! that no sum has to be widened. 6-bit codes, which have two scales in a group, take AVX2's products: these are as fast. The sums are
+//! whole numbers, and the results are those of [`Isa::Avx2`](crate::Isa) bit for bit.
 
 #![expect(unsafe_code, reason = "the order of the products needs `asm!`")]
 

@@ -70,11 +70,27 @@ lanes! {
         // SAFETY: 16 readable bytes.
         _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(x.as_ptr().cast()) }))
     }
-    /// Integral values in −128..=127.
+    /// Values of −127 to 127, to the nearest, ties to even.
     fn store_i8(v: V, x: &mut [i8; W]) -> () {
         // SAFETY: 16 writable bytes.
         unsafe { _mm_storeu_si128(x.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
     }
+    /// 32 values of −127 to 127 to int8, to the nearest, ties to even, and the sum of each half.
+    fn store_group(v: [V; 32 / W], q: &mut [i8; 32]) -> [i16; 2] {
+        let [a, b] = v.map(|v| _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+        let flip = _mm_set1_epi8(-128);
+        let sums = [a, b].map(|q| _mm_sad_epu8(_mm_xor_si128(q, flip), _mm_setzero_si128()));
+        let sums = _mm_add_epi64(_mm_unpacklo_epi64(sums[0], sums[1]), _mm_unpackhi_epi64(sums[0], sums[1]));
+        // SAFETY: 32 writable bytes.
+        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), _mm256_set_m128i(b, a)) };
+        [_mm_extract_epi16::<0>(sums), _mm_extract_epi16::<4>(sums)].map(|sum| sum as i16 - 16 * 128)
+    }
+    /// The larger of each, of values without a sign. A NaN is the largest.
+    fn max_bits(a: V, b: V) -> V {
+        _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)))
+    }
+    /// The largest lane, of values without a sign. A NaN is the largest.
+    fn largest_bits(v: V) -> f32 { f32::from_bits(_mm512_reduce_max_epi32(_mm512_castps_si512(v)).cast_unsigned()) }
     /// The largest lane. A NaN may be lost.
     fn largest_lane(v: V) -> f32 { _mm512_reduce_max_ps(v) }
     /// The sums of lanes four apart, of each vector in 128 bits.

@@ -12,12 +12,24 @@ macro_rules! quantize_kernels {
         #[target_feature(enable = $features)]
         pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize> {
             for (index, (x, out)) in x.iter().zip(out).enumerate() {
-                let Some((scale, halves)) = vector_and_sums(x, &mut out.q) else {
+                let mut values = [lanes::splat(0.0); GROUP / W];
+                let mut max = lanes::splat(0.0);
+                for (value, x) in values.iter_mut().zip(x.as_chunks::<W>().0) {
+                    *value = lanes::load(x);
+                    max = lanes::max_bits(max, lanes::abs(*value));
+                }
+                let max = lanes::largest_bits(max);
+                if !max.is_finite() {
                     return Some(index);
-                };
-                (out.scale, out.halves) = (scale, halves.map(|sum| sum as i16));
-                out.sum = (halves[0] + halves[1]) as i32;
-                out.start = WHOLE - 8.0 * (halves[0] + halves[1]);
+                }
+                let (scale, inverse) = scale_of(max);
+                for value in &mut values {
+                    *value = lanes::mul(*value, lanes::splat(inverse));
+                }
+                out.scale = scale;
+                out.halves = lanes::store_group(values, &mut out.q);
+                out.sum = i32::from(out.halves[0] + out.halves[1]);
+                out.start = WHOLE - (8 * out.sum) as f32;
             }
             None
         }
@@ -25,44 +37,30 @@ macro_rules! quantize_kernels {
         /// Quantizes one vector with one scale; `None` if it holds a non-finite value.
         #[target_feature(enable = $features)]
         pub(crate) fn vector(x: &[f32], q: &mut [i8]) -> Option<f32> {
-            vector_and_sums(x, q).map(|(scale, _)| scale)
-        }
-
-        /// The scale, and the sums of the first 16 codes and of those behind them.
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn vector_and_sums(x: &[f32], q: &mut [i8]) -> Option<(f32, [f32; 2])> {
             let (body, tail) = x.as_chunks::<W>();
             let mut last = [0.0; W];
             last[..tail.len()].copy_from_slice(tail);
             let last = lanes::load(&last);
-            let zero = lanes::splat(0.0);
             let mut max = lanes::abs(last);
-            // 0 · x is 0 for finite x and NaN else.
-            let mut probe = lanes::mul(last, zero);
             for x in body {
-                let x = lanes::load(x);
-                max = lanes::max(max, lanes::abs(x));
-                probe = lanes::fma(x, zero, probe);
+                max = lanes::max_bits(max, lanes::abs(lanes::load(x)));
             }
-            let (scale, inverse) = scale_of(lanes::largest_lane(max));
+            let max = lanes::largest_bits(max);
+            if !max.is_finite() {
+                return None;
+            }
+            let (scale, inverse) = scale_of(max);
             let inverse = lanes::splat(inverse);
-            // Sums of whole numbers below 2^24 are exact in f32.
-            let mut sums = [zero; 2];
             let (q, q_tail) = q.as_chunks_mut::<W>();
-            for (i, (x, q)) in body.iter().zip(q).enumerate() {
-                let code = lanes::round(lanes::mul(lanes::load(x), inverse));
-                let half = usize::from(i >= GROUP / 2 / W);
-                sums[half] = lanes::add(sums[half], code);
-                lanes::store_i8(code, q);
+            for (x, q) in body.iter().zip(q) {
+                lanes::store_i8(lanes::mul(lanes::load(x), inverse), q);
             }
             if !tail.is_empty() {
                 let mut codes = [0; W];
-                lanes::store_i8(lanes::round(lanes::mul(last, inverse)), &mut codes);
+                lanes::store_i8(lanes::mul(last, inverse), &mut codes);
                 q_tail.copy_from_slice(&codes[..q_tail.len()]);
             }
-            let [first, second, probe, _] = lanes::sum4([sums[0], sums[1], probe, zero]);
-            (probe == 0.0).then_some((scale, [first, second]))
+            Some(scale)
         }
 
         /// int8 to f32.

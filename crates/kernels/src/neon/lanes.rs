@@ -81,12 +81,30 @@ lanes! {
         let words = vmovl_s8(vcreate_s8(u64::from(bytes)));
         vcvtq_f32_s32(vmovl_s16(vget_low_s16(words)))
     }
-    /// Integral values in −128..=127.
+    /// Values of −127 to 127, to the nearest, ties to even.
     fn store_i8(v: V, x: &mut [i8; W]) -> () {
         let words = vmovn_s32(vcvtnq_s32_f32(v));
         let bytes = vmovn_s16(vcombine_s16(words, words));
         *x = vget_lane_s32::<0>(vreinterpret_s32_s8(bytes)).to_le_bytes().map(u8::cast_signed);
     }
+    /// 32 values of −127 to 127 to int8, to the nearest, ties to even, and the sum of each half.
+    fn store_group(v: [V; 32 / W], q: &mut [i8; 32]) -> [i16; 2] {
+        let mut sums = [0; 2];
+        for ((v, q), sum) in v.as_chunks::<4>().0.iter().zip(q.as_chunks_mut::<16>().0).zip(&mut sums) {
+            let [a, b, c, d] = v.map(|v| vmovn_s32(vcvtnq_s32_f32(v)));
+            let bytes = vcombine_s8(vmovn_s16(vcombine_s16(a, b)), vmovn_s16(vcombine_s16(c, d)));
+            *sum = vaddlvq_s8(bytes);
+            // SAFETY: 16 writable bytes.
+            unsafe { vst1q_s8(q.as_mut_ptr(), bytes) };
+        }
+        sums
+    }
+    /// The larger of each, of values without a sign. A NaN is the largest.
+    fn max_bits(a: V, b: V) -> V {
+        vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)))
+    }
+    /// The largest lane, of values without a sign. A NaN is the largest.
+    fn largest_bits(v: V) -> f32 { f32::from_bits(vmaxvq_u32(vreinterpretq_u32_f32(v))) }
     /// The largest lane. A NaN may be lost.
     fn largest_lane(v: V) -> f32 { vmaxnmvq_f32(v) }
     /// The four sums across lanes, by one fixed tree.

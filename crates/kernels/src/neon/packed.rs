@@ -27,7 +27,7 @@ macro_rules! panel_kernels {
         use std::arch::aarch64::*;
 
         use $crate::columns::ColumnsMut;
-        use $crate::gemm::{TILE, Tile};
+        use $crate::gemm::{SIDE, TILE, Tile};
         use $crate::neon::lanes;
         use $crate::neon::packed::{ROWS, halves, load};
         use $crate::packed::{BLOCK6, Bits, GROUP6, HALVES, PANEL, split};
@@ -47,9 +47,9 @@ macro_rules! panel_kernels {
             }
         }
 
-        /// A panel of each run times one row.
+        /// Four panels that follow each other times the same rows.
         #[target_feature(enable = $features)]
-        pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+        pub(crate) fn side_by_side(tiles: &[Tile<'_>; SIDE], out: &mut ColumnsMut<'_>) {
             for tile in tiles {
                 panel(tile, out);
             }

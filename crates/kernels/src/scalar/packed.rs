@@ -1,7 +1,7 @@
 //! Packed weights times quantized rows, one element at a time.
 
 use crate::columns::ColumnsMut;
-use crate::gemm::Tile;
+use crate::gemm::{SIDE, Tile};
 use crate::packed::{Bits, GROUP, GROUP6, HALVES, PANEL, PackedShape, half};
 use crate::quantize::QuantGroup;
 
@@ -59,8 +59,8 @@ fn add_block6(shape: PackedShape, block: &[u8], x: &[QuantGroup], acc: &mut [f32
     }
 }
 
-/// A panel of each run times one row.
-pub(crate) fn side_by_side(tiles: &[Tile<'_>], out: &mut ColumnsMut<'_>) {
+/// Four panels that follow each other times the same rows.
+pub(crate) fn side_by_side(tiles: &[Tile<'_>; SIDE], out: &mut ColumnsMut<'_>) {
     for tile in tiles {
         panel(tile, out);
     }

@@ -73,8 +73,7 @@ class Programs:
     """Runs both and collects figures by name."""
 
     def __init__(self, binary, threads, adapter_weights, isa):
-        self.binary, self.threads, self.adapter_weights = binary, threads, adapter_weights
-        self.isa = ["--isa", isa] if isa else []
+        self.binary, self.threads, self.adapter_weights, self.isa = binary, threads, adapter_weights, isa
         self.ours, self.theirs, self.report = {}, {}, {}
 
     def edgethink(self, model, *args):
@@ -296,7 +295,7 @@ def main():
     reads = max((r for r in roofline["reads"]), key=lambda r: r["bytes_per_thread"])
     for name in a.models.split(","):
         begin = time.time()
-        p = Programs(a.binary, a.threads, a.adapter_weights, a.isa)
+        p = Programs(a.binary, a.threads, a.adapter_weights, isa)
         model = make(a.work, name)
         print(f"\n{name}: {model}", flush=True)
         result = results.get(name, {})

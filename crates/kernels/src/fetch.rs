@@ -6,7 +6,10 @@
 #![expect(unsafe_code, reason = "a prefetch takes an address")]
 
 use std::arch::asm;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
+use crate::columns::ColumnsMut;
+use crate::gemm::Tile;
 use crate::packed::{BLOCK6, Bits};
 
 /// What to fetch while a panel is multiplied: for each of its groups as many bytes as that has. An address that is not mapped is no error.
@@ -22,32 +25,32 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Of one of P panels that are multiplied side by side: what comes in it, and then what comes in the one that takes its place, P panels
-    /// further on.
-    pub(crate) fn beside<const P: usize, const BLOCK_BYTES: usize>(
+    /// Of a panel alone (P = 1) what comes in it, and then in the next. Of one of P panels that are multiplied side by side what comes in it,
+    /// and then in the one that takes its place, P panels further on.
+    pub(crate) fn panel<const P: usize, const BLOCK_BYTES: usize>(
         panel: &[[u8; BLOCK_BYTES]],
     ) -> Self {
-        // Measured: 1,024 and 4,096 are slower.
-        const AHEAD: usize = 2048;
         let bytes = size_of_val(panel);
-        let ahead = AHEAD.min(bytes);
+        // Measured. For panels side by side 1,024 and 4,096 are slower.
+        let ahead = if P == 1 { 8192 } else { bytes.min(2048) };
         Self {
             from: panel.as_ptr().cast::<u8>().wrapping_add(ahead),
-            turn: (bytes - ahead).div_ceil(group_bytes(BLOCK_BYTES)),
+            turn: bytes
+                .saturating_sub(ahead)
+                .div_ceil(group_bytes(BLOCK_BYTES)),
             far: (P - 1) * bytes,
-            second: false,
+            second: P == 1,
         }
     }
 
-    /// Of a panel alone: what comes in it, and then in the next.
-    pub(crate) fn alone<const BLOCK_BYTES: usize>(panel: &[[u8; BLOCK_BYTES]]) -> Self {
-        // Measured.
-        const AHEAD: usize = 8192;
-        Self {
-            from: panel.as_ptr().cast::<u8>().wrapping_add(AHEAD),
-            turn: usize::MAX,
-            far: 0,
-            second: true,
+    /// The outputs of a tile. Stores are done in order: where the outputs are not in the cache, as those of a head, the next panel's would
+    /// wait for them.
+    #[inline(always)]
+    pub(crate) fn outputs(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
+        for t in tile.rows.clone() {
+            let at = out.row_mut(t)[tile.columns.clone()].as_ptr();
+            // SAFETY: a prefetch is no access.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
         }
     }
 

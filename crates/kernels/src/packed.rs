@@ -275,17 +275,17 @@ impl<'a> PackedMut<'a> {
     }
 }
 
-/// Calls the kernel of a matrix's format, `function::<bytes of codes, bytes of a block>`.
+/// Calls the kernel of a matrix's format, `function::<panels, bytes of codes, bytes of a block>`.
 #[cfg(target_arch = "x86_64")]
 macro_rules! by_format {
-    ($shape:expr, $function:ident ( $($arg:expr),* )) => {{
+    ($shape:expr, $function:ident :: <$panels:tt> ( $($arg:expr),* )) => {{
         let shape: $crate::packed::PackedShape = $shape;
         match (shape.bits, shape.has_offset) {
-            ($crate::packed::Bits::B4, false) => $function::<256, 288>($($arg),*),
-            ($crate::packed::Bits::B4, true) => $function::<256, 320>($($arg),*),
-            ($crate::packed::Bits::B6, _) => $function::<384, { $crate::packed::BLOCK6 }>($($arg),*),
-            ($crate::packed::Bits::B8, false) => $function::<512, 544>($($arg),*),
-            ($crate::packed::Bits::B8, true) => $function::<512, 576>($($arg),*),
+            ($crate::packed::Bits::B4, false) => $function::<$panels, 256, 288>($($arg),*),
+            ($crate::packed::Bits::B4, true) => $function::<$panels, 256, 320>($($arg),*),
+            ($crate::packed::Bits::B6, _) => $function::<$panels, 384, { $crate::packed::BLOCK6 }>($($arg),*),
+            ($crate::packed::Bits::B8, false) => $function::<$panels, 512, 544>($($arg),*),
+            ($crate::packed::Bits::B8, true) => $function::<$panels, 512, 576>($($arg),*),
         }
     }};
 }

@@ -1,5 +1,7 @@
 //! Flags that name the model and say how it runs.
 
+use std::str::FromStr;
+
 use clap::{Args, ValueEnum};
 use edgethink_engine::Isa;
 
@@ -93,9 +95,7 @@ pub(crate) struct FormatArgs {
 
 /// An instruction set that this machine has.
 fn isa(name: &str) -> Result<Isa, String> {
-    let isa: Isa = name
-        .parse()
-        .map_err(|e: <Isa as std::str::FromStr>::Err| e.to_string())?;
+    let isa = Isa::from_str(name).map_err(|unknown| unknown.to_string())?;
     if isa.is_available() {
         return Ok(isa);
     }

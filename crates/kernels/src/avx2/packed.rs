@@ -28,7 +28,6 @@ use crate::quantize::{QuantGroup, WHOLE};
 /// and a product are 13 to 15 of the 16 registers. The f32 sums stay in the first-level cache; a group touches each once.
 macro_rules! panel_kernels {
     ($features:literal, $dots4:path, $dots6:path, $dots8:path) => {
-        use $crate::avx2::lanes;
         use $crate::avx2::packed::{add, groups_of, halves, store};
         use $crate::columns::ColumnsMut;
         use $crate::fetch::Fetch;
@@ -40,52 +39,28 @@ macro_rules! panel_kernels {
         /// One panel times the tile's rows.
         #[target_feature(enable = $features)]
         pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-            by_format!(tile.w.shape(), panel_of(tile, out));
+            by_format!(tile.w.shape(), tiles_of::<1>([tile], out));
         }
 
         /// Four panels that follow each other times the same rows.
         #[target_feature(enable = $features)]
         pub(crate) fn side_by_side(tiles: &[Tile<'_>; SIDE], out: &mut ColumnsMut<'_>) {
-            by_format!(tiles[0].w.shape(), side_by_side_of(tiles, out));
+            by_format!(tiles[0].w.shape(), tiles_of::<SIDE>(tiles.each_ref(), out));
         }
 
-        #[target_feature(enable = $features)]
-        fn side_by_side_of<const CODES: usize, const BLOCK_BYTES: usize>(
-            tiles: &[Tile<'_>; SIDE],
-            out: &mut ColumnsMut<'_>,
-        ) {
-            let fetch = Fetch::beside::<SIDE, BLOCK_BYTES>;
-            tiles_of::<SIDE, CODES, BLOCK_BYTES>(tiles.each_ref(), fetch, out);
-        }
-
-        #[target_feature(enable = $features)]
-        fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
-            tile: &Tile<'_>,
-            out: &mut ColumnsMut<'_>,
-        ) {
-            let fetch = Fetch::alone::<BLOCK_BYTES>;
-            tiles_of::<1, CODES, BLOCK_BYTES>([tile], fetch, out);
-        }
-
+        /// P panels times the tiles' rows, which are the same.
         #[inline]
         #[target_feature(enable = $features)]
         fn tiles_of<const P: usize, const CODES: usize, const BLOCK_BYTES: usize>(
             tiles: [&Tile<'_>; P],
-            fetch: fn(&[[u8; BLOCK_BYTES]]) -> Fetch,
             out: &mut ColumnsMut<'_>,
         ) {
-            // Stores are done in order: where the outputs are not in the cache, as those of a head, the next panels' would wait for them.
-            for tile in tiles {
-                for t in tile.rows.clone() {
-                    lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
-                }
-            }
+            tiles.iter().for_each(|tile| Fetch::outputs(tile, out));
             let w = tiles.map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
             let x = tiles[0].x.slice(tiles[0].rows.clone());
             macro_rules! store {
                 ($a:literal + $b:literal) => {{
-                    let totals =
-                        rows::<P, $a, $b, { $a + $b }, CODES, BLOCK_BYTES>(w, x, w.map(fetch));
+                    let totals = rows::<P, $a, $b, { $a + $b }, CODES, BLOCK_BYTES>(w, x);
                     for (tile, totals) in tiles.iter().zip(&totals) {
                         store(tile, totals, out);
                     }
@@ -118,13 +93,13 @@ macro_rules! panel_kernels {
         >(
             w: [&[[u8; BLOCK_BYTES]]; P],
             x: QuantRows<'_>,
-            fetch: [Fetch; P],
         ) -> [[[[f32; 8]; 2]; R]; P] {
             let groups = x.cols() / GROUP;
             let rows = x.first::<R>();
             let bits = Bits::of_code_bytes(CODES);
             let blocks = bits.block_groups();
             let w = w.map(|w| &w[..groups / blocks]);
+            let fetch = w.map(Fetch::panel::<P, BLOCK_BYTES>);
             let mut totals = [[[[0.0; 8]; 2]; R]; P];
             for g in 0..groups {
                 for ((w, totals), fetch) in w.iter().zip(&mut totals).zip(fetch) {

@@ -172,7 +172,7 @@ pub(crate) mod packed {
     use std::arch::x86_64::*;
     use std::mem::MaybeUninit;
 
-    use super::super::packed::{self as without, fetch_outputs, halves};
+    use super::super::packed::{self as without, halves};
     use super::{LEAST, ROWS};
     use crate::columns::ColumnsMut;
     use crate::fetch::Fetch;
@@ -227,10 +227,10 @@ pub(crate) mod packed {
         tile: &Tile<'_>,
         out: &mut ColumnsMut<'_>,
     ) {
-        fetch_outputs(tile, out);
-        let has_offset = BLOCK_BYTES > CODES + HALVES;
+        Fetch::outputs(tile, out);
+        let has_offset = Bits::of_code_bytes(CODES).has_offset(BLOCK_BYTES);
         let w = tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0;
-        let fetch = Fetch::alone(w);
+        let fetch = Fetch::panel::<1, BLOCK_BYTES>(w);
         let groups = w.len();
         let (rows, count) = (tile.rows.clone(), tile.rows.len());
         let mut x: [&[QuantGroup]; ROWS] = [&[]; ROWS];

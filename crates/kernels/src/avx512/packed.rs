@@ -9,7 +9,6 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes;
 use crate::columns::ColumnsMut;
 use crate::fetch::Fetch;
 use crate::gemm::{SIDE, TILE, Tile};
@@ -19,50 +18,30 @@ use crate::quantize::{QuantGroup, QuantRows, WHOLE};
 /// One panel times the tile's rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub(crate) fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    by_format!(tile.w.shape(), panel_of(tile, out));
+    by_format!(tile.w.shape(), tiles_of::<1>([tile], out));
 }
 
 /// Four panels that follow each other times the same rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 pub(crate) fn side_by_side(tiles: &[Tile<'_>; SIDE], out: &mut ColumnsMut<'_>) {
-    by_format!(tiles[0].w.shape(), side_by_side_of(tiles, out));
+    by_format!(tiles[0].w.shape(), tiles_of::<SIDE>(tiles.each_ref(), out));
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn side_by_side_of<const CODES: usize, const BLOCK_BYTES: usize>(
-    tiles: &[Tile<'_>; SIDE],
-    out: &mut ColumnsMut<'_>,
-) {
-    let fetch = Fetch::beside::<SIDE, BLOCK_BYTES>;
-    tiles_of::<SIDE, CODES, BLOCK_BYTES>(tiles.each_ref(), fetch, out);
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-fn panel_of<const CODES: usize, const BLOCK_BYTES: usize>(
-    tile: &Tile<'_>,
-    out: &mut ColumnsMut<'_>,
-) {
-    let fetch = Fetch::alone::<BLOCK_BYTES>;
-    tiles_of::<1, CODES, BLOCK_BYTES>([tile], fetch, out);
-}
-
+/// P panels times the tiles' rows, which are the same.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn tiles_of<const P: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     tiles: [&Tile<'_>; P],
-    fetch: fn(&[[u8; BLOCK_BYTES]]) -> Fetch,
     out: &mut ColumnsMut<'_>,
 ) {
-    for tile in tiles {
-        fetch_outputs(tile, out);
-    }
+    tiles.iter().for_each(|tile| Fetch::outputs(tile, out));
     let w = tiles.map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
     let x = tiles[0].x.slice(tiles[0].rows.clone());
     macro_rules! store {
         ($($rows:literal)*) => {
             match x.rows() {
                 $($rows => {
-                    let sums = rows::<P, $rows, CODES, BLOCK_BYTES>(w, x, w.map(fetch));
+                    let sums = rows::<P, $rows, CODES, BLOCK_BYTES>(w, x);
                     for (tile, sums) in tiles.iter().zip(&sums) {
                         tile.store(sums, out);
                     }
@@ -74,26 +53,17 @@ fn tiles_of<const P: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     store!(1 2 3 4 5 6 7 8);
 }
 
-/// Stores are done in order: where the outputs are not in the cache, as those of a head, the next panel's would wait for them.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
-pub(super) fn fetch_outputs(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-    for t in tile.rows.clone() {
-        lanes::prefetch(out.row_mut(t)[tile.columns.clone()].as_ptr().cast());
-    }
-}
-
 /// P panels times R rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     w: [&[[u8; BLOCK_BYTES]]; P],
     x: QuantRows<'_>,
-    fetch: [Fetch; P],
 ) -> [[[f32; PANEL]; R]; P] {
     let bits = Bits::of_code_bytes(CODES);
     let has_offset = bits.has_offset(BLOCK_BYTES);
     let groups = bits.block_groups();
     let w = w.map(|blocks| &blocks[..w[0].len()]);
+    let fetch = w.map(Fetch::panel::<P, BLOCK_BYTES>);
     let rows = x.first::<R>().map(|row| &row[..w[0].len() * groups]);
     let mut total = [[_mm512_setzero_ps(); R]; P];
     for g in 0..w[0].len() * groups {
@@ -140,7 +110,7 @@ fn dots<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: u
     codes: &[u8; CODES],
     x: [&QuantGroup; R],
 ) -> [__m512; R] {
-    let has_zero = BLOCK_BYTES == CODES + HALVES;
+    let has_zero = !Bits::of_code_bytes(CODES).has_offset(BLOCK_BYTES);
     let quads = decode(codes);
     if CODES == Bits::B4.code_bytes() {
         let whole = _mm512_set1_ps(WHOLE);

@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::ops::Range;
+use std::sync::Mutex;
 
 use edgethink_kernels::{
     AttentionState, Causal, KvBlock, attend_begin, attend_block, attend_finish, attend_merge,
@@ -60,12 +61,10 @@ struct Rows<'a> {
     q: &'a [f32],
 }
 
-/// Their sums over some parts.
+/// Their sums over a part.
 struct Visit<'a> {
     rows: Rows<'a>,
-    /// Of the tile.
-    parts: &'a [Range<usize>],
-    /// For the state, and a second one if there are several parts.
+    part: Range<usize>,
     buffer: &'a mut [f32],
     state: Option<AttentionState<'a>>,
 }
@@ -73,8 +72,7 @@ struct Visit<'a> {
 /// Their results.
 struct Finish<'a> {
     rows: Rows<'a>,
-    visits: usize,
-    /// Of each visit, in the order of the parts.
+    /// Over each part.
     states: Vec<AttentionState<'a>>,
     /// `[rows, G·D]`
     out: &'a mut [f32],
@@ -102,63 +100,21 @@ pub(crate) fn attend(
         shape,
     };
     let width = shape.group * shape.head_dim;
-    let apart = shape.kv_heads * batch.tiles.len() < work.tasks();
-    // Parts that one task visits need a state for all of them and one for the next.
-    let held = |parts: usize| if apart { parts } else { parts.min(2) };
-    let state_len = |tile: &Tile| shared.state_len(tile.rows.len());
-    let tiles = batch.tiles.iter();
-    let total: usize = tiles
-        .map(|tile| held(tile.parts.len()) * state_len(tile))
-        .sum();
-    states.resize(states.len().max(total * shape.kv_heads), 0.0);
-
-    let (mut outs, mut buffers) = (out, states.as_mut_slice());
-    let (mut visits, mut finishes) = (Vec::new(), Vec::new());
+    let mut tiles = Vec::with_capacity(shape.kv_heads * batch.tiles.len());
+    let mut outs = out;
     for head in 0..shape.kv_heads {
         for tile in &batch.tiles {
             let (out, rest) = std::mem::take(&mut outs).split_at_mut(tile.rows.len() * width);
             outs = rest;
             let first = (head * batch.rows.len() + tile.rows.start) * width;
             let q = &q[first..first + out.len()];
-            let rows = Rows { head, tile, q };
-            let together = if apart { 1 } else { tile.parts.len() };
-            for parts in tile.parts.chunks(together) {
-                let len = held(parts.len()) * state_len(tile);
-                let (buffer, rest) = std::mem::take(&mut buffers).split_at_mut(len);
-                buffers = rest;
-                visits.push(Visit {
-                    rows,
-                    parts,
-                    buffer,
-                    state: None,
-                });
-            }
-            finishes.push(Finish {
-                rows,
-                visits: tile.parts.len().div_ceil(together),
-                states: Vec::new(),
-                out,
-            });
+            tiles.push((Rows { head, tile, q }, out));
         }
     }
-    // The longest first, so that no thread ends long after the others: the later rows of a prefill see more.
-    let mut order: Vec<&mut Visit<'_>> = visits.iter_mut().collect();
-    order.sort_by_key(|visit| Reverse(visit.steps()));
-    work.pool.for_each_mut(&mut order, |_, visit| {
-        let (of, buffer) = (visit.rows, std::mem::take(&mut visit.buffer));
-        visit.state = Some(shared.visit(of, 0..of.tile.rows.len(), visit.parts, buffer));
-    });
-    let mut visited = visits.into_iter().filter_map(|visit| visit.state);
-    for finish in &mut finishes {
-        finish.states.extend(visited.by_ref().take(finish.visits));
-    }
-    let elements: usize = finishes.iter().map(|f| f.visits * f.out.len()).sum();
-    work.for_rows(&mut finishes, elements, |finish| shared.finish(finish));
-}
-
-impl Visit<'_> {
-    fn steps(&self) -> usize {
-        self.parts.iter().map(Range::len).sum()
+    if tiles.len() < work.tasks() {
+        shared.by_parts(tiles, states);
+    } else {
+        shared.by_tiles(tiles);
     }
 }
 
@@ -167,27 +123,92 @@ impl Shared<'_> {
         attention_state_len(rows * self.shape.group, self.shape.head_dim)
     }
 
-    /// The state of some rows (counted in their tile) over some parts.
+    /// One task for each tile, which keeps a state for all of its parts and one for the next.
+    fn by_tiles(&self, mut tiles: Vec<(Rows<'_>, &mut [f32])>) {
+        // The longest first, so that no thread ends long after the others: the later rows of a prefill see more.
+        tiles.sort_by_key(|(rows, _)| Reverse(rows.tile.steps.len()));
+        // A thread's states stay in its cache from tile to tile.
+        let spare = Mutex::new(Vec::<Vec<f32>>::new());
+        let locked = || spare.lock().expect("no task panicked");
+        self.work.pool.for_each_mut(&mut tiles, |_, (rows, out)| {
+            let mut buffer = locked().pop().unwrap_or_default();
+            let all = 0..rows.tile.rows.len();
+            let needed = 2 * self.state_len(all.len());
+            buffer.resize(needed.max(buffer.len()), 0.0);
+            let state = self.visit(*rows, all, &mut buffer[..needed]);
+            self.write(*rows, state, out);
+            locked().push(buffer);
+        });
+    }
+
+    /// One task for each part of each tile, and then one to add them.
+    fn by_parts(&self, tiles: Vec<(Rows<'_>, &mut [f32])>, buffer: &mut Vec<f32>) {
+        let lens = tiles
+            .iter()
+            .map(|(rows, _)| rows.tile.parts.len() * self.state_len(rows.tile.rows.len()));
+        let total = lens.sum();
+        buffer.resize(buffer.len().max(total), 0.0);
+        let mut rest = buffer.as_mut_slice();
+        let (mut visits, mut finishes) = (Vec::new(), Vec::new());
+        for (rows, out) in tiles {
+            for part in &rows.tile.parts {
+                let len = self.state_len(rows.tile.rows.len());
+                let (buffer, tail) = std::mem::take(&mut rest).split_at_mut(len);
+                rest = tail;
+                visits.push(Visit {
+                    rows,
+                    part: part.clone(),
+                    buffer,
+                    state: None,
+                });
+            }
+            finishes.push(Finish {
+                rows,
+                states: Vec::new(),
+                out,
+            });
+        }
+        self.work.pool.for_each_mut(&mut visits, |_, visit| {
+            let (of, buffer) = (visit.rows, std::mem::take(&mut visit.buffer));
+            let all = 0..of.tile.rows.len();
+            visit.state = Some(self.visit_part(of, all, visit.part.clone(), buffer));
+        });
+        let mut visited = visits.into_iter().filter_map(|visit| visit.state);
+        for finish in &mut finishes {
+            let parts = finish.rows.tile.parts.len();
+            finish.states.extend(visited.by_ref().take(parts));
+        }
+        let elements: usize = finishes.iter().map(|f| f.states.len() * f.out.len()).sum();
+        self.work.for_rows(&mut finishes, elements, |finish| {
+            let mut states = finish.states.drain(..);
+            let mut whole = states.next().expect("a row sees itself");
+            for part in states {
+                attend_merge(&mut whole, &part);
+            }
+            self.write(finish.rows, whole, finish.out);
+        });
+    }
+
+    /// The state of some rows (counted in their tile) over all parts, in a buffer for two.
     fn visit<'s>(
         &self,
-        of: Rows<'_>,
+        of: Rows<'s>,
         rows: Range<usize>,
-        parts: &[Range<usize>],
         buffer: &'s mut [f32],
     ) -> AttentionState<'s> {
         let (first, second) = buffer.split_at_mut(self.state_len(rows.len()));
-        let (part, rest) = parts.split_first().expect("a row sees itself");
+        let (part, rest) = of.tile.parts.split_first().expect("a row sees itself");
         let mut whole = self.visit_part(of, rows.clone(), part.clone(), first);
-        for part in rest.iter().cloned() {
-            let second = &mut second[..self.state_len(rows.len())];
-            attend_merge(&mut whole, &self.visit_part(of, rows.clone(), part, second));
+        for part in rest {
+            let part = self.visit_part(of, rows.clone(), part.clone(), second);
+            attend_merge(&mut whole, &part);
         }
         whole
     }
 
     fn visit_part<'s>(
         &self,
-        of: Rows<'_>,
+        of: Rows<'s>,
         rows: Range<usize>,
         part: Range<usize>,
         buffer: &'s mut [f32],
@@ -200,7 +221,7 @@ impl Shared<'_> {
         } = self.shape;
         let queries = rows.start * group..rows.end * group;
         let q = &of.q[queries.start * d..queries.end * d];
-        let mut state = attend_begin(q, d, 1.0 / (d as f32).sqrt(), buffer);
+        let mut state = attend_begin(self.work.isa, q, d, 1.0 / (d as f32).sqrt(), buffer);
         let kv = |step: &Step| self.kv.block(self.layer, of.head, step.block, step.tokens);
         let mut steps = of.tile.steps[part].iter().peekable();
         while let Some(step) = steps.next() {
@@ -211,34 +232,21 @@ impl Shared<'_> {
                 next: steps.peek().map(|step| kv(step)),
             };
             let positions = &of.tile.positions(step)[queries.clone()];
-            attend_block(
-                self.work.isa,
-                block,
-                Causal { positions, window },
-                &mut state,
-            );
+            attend_block(block, Causal { positions, window }, &mut state);
         }
         state
     }
 
-    /// Adds the parts and writes the results.
-    fn finish(&self, finish: &mut Finish<'_>) {
-        let Finish {
-            rows, states, out, ..
-        } = finish;
-        let mut states = states.drain(..);
-        let mut whole = states.next().expect("a row sees itself");
-        for part in states {
-            attend_merge(&mut whole, &part);
-        }
-        if attend_finish(whole, out).is_ok() {
+    /// Writes the results.
+    fn write(&self, rows: Rows<'_>, state: AttentionState<'_>, out: &mut [f32]) {
+        if attend_finish(state, out).is_ok() {
             return;
         }
         // Somewhere a value overflowed. Row by row, only the rows it belongs to are lost.
         let mut buffer = vec![0.0; 2 * self.state_len(1)];
         let width = self.shape.group * self.shape.head_dim;
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
-            let state = self.visit(*rows, row..row + 1, &rows.tile.parts, &mut buffer);
+            let state = self.visit(rows, row..row + 1, &mut buffer);
             if attend_finish(state, out).is_err() {
                 out.fill(0.0);
                 self.work.fail(rows.tile.rows.start + row);

@@ -1,10 +1,10 @@
 //! Storage of keys and values, block by block, per layer and kv head.
 //!
 //! One kv head of one layer is a run of slots; a token's slot is `32 · block + position mod 32`. Values are `[slots, D]`, keys
-//! `[blocks][D][32]`, as the kernels read them. The buffers are zeroed lazily by the system, so a large cache costs memory only where it was
-//! used.
+//! `[blocks][D][32]`, and where they are int8 two rows of either lie in pairs, as the kernels read them ([`KvRef`]). The buffers are zeroed
+//! lazily by the system, so a large cache costs memory only where it was used.
 
-use edgethink_kernels::{Isa, KvRef, quantize_kv};
+use edgethink_kernels::{Isa, KvRef, int8_key_at, int8_key_rows, int8_value_at, quantize_kv};
 use half::f16;
 
 use crate::block_pool::{BLOCK_TOKENS, BlockId};
@@ -74,7 +74,7 @@ impl KvStore {
         let (scales, values) = (heads * slots, heads * slots * head_dim);
         let layer = |_| match format {
             KvFormat::Int8 => LayerKv::Int8 {
-                k: vec![0; values],
+                k: vec![0; heads * slots * int8_key_rows(head_dim)],
                 v: vec![0; values],
                 k_scale: vec![0.0; scales],
                 v_scale: vec![0.0; scales],
@@ -105,7 +105,7 @@ impl KvStore {
     /// Bytes per token in all layers.
     pub(crate) fn bytes_per_token(&self) -> usize {
         let per_head = match self.format {
-            KvFormat::Int8 => 2 * (self.head_dim + size_of::<f32>()),
+            KvFormat::Int8 => int8_key_rows(self.head_dim) + self.head_dim + 2 * size_of::<f32>(),
             KvFormat::F16 => 2 * 2 * self.head_dim,
             KvFormat::F32 => 2 * 4 * self.head_dim,
         };
@@ -115,6 +115,7 @@ impl KvStore {
     /// The heads of a layer, for writing.
     pub(crate) fn heads_mut(&mut self, layer: usize) -> Vec<HeadMut<'_>> {
         let (slots, values) = (self.slots, self.slots * self.head_dim);
+        let int8_keys = slots * int8_key_rows(self.head_dim);
         match &mut self.layers[layer] {
             LayerKv::Int8 {
                 k,
@@ -122,7 +123,9 @@ impl KvStore {
                 k_scale,
                 v_scale,
             } => {
-                let codes = k.chunks_exact_mut(values).zip(v.chunks_exact_mut(values));
+                let codes = k
+                    .chunks_exact_mut(int8_keys)
+                    .zip(v.chunks_exact_mut(values));
                 let scales = k_scale
                     .chunks_exact_mut(slots)
                     .zip(v_scale.chunks_exact_mut(slots));
@@ -168,8 +171,8 @@ impl KvStore {
                 k_scale,
                 v_scale,
             } => KvRef::Int8 {
-                k: &k[keys],
-                v: &v[values],
+                k: &k[first * int8_key_rows(d)..][..BLOCK_TOKENS * int8_key_rows(d)],
+                v: &v[first * d..][..BLOCK_TOKENS * d],
                 k_scale: &k_scale[slots.clone()],
                 v_scale: &v_scale[slots],
             },
@@ -200,8 +203,14 @@ impl KvStore {
                         k_scale,
                         v_scale,
                     } => {
-                        copy_keys(k, from * d, to * d, d, copy.tokens);
-                        v.copy_within(values, to * d);
+                        for i in 0..d {
+                            for token in 0..copy.tokens {
+                                let at = |slot: usize| int8_key_at(d, slot + token, i);
+                                k[at(to)] = k[at(from)];
+                                let at = |slot: usize| int8_value_at(d, slot + token, i);
+                                v[at(to)] = v[at(from)];
+                            }
+                        }
                         k_scale.copy_within(range.clone(), to);
                         v_scale.copy_within(range, to);
                     }
@@ -248,17 +257,20 @@ impl HeadMut<'_> {
                 k_scale,
                 v_scale,
             } => {
-                let (mut codes, v) = ([0; MAX_HEAD_DIM], &mut v[range]);
-                let codes = &mut codes[..d];
-                let scales = quantize_kv(isa, key, codes).and_then(|key_scale| {
-                    let value_scale = quantize_kv(isa, value, v)?;
+                let (mut key_codes, mut value_codes) = ([0; MAX_HEAD_DIM], [0; MAX_HEAD_DIM]);
+                let (key_codes, value_codes) = (&mut key_codes[..d], &mut value_codes[..d]);
+                let scales = quantize_kv(isa, key, key_codes).and_then(|key_scale| {
+                    let value_scale = quantize_kv(isa, value, value_codes)?;
                     Ok((key_scale, value_scale))
                 });
                 if scales.is_err() {
-                    codes.fill(0);
-                    v.fill(0);
+                    key_codes.fill(0);
+                    value_codes.fill(0);
                 }
-                put_key(k, slot, d, codes.iter().copied());
+                for (i, (key, value)) in key_codes.iter().zip(value_codes).enumerate() {
+                    k[int8_key_at(d, slot, i)] = *key;
+                    v[int8_value_at(d, slot, i)] = *value;
+                }
                 let finite = scales.is_ok();
                 (k_scale[slot], v_scale[slot]) = scales.unwrap_or_default();
                 finite
@@ -332,6 +344,10 @@ mod tests {
                             let rows = keys.chunks(BLOCK_TOKENS);
                             format!("{:?}", rows.map(|row| &row[..tokens]).collect::<Vec<_>>())
                         }
+                        let codes = |codes: &[i8], at: fn(usize, usize, usize) -> usize| {
+                            let token = |t| (0..4).map(|i| codes[at(4, t, i)]).collect::<Vec<_>>();
+                            format!("{:?}", (0..tokens).map(token).collect::<Vec<_>>())
+                        };
                         let kv = store.block(layer, head, block, tokens);
                         let (keys, rest) = match kv {
                             KvRef::Int8 {
@@ -339,7 +355,10 @@ mod tests {
                                 v,
                                 k_scale,
                                 v_scale,
-                            } => (columns(k, tokens), format!("{v:?} {k_scale:?} {v_scale:?}")),
+                            } => (
+                                codes(k, int8_key_at) + &codes(v, int8_value_at),
+                                format!("{k_scale:?} {v_scale:?}"),
+                            ),
                             KvRef::F16 { k, v } => (columns(k, tokens), format!("{v:?}")),
                             KvRef::F32 { k, v } => (columns(k, tokens), format!("{v:?}")),
                         };

@@ -21,6 +21,7 @@ mod batch;
 pub mod block_pool;
 pub mod engine;
 pub mod error;
+mod gated;
 mod kv;
 mod linear;
 mod mask;

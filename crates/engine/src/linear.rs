@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use edgethink_kernels::{ColumnsMut, GROUP, QuantGroup, QuantRows, add_assign, quantize_rows};
+use edgethink_kernels::{ColumnsMut, GROUP, Isa, QuantGroup, QuantRows, add_assign, quantize_rows};
 use edgethink_model::Linear;
 
 use crate::adapters::{AdapterSet, Pair};
@@ -15,7 +15,7 @@ use crate::profile::{Part, Profile};
 use crate::rows::Work;
 
 /// Units of a task of the base at least.
-const BASE_UNITS: usize = 4;
+pub(crate) const BASE_UNITS: usize = 4;
 /// And of an adapter, whose floats are slower and whose A comes last in its region.
 const ADAPTER_UNITS: usize = 2;
 
@@ -27,6 +27,8 @@ pub(crate) struct Product<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// `[T, out]`
     pub(crate) out: &'a mut [f32],
+    /// Whether it is added to `out`.
+    pub(crate) add: bool,
 }
 
 /// The adapters of a batch.
@@ -87,7 +89,7 @@ pub(crate) fn multiply(
             input,
             bias: product.bias,
             out: ColumnsMut::new(product.out, product.matrix.rows()),
-            accumulate: None,
+            accumulate: product.add.then_some(1.0),
         };
         whole.split(work, BASE_UNITS, &mut left, &mut tasks);
     }
@@ -256,10 +258,24 @@ fn run(work: &Work<'_>, tasks: &mut [Task<'_>]) {
             accumulate,
         } = task;
         matrix.multiply(isa, units.clone(), *input, out, *accumulate);
-        if let Some(bias) = bias {
-            for t in 0..out.rows() {
-                add_assign(isa, out.row_mut(t), bias);
-            }
-        }
+        add_bias(isa, *bias, out);
     });
+}
+
+/// Adds the bias, if there is one, to every row.
+pub(crate) fn add_bias(isa: Isa, bias: Option<&[f32]>, out: &mut ColumnsMut<'_>) {
+    let Some(bias) = bias else { return };
+    for t in 0..out.rows() {
+        add_assign(isa, out.row_mut(t), bias);
+    }
+}
+
+impl Deltas<'_> {
+    /// Whether an adapter changes one of these layers, on any row.
+    pub(crate) fn act_on(&self, linears: &[Linear]) -> bool {
+        self.segments.iter().any(|segment| {
+            let pair = |&linear| self.adapters.pair(segment.adapter, self.layer, linear);
+            linears.iter().any(|linear| pair(linear).is_some())
+        })
+    }
 }

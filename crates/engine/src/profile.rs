@@ -24,7 +24,7 @@ pub enum Part {
     Gather,
     /// The output projection, with the A products of adapters.
     Output,
-    /// Gate and up, with the A products of adapters.
+    /// Gate and up, with the A products of adapters; without adapters on packed matrices what comes next, too.
     GateUp,
     /// silu(gate) · up, and its quantization.
     Gated,

@@ -4,9 +4,7 @@
 
 use std::sync::Mutex;
 
-use edgethink_kernels::{
-    GROUP, Isa, QuantGroup, QuantRows, add_assign, quantize_rows, rms_norm, swiglu,
-};
+use edgethink_kernels::{GROUP, Isa, QuantGroup, QuantRows, quantize_rows, rms_norm, swiglu};
 use edgethink_pool::Pool;
 
 use crate::matrix::Input;
@@ -47,26 +45,18 @@ impl Rows {
         }
     }
 
-    /// out = norm(x), after x += delta if there is one.
+    /// out = norm(x).
     pub(crate) fn norm(
         &mut self,
         work: &Work<'_>,
         x: &mut [f32],
-        delta: Option<&[f32]>,
         weight: &[f32],
         eps: f32,
         quantize: bool,
     ) {
         let e = weight.len();
         self.fill(work, x.len() / e, e, quantize, Some(x), |row| {
-            let residual = row.residual.as_deref_mut().expect("the residual is given");
-            if let Some(delta) = delta {
-                add_assign(
-                    work.isa,
-                    residual,
-                    &delta[row.index * e..(row.index + 1) * e],
-                );
-            }
+            let residual = row.residual.as_deref().expect("the residual is given");
             rms_norm(work.isa, residual, weight, eps, row.floats).is_ok()
         });
     }
@@ -75,6 +65,15 @@ impl Rows {
     pub(crate) fn floats_mut(&mut self, rows: usize, cols: usize) -> &mut [f32] {
         self.floats.resize(rows * cols, 0.0);
         &mut self.floats
+    }
+
+    /// The rows' groups `[T, cols / 32]`, to be written; their floats are not there.
+    pub(crate) fn quants_mut(&mut self, rows: usize, cols: usize) -> &mut [QuantGroup] {
+        (self.cols, self.quantized) = (cols, true);
+        self.floats.clear();
+        let groups = rows * cols / GROUP;
+        self.quants.resize(groups, QuantGroup::default());
+        &mut self.quants
     }
 
     /// self = silu(self) · up, both `[T, F]`: the widest rows of a layer are held twice and not three times.

@@ -23,6 +23,7 @@ use crate::adapters::{AdapterSet, Base};
 use crate::attention::{AttentionShape, attend};
 use crate::batch::Batch;
 use crate::error::{EngineError, Place};
+use crate::gated::gated;
 use crate::kv::KvStore;
 use crate::linear::{self, Deltas, Product, multiply};
 use crate::options::{AdapterFormat, EngineOptions};
@@ -59,8 +60,6 @@ struct Buffers {
     head_q: Vec<f32>,
     head_out: Vec<f32>,
     mixed: Rows,
-    /// What is added to the residual stream next, `[T, E]`.
-    delta: Vec<f32>,
     up: Vec<f32>,
     /// The gate, then the gated rows.
     gated: Rows,
@@ -160,9 +159,6 @@ impl Runner {
         let (isa, shape, e) = (*isa, *shape, config.hidden_size);
         let rows = batch.rows.len();
         buffers.resize(config, rows);
-        for (row, x) in batch.rows.iter().zip(buffers.x.chunks_exact_mut(e)) {
-            weights.embed(row.token, x);
-        }
         let half = config.head_dim / 2;
         let angles = buffers
             .cos
@@ -171,8 +167,6 @@ impl Runner {
         for (row, (cos, sin)) in batch.rows.iter().zip(angles) {
             rope.cos_sin(row.position, cos, sin);
         }
-        profile.lap(Part::Embed);
-
         // The rows of the batch that are computed: all, and at the end those that ask.
         let all: Vec<usize> = (0..rows).collect();
         let mut asked: Vec<usize> = logits.iter().chain(hidden).copied().collect();
@@ -188,6 +182,13 @@ impl Runner {
             isa,
             failed: &noted,
         };
+        let tokens = batch.rows.iter().map(|row| row.token);
+        let mut embeddings: Vec<_> = tokens.zip(buffers.x.chunks_exact_mut(e)).collect();
+        work.for_rows(&mut embeddings, rows * e, |(token, x)| {
+            weights.embed(*token, x)
+        });
+        profile.lap(Part::Embed);
+
         let mut collect = |place: Place, computed: &[usize]| {
             let mut noted = noted.lock().expect("no task panicked");
             noted.sort_unstable();
@@ -197,7 +198,6 @@ impl Runner {
                 }
             }
         };
-        let mut pending = false; // whether `delta` still has to be added to x
         for (index, layer) in weights.layers.iter().enumerate() {
             let at = |what| Place::Layer { layer: index, what };
             let b = &mut *buffers;
@@ -207,11 +207,9 @@ impl Runner {
                 layer: index,
             };
             let quantize = layer.needs_quants(&[Linear::Q, Linear::K, Linear::V]);
-            let delta = pending.then_some(b.delta.as_slice());
             b.normed.norm(
                 &work,
                 &mut b.x,
-                delta,
                 &layer.input_layernorm,
                 config.rms_norm_eps,
                 quantize,
@@ -282,7 +280,7 @@ impl Runner {
             profile.lap(Part::Gather);
             multiply(
                 &work,
-                &mut [product(layer, Linear::O, &mut b.delta)],
+                &mut [added(layer, Linear::O, &mut b.x)],
                 b.mixed.input(),
                 &deltas,
                 &mut b.lora,
@@ -291,52 +289,50 @@ impl Runner {
             );
             let quantize = layer.needs_quants(&[Linear::Gate, Linear::Up]);
             let weight = &layer.post_attention_layernorm;
-            b.normed.norm(
-                &work,
-                &mut b.x,
-                Some(&b.delta),
-                weight,
-                config.rms_norm_eps,
-                quantize,
-            );
+            b.normed
+                .norm(&work, &mut b.x, weight, config.rms_norm_eps, quantize);
             collect(at("attention output"), computed);
             profile.lap(Part::Norm);
-            let products = &mut [
-                product(
-                    layer,
-                    Linear::Gate,
-                    b.gated.floats_mut(computed.len(), config.intermediate_size),
-                ),
-                product(layer, Linear::Up, &mut b.up),
-            ];
-            let input = b.normed.input();
-            multiply(
-                &work,
-                products,
-                input,
-                &deltas,
-                &mut b.lora,
-                profile,
-                Part::GateUp,
-            );
-            b.gated.gated(
-                &work,
-                &b.up,
-                config.intermediate_size,
-                layer.needs_quants(&[Linear::Down]),
-            );
+            let (n, f) = (computed.len(), config.intermediate_size);
+            let all = [Linear::Gate, Linear::Up, Linear::Down];
+            if layer.all_packed(&all) && !deltas.act_on(&all) {
+                let linears = [Linear::Gate, Linear::Up].map(|linear| layer.linear(linear));
+                let out = b.gated.quants_mut(n, f);
+                gated(&work, linears, b.normed.input(), out);
+                profile.lap_with(Part::GateUp, || {
+                    let [gate, up] = linears.map(|(matrix, _)| matrix.size_bytes());
+                    (gate + up, 2 * n * f * config.hidden_size)
+                });
+            } else {
+                b.up.resize(n * f, 0.0);
+                let products = &mut [
+                    product(layer, Linear::Gate, b.gated.floats_mut(n, f)),
+                    product(layer, Linear::Up, &mut b.up),
+                ];
+                let input = b.normed.input();
+                multiply(
+                    &work,
+                    products,
+                    input,
+                    &deltas,
+                    &mut b.lora,
+                    profile,
+                    Part::GateUp,
+                );
+                b.gated
+                    .gated(&work, &b.up, f, layer.needs_quants(&[Linear::Down]));
+                profile.lap(Part::Gated);
+            }
             collect(at("gate and up"), computed);
-            profile.lap(Part::Gated);
             multiply(
                 &work,
-                &mut [product(layer, Linear::Down, &mut b.delta)],
+                &mut [added(layer, Linear::Down, &mut b.x)],
                 b.gated.input(),
                 &deltas,
                 &mut b.lora,
                 profile,
                 Part::Down,
             );
-            pending = true;
         }
 
         // Rows with logits first, so that they are a slice of the final states.
@@ -345,11 +341,10 @@ impl Runner {
         let b = &mut *buffers;
         let place = |row| computed.binary_search(row).expect("who asks is computed");
         let places: Vec<usize> = order.iter().map(place).collect();
-        b.gather_last(&places, e, pending);
+        b.gather_last(&places, e);
         b.last.norm(
             &work,
             &mut b.last_x,
-            None,
             &weights.norm,
             config.rms_norm_eps,
             weights.lm_head.is_packed(),
@@ -380,6 +375,7 @@ impl Runner {
                 matrix: &weights.lm_head,
                 bias: None,
                 out: &mut b.logits,
+                add: false,
             };
             multiply(
                 &work,
@@ -406,7 +402,7 @@ impl Runner {
 
 impl Buffers {
     fn resize(&mut self, config: &Config, rows: usize) {
-        let (q, kv, f) = (config.q_size(), config.kv_size(), config.intermediate_size);
+        let (q, kv) = (config.q_size(), config.kv_size());
         let sizes = [
             (&mut self.x, config.hidden_size),
             (&mut self.q, q),
@@ -414,8 +410,6 @@ impl Buffers {
             (&mut self.v, kv),
             (&mut self.head_q, q),
             (&mut self.head_out, q),
-            (&mut self.delta, config.hidden_size),
-            (&mut self.up, f),
             (&mut self.cos, config.head_dim / 2),
             (&mut self.sin, config.head_dim / 2),
         ];
@@ -431,35 +425,34 @@ impl Buffers {
             self.x.copy_within(from * e..(from + 1) * e, to * e);
         }
         self.x.truncate(rows.len() * e);
-        self.delta.truncate(rows.len() * e);
-        self.up.truncate(rows.len() * config.intermediate_size);
     }
 
-    /// The residual stream of some rows, with the last layer's delta, into `last_x`.
-    fn gather_last(&mut self, rows: &[usize], e: usize, pending: bool) {
+    /// The residual stream of some rows into `last_x`.
+    fn gather_last(&mut self, rows: &[usize], e: usize) {
         self.last_x.clear();
-        for &row in rows {
-            let range = row * e..(row + 1) * e;
-            self.last_x.extend_from_slice(&self.x[range.clone()]);
-            if pending {
-                let at = self.last_x.len() - e;
-                edgethink_kernels::add_assign(
-                    Isa::Scalar,
-                    &mut self.last_x[at..],
-                    &self.delta[range],
-                );
-            }
+        for row in rows {
+            self.last_x
+                .extend_from_slice(&self.x[row * e..(row + 1) * e]);
         }
     }
 }
 
 /// A linear layer with its output buffer.
 fn product<'a>(layer: &'a Layer, linear: Linear, out: &'a mut [f32]) -> Product<'a> {
-    let index = linear as usize;
+    let (matrix, bias) = layer.linear(linear);
     Product {
         linear,
-        matrix: &layer.linears[index],
-        bias: layer.biases[index].as_deref(),
+        matrix,
+        bias,
         out,
+        add: false,
+    }
+}
+
+/// A linear layer that is added to `out`.
+fn added<'a>(layer: &'a Layer, linear: Linear, out: &'a mut [f32]) -> Product<'a> {
+    Product {
+        add: true,
+        ..product(layer, linear, out)
     }
 }

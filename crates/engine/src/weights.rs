@@ -140,6 +140,18 @@ impl Layer {
             .any(|&linear| self.linears[linear as usize].is_packed())
     }
 
+    /// A matrix `[out, in]` and its bias `[out]`.
+    pub(crate) fn linear(&self, linear: Linear) -> (&Matrix, Option<&[f32]>) {
+        let index = linear as usize;
+        (&self.linears[index], self.biases[index].as_deref())
+    }
+
+    /// Whether all of them multiply quantized rows.
+    pub(crate) fn all_packed(&self, group: &[Linear]) -> bool {
+        let packed = |&linear| self.linears[linear as usize].is_packed();
+        group.iter().all(packed)
+    }
+
     fn size_bytes(&self) -> usize {
         let matrices: usize = self.linears.iter().map(Matrix::size_bytes).sum();
         let biases: usize = self.biases.iter().flatten().map(Vec::len).sum();

@@ -57,14 +57,13 @@ fn attend(isa: Isa, name: &str, rows: usize, tokens: usize, quick: bool) {
                 v_scale: &scales[range],
             }
         };
-        let mut state = attend_begin(&q, D, 0.125, &mut buffer);
+        let mut state = attend_begin(isa, &q, D, 0.125, &mut buffer);
         for first in (0..tokens).step_by(BLOCK) {
             let causal = Causal {
                 positions: &positions,
                 window: None,
             };
             attend_block(
-                isa,
                 KvBlock {
                     kv: kv(first),
                     tokens: BLOCK,

@@ -9,8 +9,13 @@
 //! and a batch equals its members bit for bit, provided that the caller gives the same blocks in the same order. Tokens that a row does
 //! not see enter with weight exactly 0.
 //!
+//! With int8 keys and values, what is multiplied is whole numbers: a query has codes of 16 bits by its largest element, and the weights of
+//! 32 tokens have such codes by the largest of them times the largest scale of the values that the row sees. That is 256 times finer than
+//! the keys and values are.
+//!
 //! The state is one f32 buffer owned by the caller: scratch for the keys and values of 32 tokens, then
-//! `[query R·D | acc R·D' | sum R·16 | m R]`, D' = D up to the next multiple of 32. The sum l is kept in lanes until the end.
+//! `[query R·D | codes of the query R·D'/2 | their scales R | acc R·D' | sum R·16 | m R]`, D' = D up to the next multiple of 32. The sum l
+//! is kept in lanes until the end.
 
 use crate::error::KernelError;
 use crate::isa::{Isa, dispatch};
@@ -22,11 +27,14 @@ pub(crate) const LANES: usize = 16;
 /// The largest head dim.
 const MAX_D: usize = 256;
 
-/// Query rows up to which int8 keys and values are widened in registers, wherever rows share them, and not once for all rows in memory.
-const FEW_ROWS: usize = 8;
+/// The largest code of 16 bits: both its bytes have a sign, with 127 and 127 at most.
+pub(crate) const MOST: f32 = 32_639.0;
 
 /// Keys and values of one kv head of one block: values `[tokens, D]`; keys `[tokens / 32][D][32]`, in which the tokens that are not filled
 /// are anything. Scores are taken of 32 tokens side by side, so keys that lay like the values would be turned at every step.
+///
+/// Where they are int8, two rows of either lie in pairs: values `[tokens / 2][D][2]` ([`int8_value_at`]) and keys
+/// `[tokens / 32][D / 2][32][2]` ([`int8_key_at`]), of [`int8_key_rows`] rows. Those are of whole steps of 32 tokens, too.
 #[derive(Clone, Copy, Debug)]
 pub enum KvRef<'a> {
     /// int8 with one scale per token.
@@ -54,6 +62,24 @@ pub enum KvRef<'a> {
         /// Values.
         v: &'a [f32],
     },
+}
+
+/// Rows of int8 keys: D up to the next multiple of 4, the rest anything.
+#[must_use]
+pub const fn int8_key_rows(d: usize) -> usize {
+    d.next_multiple_of(4)
+}
+
+/// Where element `i` of the key of `token` lies among int8 keys.
+#[must_use]
+pub const fn int8_key_at(d: usize, token: usize, i: usize) -> usize {
+    (token / STEP * int8_key_rows(d) + i / 2 * 2) * STEP + token % STEP * 2 + i % 2
+}
+
+/// Where element `i` of the value of `token` lies among int8 values.
+#[must_use]
+pub const fn int8_value_at(d: usize, token: usize, i: usize) -> usize {
+    token / 2 * 2 * d + 2 * i + token % 2
 }
 
 /// One block of the cache for one kv head.
@@ -99,7 +125,7 @@ impl Causal<'_> {
 /// Length in f32 of the state of `rows` query rows of head dim `d`.
 #[must_use]
 pub fn attention_state_len(rows: usize, d: usize) -> usize {
-    STEP * (d + padded(d)) + rows * (d + padded(d) + LANES + 1)
+    STEP * (d + padded(d)) + rows * (d + padded(d) / 2 + 1 + padded(d) + LANES + 1)
 }
 
 /// Length of a row of values and of acc: whole vectors.
@@ -116,13 +142,20 @@ pub struct AttentionState<'a> {
     values: &'a mut [f32],
     rows: Rows<'a>,
     d: usize,
+    isa: Isa,
+    /// The queries `[R, D]` and the softmax scale, until the first block says what is made of them.
+    queries: Option<(&'a [f32], f32)>,
 }
 
 /// The rows of the state.
 #[derive(Debug)]
 pub(crate) struct Rows<'a> {
-    /// Queries times the softmax scale, `[R, D]`.
+    /// Queries times the softmax scale, `[R, D]`, for floats.
     pub(crate) query: &'a mut [f32],
+    /// Codes of the queries, two in a word, as the instruction set multiplies them, `[R, D' / 2]`, for int8.
+    pub(crate) codes: &'a mut [f32],
+    /// Scales of the codes times the softmax scale, `[R]`.
+    pub(crate) scale: &'a mut [f32],
     /// `[R, D']`
     pub(crate) acc: &'a mut [f32],
     /// The lanes of l, `[R]`.
@@ -139,13 +172,14 @@ impl AttentionState<'_> {
     }
 }
 
-/// Starts: takes the queries `q` `[R, D]` times `softmax_scale` (usually 1 / √D) into `buffer`, which has
+/// Starts with the queries `q` `[R, D]`, which are multiplied with `softmax_scale` (usually 1 / √D), and a `buffer`, which has
 /// [`attention_state_len`] elements and needs no preparation.
 ///
 /// # Panics
 /// On wrong lengths, D of 0 or above 256.
 pub fn attend_begin<'a>(
-    q: &[f32],
+    isa: Isa,
+    q: &'a [f32],
     d: usize,
     softmax_scale: f32,
     buffer: &'a mut [f32],
@@ -165,11 +199,10 @@ pub fn attend_begin<'a>(
     let (keys, rest) = buffer.split_at_mut(STEP * d);
     let (values, rest) = rest.split_at_mut(STEP * padded(d));
     let (query, rest) = rest.split_at_mut(rows * d);
+    let (codes, rest) = rest.split_at_mut(rows * padded(d) / 2);
+    let (scale, rest) = rest.split_at_mut(rows);
     let (acc, rest) = rest.split_at_mut(rows * padded(d));
     let (sum, max) = rest.split_at_mut(rows * LANES);
-    for (query, q) in query.iter_mut().zip(q) {
-        *query = q * softmax_scale;
-    }
     acc.fill(0.0);
     sum.fill(0.0);
     max.fill(f32::NEG_INFINITY);
@@ -178,33 +211,52 @@ pub fn attend_begin<'a>(
         values,
         rows: Rows {
             query,
+            codes,
+            scale,
             acc,
             sum: sum.as_chunks_mut().0,
             max,
         },
         d,
+        isa,
+        queries: Some((q, softmax_scale)),
     }
 }
 
-/// Lets every row visit one block.
+/// Lets every row visit one block. The blocks of a state are all int8 or all floats.
 ///
 /// # Panics
-/// On wrong lengths, or if the machine lacks `isa`.
-pub fn attend_block(
-    isa: Isa,
-    block: KvBlock<'_>,
-    causal: Causal<'_>,
-    state: &mut AttentionState<'_>,
-) {
+/// On wrong lengths, or if the machine lacks the state's instruction set.
+pub fn attend_block(block: KvBlock<'_>, causal: Causal<'_>, state: &mut AttentionState<'_>) {
     assert_eq!(causal.positions.len(), state.rows(), "positions and rows");
-    let d = state.d;
+    let (d, isa) = (state.d, state.isa);
     let KvBlock {
         kv,
         tokens,
         first,
         next,
     } = block;
-    let (k, v) = match kv {
+    if state.rows() == 0 {
+        return;
+    }
+    if let Some((q, softmax_scale)) = state.queries.take() {
+        let Rows {
+            query,
+            codes,
+            scale,
+            ..
+        } = &mut state.rows;
+        if let KvRef::Int8 { .. } = kv {
+            dispatch!(isa, attention_i8::quantize(q, d, codes, scale));
+            scale.iter_mut().for_each(|scale| *scale *= softmax_scale);
+        } else {
+            for (query, q) in query.iter_mut().zip(q) {
+                *query = q * softmax_scale;
+            }
+        }
+    }
+    let whole = tokens.next_multiple_of(STEP);
+    let (lens, needed) = match kv {
         KvRef::Int8 {
             k,
             v,
@@ -215,14 +267,14 @@ pub fn attend_block(
                 k_scale.len() >= tokens && v_scale.len() >= tokens,
                 "scales of {tokens} tokens"
             );
-            (k.len(), v.len())
+            ((k.len(), v.len()), (whole * int8_key_rows(d), whole * d))
         }
-        KvRef::F16 { k, v } => (k.len(), v.len()),
-        KvRef::F32 { k, v } => (k.len(), v.len()),
+        KvRef::F16 { k, v } => ((k.len(), v.len()), (whole * d, tokens * d)),
+        KvRef::F32 { k, v } => ((k.len(), v.len()), (whole * d, tokens * d)),
     };
     assert!(
-        k >= tokens.next_multiple_of(STEP) * d && v >= tokens * d,
-        "{tokens} tokens of {d} in {k} and {v} elements"
+        lens.0 >= needed.0 && lens.1 >= needed.1,
+        "{tokens} tokens of {d} in {lens:?} elements, not {needed:?}"
     );
 
     for start in (0..tokens).step_by(STEP) {
@@ -237,66 +289,168 @@ pub fn attend_block(
             .iter()
             .rposition(sees)
             .map_or(from, |r| r + 1);
-        let range = start..start + count;
-        let key_range = start * d..(start + STEP) * d;
         let seen = Seen {
             rows: from..to,
             causal,
             first,
             count,
         };
-        let scales = scales(kv, range.clone());
-        if let KvRef::Int8 { k, v, .. } = kv
-            && to - from <= FEW_ROWS
-            && padded(d) == d
-        {
-            let next = if start + STEP < tokens {
-                (&k[key_range.end..], &v[(start + STEP) * d..])
-            } else if let Some(KvRef::Int8 { k, v, .. }) = next {
-                (k, v)
-            } else {
-                (k, v) // of this block: nothing else is needed
-            };
-            let step = Step {
-                keys: k[key_range].as_chunks().0,
-                values: &v[start * d..],
-                next: (next.0.as_ptr().cast(), next.1.as_ptr().cast()),
-                scales,
-                seen,
-            };
-            dispatch!(isa, attention_i8::step(&step, &mut state.rows));
-            continue;
+        match kv {
+            KvRef::Int8 {
+                k,
+                v,
+                k_scale,
+                v_scale,
+            } => {
+                let (key_len, value_len) = (STEP * int8_key_rows(d), STEP * d);
+                let (k, v) = (&k[start / STEP * key_len..], &v[start * d..]);
+                let next = match next {
+                    _ if start + STEP < tokens => Ahead::at(
+                        &k[key_len..],
+                        &v[value_len..],
+                        &k_scale[start + STEP..],
+                        &v_scale[start + STEP..],
+                    ),
+                    Some(KvRef::Int8 {
+                        k,
+                        v,
+                        k_scale,
+                        v_scale,
+                    }) => Ahead::at(k, v, k_scale, v_scale),
+                    _ => Ahead::NOTHING,
+                };
+                let (mut key_scales, mut value_scales) = ([0.0; STEP], [0.0; STEP]);
+                let step = Step {
+                    keys: &k[..key_len],
+                    values: &v[..value_len],
+                    next,
+                    scales: Scales {
+                        keys: filled(&k_scale[start..], count, &mut key_scales),
+                        values: filled(&v_scale[start..], count, &mut value_scales),
+                    },
+                    seen,
+                };
+                if padded(d) == d {
+                    dispatch!(isa, attention_i8::step(&step, &mut state.rows));
+                } else {
+                    step_of_padded(isa, d, step, &mut state.rows);
+                }
+                continue;
+            }
+            KvRef::F16 { k, v } => {
+                let (keys, values) = (state.keys.as_flattened_mut(), &mut *state.values);
+                dispatch!(
+                    isa,
+                    quantize::widen_f16(&k[start * d..(start + STEP) * d], keys)
+                );
+                dispatch!(
+                    isa,
+                    quantize::widen_f16(&v[start * d..(start + count) * d], values)
+                );
+            }
+            KvRef::F32 { k, v } => {
+                let keys = state.keys.as_flattened_mut();
+                keys.copy_from_slice(&k[start * d..(start + STEP) * d]);
+                state.values[..count * d].copy_from_slice(&v[start * d..(start + count) * d]);
+            }
         }
-        widen(isa, kv, range, state);
+        pad_rows(state.values, d, count);
         let step = Step {
-            keys: &*state.keys,
+            keys: state.keys.as_flattened(),
             values: &*state.values,
-            next: (std::ptr::null(), std::ptr::null()),
-            scales,
+            next: Ahead::NOTHING,
+            scales: Scales::NONE,
             seen,
         };
         dispatch!(isa, attention::step(&step, &mut state.rows));
     }
 }
 
+/// Puts zeros behind each of some rows of D values.
+fn pad_rows(values: &mut [f32], d: usize, rows: usize) {
+    if padded(d) == d {
+        return;
+    }
+    // From the last row on, as each moves back.
+    for t in (0..rows).rev() {
+        let row = t * padded(d);
+        values.copy_within(t * d..(t + 1) * d, row);
+        values[row + d..row + padded(d)].fill(0.0);
+    }
+}
+
+/// A step whose values are no whole vectors: with zeros behind each two rows.
+#[inline(never)]
+fn step_of_padded(isa: Isa, d: usize, step: Step<'_, i8>, rows: &mut Rows<'_>) {
+    let mut values = [0; STEP * MAX_D];
+    let pairs = step.values.chunks_exact(2 * d);
+    for (out, pairs) in values.chunks_exact_mut(2 * padded(d)).zip(pairs) {
+        out[..2 * d].copy_from_slice(pairs);
+    }
+    let values = &values[..STEP * padded(d)];
+    dispatch!(isa, attention_i8::step(&Step { values, ..step }, rows));
+}
+
 /// Up to 32 tokens.
 pub(crate) struct Step<'a, T> {
-    /// `[D]` of 32 tokens; those that are not there are anything.
-    pub(crate) keys: &'a [[T; STEP]],
-    /// `[tokens, D']`, zeros behind D.
+    /// `[D]` of 32 tokens, two rows in pairs where they are int8; those that are not there are anything.
+    pub(crate) keys: &'a [T],
+    /// `[tokens, D']`, zeros behind D, two rows in pairs where they are int8.
     pub(crate) values: &'a [T],
-    /// Keys and values that are fetched meanwhile, those of the next step; null where they have been widened.
-    pub(crate) next: (*const u8, *const u8),
-    pub(crate) scales: Scales,
+    /// What is fetched meanwhile.
+    pub(crate) next: Ahead,
+    pub(crate) scales: Scales<'a>,
     pub(crate) seen: Seen<'a>,
 }
 
-/// Of each token of a step.
-pub(crate) struct Scales {
+/// Where the next step's keys, values and scales of both lie; or null.
+pub(crate) struct Ahead {
+    pub(crate) keys: *const u8,
+    pub(crate) values: *const u8,
+    pub(crate) scales: [*const u8; 2],
+}
+
+impl Ahead {
+    const NOTHING: Self = Self {
+        keys: std::ptr::null(),
+        values: std::ptr::null(),
+        scales: [std::ptr::null(); 2],
+    };
+
+    fn at(k: &[i8], v: &[i8], k_scale: &[f32], v_scale: &[f32]) -> Self {
+        Self {
+            keys: k.as_ptr().cast(),
+            values: v.as_ptr().cast(),
+            scales: [k_scale, v_scale].map(|scale| scale.as_ptr().cast()),
+        }
+    }
+}
+
+/// Of each token of a step that is filled, else 0.
+pub(crate) struct Scales<'a> {
     /// What the scores are multiplied with.
-    pub(crate) keys: [f32; STEP],
+    pub(crate) keys: &'a [f32; STEP],
     /// What the weights are multiplied with.
-    pub(crate) values: [f32; STEP],
+    pub(crate) values: &'a [f32; STEP],
+}
+
+impl Scales<'_> {
+    /// Floats have none.
+    const NONE: Self = Self {
+        keys: &[0.0; STEP],
+        values: &[0.0; STEP],
+    };
+}
+
+/// The scales of a step of which `count` tokens are filled.
+fn filled<'a>(scales: &'a [f32], count: usize, buffer: &'a mut [f32; STEP]) -> &'a [f32; STEP] {
+    if let Some(whole) = scales.first_chunk()
+        && count == STEP
+    {
+        return whole;
+    }
+    buffer[..count].copy_from_slice(&scales[..count]);
+    buffer
 }
 
 /// Which tokens of a step each row sees.
@@ -315,53 +469,6 @@ impl Seen<'_> {
         let position = self.causal.positions[r];
         let (from, to) = self.causal.visible(position, self.first, self.count);
         (from as usize, to as usize)
-    }
-}
-
-/// The scales of some tokens.
-fn scales(kv: KvRef<'_>, tokens: std::ops::Range<usize>) -> Scales {
-    let mut scales = Scales {
-        keys: [1.0; STEP],
-        values: [1.0; STEP],
-    };
-    if let KvRef::Int8 {
-        k_scale, v_scale, ..
-    } = kv
-    {
-        scales.keys[..tokens.len()].copy_from_slice(&k_scale[tokens.clone()]);
-        scales.values[..tokens.len()].copy_from_slice(&v_scale[tokens]);
-    }
-    scales
-}
-
-/// Keys and values of some tokens to the scratch of the state.
-fn widen(isa: Isa, kv: KvRef<'_>, tokens: std::ops::Range<usize>, state: &mut AttentionState<'_>) {
-    let (d, count) = (state.d, tokens.len());
-    let range = tokens.start * d..tokens.end * d;
-    let whole = tokens.start * d..(tokens.start + STEP) * d;
-    let (keys, values) = (state.keys.as_flattened_mut(), &mut *state.values);
-    let rows = &mut values[..count * d];
-    match kv {
-        KvRef::Int8 { k, v, .. } => {
-            dispatch!(isa, quantize::widen_i8(&k[whole], keys));
-            dispatch!(isa, quantize::widen_i8(&v[range], rows));
-        }
-        KvRef::F16 { k, v } => {
-            dispatch!(isa, quantize::widen_f16(&k[whole], keys));
-            dispatch!(isa, quantize::widen_f16(&v[range], rows));
-        }
-        KvRef::F32 { k, v } => {
-            keys.copy_from_slice(&k[whole]);
-            rows.copy_from_slice(&v[range]);
-        }
-    }
-    if padded(d) != d {
-        // From the last row on, as each moves back.
-        for t in (0..count).rev() {
-            let row = t * padded(d);
-            values.copy_within(t * d..(t + 1) * d, row);
-            values[row + d..row + padded(d)].fill(0.0);
-        }
     }
 }
 

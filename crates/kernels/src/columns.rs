@@ -8,29 +8,29 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Some columns of a row-major f32 matrix `[T, N]`, exclusively borrowed.
+/// Some columns of a row-major matrix `[T, N]`, exclusively borrowed.
 #[derive(Debug)]
-pub struct ColumnsMut<'a> {
+pub struct ColumnsMut<'a, X = f32> {
     /// Element (0, `columns.start`).
-    start: *mut f32,
+    start: *mut X,
     stride: usize,
     rows: usize,
     columns: Range<usize>,
-    matrix: PhantomData<&'a mut [f32]>,
+    matrix: PhantomData<&'a mut [X]>,
 }
 
 // SAFETY: it stands for a `&mut` to the elements (t, c) with t < rows and c in `columns`; no other part of the split holds them.
-unsafe impl Send for ColumnsMut<'_> {}
+unsafe impl<X: Send> Send for ColumnsMut<'_, X> {}
 // SAFETY: `&ColumnsMut` gives no access to the elements.
-unsafe impl Sync for ColumnsMut<'_> {}
+unsafe impl<X: Sync> Sync for ColumnsMut<'_, X> {}
 
-impl<'a> ColumnsMut<'a> {
+impl<'a, X> ColumnsMut<'a, X> {
     /// The whole of `matrix` `[T, n]`.
     ///
     /// # Panics
     /// If the length is not a multiple of `n`, or `n` is 0.
     #[must_use]
-    pub fn new(matrix: &'a mut [f32], n: usize) -> Self {
+    pub fn new(matrix: &'a mut [X], n: usize) -> Self {
         assert!(
             n > 0 && matrix.len().is_multiple_of(n),
             "matrix of {} elements with rows of {n}",
@@ -68,12 +68,31 @@ impl<'a> ColumnsMut<'a> {
     /// # Panics
     /// If there is no such row.
     #[inline]
-    pub fn row_mut(&mut self, t: usize) -> &mut [f32] {
+    pub fn row_mut(&mut self, t: usize) -> &mut [X] {
         assert!(t < self.rows, "row {t} of {}", self.rows);
         // SAFETY: row t exists (above) and `start` is its first column of this part; the range is inside the borrowed matrix, and
         // `&mut self` makes the reference unique.
         unsafe {
             std::slice::from_raw_parts_mut(self.start.add(t * self.stride), self.columns.len())
+        }
+    }
+
+    /// Some of the columns, counted in this part.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    #[must_use]
+    pub fn part(&mut self, columns: Range<usize>) -> ColumnsMut<'_, X> {
+        assert!(
+            columns.start <= columns.end && columns.end <= self.width(),
+            "columns {columns:?} of {}",
+            self.width()
+        );
+        let first = self.columns.start;
+        ColumnsMut {
+            start: self.start.wrapping_add(columns.start),
+            columns: first + columns.start..first + columns.end,
+            ..*self
         }
     }
 
@@ -134,7 +153,8 @@ mod tests {
         let mut parts: Vec<_> = split_columns(&mut matrix, 4, &ranges).collect();
         assert_eq!(parts[0].row_mut(2), [8.0]);
         assert_eq!(parts[1].row_mut(1), [6.0, 7.0]);
-        parts[1].row_mut(0).fill(-1.0);
+        parts[1].part(0..2).row_mut(0).fill(-1.0);
+        assert_eq!(parts[1].part(1..2).row_mut(1), [7.0]);
         assert_eq!(matrix[..4], [0.0, 1.0, -1.0, -1.0]);
         assert_eq!(split_columns(&mut matrix, 4, &[0..4]).count(), 1);
         assert_eq!(

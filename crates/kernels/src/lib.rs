@@ -63,7 +63,7 @@ mod unit;
 
 pub use attention::{
     AttentionState, Causal, KvBlock, KvRef, attend_begin, attend_block, attend_finish,
-    attend_merge, attention_state_len,
+    attend_merge, attention_state_len, int8_key_at, int8_key_rows, int8_value_at,
 };
 pub use columns::{ColumnsMut, split_columns};
 pub use dense::{DenseRef, dense_row, gemm_dense};
@@ -75,5 +75,5 @@ pub use isa::{Isa, UnknownIsa};
 pub use memory::advise_huge_pages;
 pub use pack::{pack_rows, quantize_weights, unpack_row};
 pub use packed::{Bits, GROUP, PANEL, PackedMut, PackedRef, PackedShape};
-pub use quantize::{QuantGroup, QuantRows, quantize_kv, quantize_rows};
+pub use quantize::{QuantGroup, QuantRows, quantize_columns, quantize_kv, quantize_rows};
 pub use roofline::{multiply_adds, multiply_adds_per_step, read_all};

@@ -2,6 +2,7 @@
 //!
 //! A group whose max|x| is below 2⁻¹²⁰ (where 127 / max|x| would overflow) is stored as zeros with scale 0.
 
+use crate::columns::ColumnsMut;
 use crate::error::KernelError;
 use crate::isa::{Isa, dispatch};
 use crate::packed::GROUP;
@@ -115,6 +116,29 @@ pub fn quantize_rows(
         Err(KernelError::NonFinite {
             what: "activations",
             row: group / (cols / GROUP),
+        })
+    })
+}
+
+/// The same to some columns of a matrix: `x` `[T, 32 · width]`.
+///
+/// # Errors
+/// As [`quantize_rows`].
+///
+/// # Panics
+/// As [`quantize_rows`].
+pub fn quantize_columns(
+    isa: Isa,
+    x: &[f32],
+    out: &mut ColumnsMut<'_, QuantGroup>,
+) -> Result<(), KernelError> {
+    let x = x.as_chunks::<GROUP>().0;
+    assert_eq!(x.len(), out.rows() * out.width(), "activations and codes");
+    let bad = dispatch!(isa, quantize::columns(x, out));
+    bad.map_or(Ok(()), |row| {
+        Err(KernelError::NonFinite {
+            what: "activations",
+            row,
         })
     })
 }

@@ -7,6 +7,7 @@ use crate::isa::Isa;
 pub(crate) const AMX_MOST: usize = 16;
 /// The fewest for which it is faster than `vpdpbusd`. With up to [`TILE`] rows memory is what takes the time, and four panels side by side
 /// read it faster.
+#[cfg(target_arch = "x86_64")]
 pub(crate) const AMX_LEAST: usize = TILE + 1;
 
 /// The unit that multiplies: of AMX it has tile registers, which are given back when it is dropped.

@@ -4,12 +4,16 @@ mod support;
 
 use edgethink_kernels::{
     Causal, Isa, KernelError, KvBlock, KvRef, attend_begin, attend_block, attend_finish,
-    attend_merge, attention_state_len, quantize_kv,
+    attend_merge, attention_state_len, int8_key_at, int8_key_rows, int8_value_at, quantize_kv,
 };
 use half::f16;
 use support::{Hard, Random, assert_near, assert_same, isas};
 
 const BLOCK: usize = 32;
+/// Largest error as a share of Σ weight · |value|. A score of size s is off by s · 2^-24 · √D or so, and e^s by that absolutely.
+const TOLERANCE: f64 = 2e-5;
+/// The largest code of a query or a weight.
+const MOST: f32 = 32_639.0;
 
 /// How the cache is read.
 #[derive(Clone, Copy, Debug)]
@@ -23,7 +27,8 @@ impl Format {
     const ALL: [Self; 3] = [Self::Int8, Self::F16, Self::F32];
 }
 
-/// A cache of one kv head in every format, keys and values `[tokens, D]`; keys also as kernels read them, `[tokens / 32][D][32]`.
+/// A cache of one kv head in every format, keys and values `[tokens, D]`; also as kernels read them: keys `[tokens / 32][D][32]`, and int8
+/// keys and values with two rows in pairs.
 struct Cache {
     d: usize,
     k32: Vec<f32>,
@@ -34,7 +39,8 @@ struct Cache {
     v_scale: Vec<f32>,
     k16: Vec<u16>,
     v16: Vec<u16>,
-    turned: (Vec<i8>, Vec<u16>, Vec<f32>),
+    turned: (Vec<u16>, Vec<f32>),
+    paired: (Vec<i8>, Vec<i8>),
 }
 
 impl Cache {
@@ -52,10 +58,17 @@ impl Cache {
         }
         let d = self.d;
         self.turned = (
-            turned(&self.k8, d, 99),
             turned(&self.k16, d, f16::NAN.to_bits()),
             turned(&self.k32, d, f32::NAN),
         );
+        let tokens = self.k8.len() / d;
+        let room = tokens.next_multiple_of(BLOCK);
+        let (mut k, mut v) = (vec![99; room * int8_key_rows(d)], vec![99; room * d]);
+        for (at, i) in (0..tokens * d).map(|at| (at, at % d)) {
+            k[int8_key_at(d, at / d, i)] = self.k8[at];
+            v[int8_value_at(d, at / d, i)] = self.v8[at];
+        }
+        self.paired = (k, v);
     }
 
     fn random(random: &mut Random, tokens: usize, d: usize, hard: Hard) -> Self {
@@ -90,6 +103,7 @@ impl Cache {
             k32: k,
             v32: v,
             turned: Default::default(),
+            paired: Default::default(),
         };
         cache.turn();
         cache
@@ -101,11 +115,12 @@ impl Cache {
             first * self.d..(first + tokens) * self.d,
         );
         let keys = first * self.d..(first + tokens).next_multiple_of(BLOCK) * self.d;
-        let (k8, k16, k32) = &self.turned;
+        let (k16, k32) = &self.turned;
+        let (k8, v8) = &self.paired;
         let kv = match format {
             Format::Int8 => KvRef::Int8 {
-                k: &k8[keys],
-                v: &self.v8[at],
+                k: &k8[first * int8_key_rows(self.d)..],
+                v: &v8[first * self.d..],
                 k_scale: &self.k_scale[range.clone()],
                 v_scale: &self.v_scale[range],
             },
@@ -134,7 +149,6 @@ impl Cache {
                 .collect()
         };
         let halves = |h: &[u16]| h.iter().map(|&h| f16::from_bits(h).to_f64()).collect();
-        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect();
         match format {
             Format::Int8 => (
                 bytes(&self.k8, &self.k_scale),
@@ -159,7 +173,7 @@ impl Case<'_> {
     fn run(&self, isa: Isa, tokens: usize) -> Result<Vec<f32>, KernelError> {
         let d = self.cache.d;
         let mut buffer = vec![f32::NAN; attention_state_len(self.positions.len(), d)];
-        let mut state = attend_begin(self.q, d, (d as f32).powf(-0.5), &mut buffer);
+        let mut state = attend_begin(isa, self.q, d, (d as f32).powf(-0.5), &mut buffer);
         let causal = Causal {
             positions: self.positions,
             window: self.window,
@@ -168,15 +182,17 @@ impl Case<'_> {
             let block = self
                 .cache
                 .block(first, BLOCK.min(tokens - first), self.format);
-            attend_block(isa, block, causal, &mut state);
+            attend_block(block, causal, &mut state);
         }
         let mut out = vec![f32::NAN; self.q.len()];
         attend_finish(state, &mut out).map(|()| out)
     }
 
-    /// The result and Σ weight · |value|.
+    /// The result, and what an error is a share of: Σ weight · |value|. Over int8 the queries are their codes, and the weights, which are
+    /// codes too, may each be off by half a one.
     fn reference(&self) -> (Vec<f64>, Vec<f64>) {
         let d = self.cache.d;
+        let int8 = matches!(self.format, Format::Int8);
         let (k, v) = self.cache.values(self.format);
         let (mut out, mut scale) = (vec![], vec![]);
         for (q, &position) in self.q.chunks_exact(d).zip(self.positions) {
@@ -184,30 +200,57 @@ impl Case<'_> {
             let start = self
                 .window
                 .map_or(0, |w| (position + 1).saturating_sub(w as usize));
+            let q = if int8 { rounded(q) } else { wide(q) };
             let scores: Vec<f64> = (start..=position)
                 .map(|t| {
-                    let dot: f64 = q
-                        .iter()
-                        .zip(&k[t * d..])
-                        .map(|(&q, k)| f64::from(q) * k)
-                        .sum();
+                    let dot: f64 = q.iter().zip(&k[t * d..]).map(|(q, k)| q * k).sum();
                     dot * f64::from((d as f32).powf(-0.5))
                 })
                 .collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
             let sum: f64 = weights.iter().sum();
+            // Of the tokens of each step: half a code, as a share of the sum.
+            let half = |t: usize| {
+                let step = t / BLOCK * BLOCK;
+                let seen = step.max(start)..(step + BLOCK).min(position + 1);
+                let largest = |x: &mut dyn Iterator<Item = f64>| x.fold(0.0, f64::max);
+                let weight = largest(&mut seen.clone().map(|t| weights[t - start]));
+                let value = largest(&mut seen.map(|t| f64::from(self.cache.v_scale[t])));
+                weight * value / sum / f64::from(MOST) / 2.0
+            };
+            let halves: Vec<f64> = (start..=position)
+                .map(|t| if int8 { half(t) } else { 0.0 })
+                .collect();
             for i in 0..d {
                 let terms = weights
                     .iter()
                     .enumerate()
                     .map(|(t, w)| w / sum * v[(start + t) * d + i]);
                 out.push(terms.clone().sum());
-                scale.push(terms.map(f64::abs).sum());
+                let code = |t: usize| f64::from(self.cache.v8[t * d + i]).abs();
+                let off = halves
+                    .iter()
+                    .enumerate()
+                    .map(|(t, half)| half * code(start + t));
+                scale.push(terms.map(f64::abs).sum::<f64>() + off.sum::<f64>() / TOLERANCE);
             }
         }
         (out, scale)
     }
+}
+
+fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// A query as its codes.
+fn rounded(q: &[f32]) -> Vec<f64> {
+    let max = q.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+    let code = |x: &f32| f64::from((x * (MOST / max)).round_ties_even());
+    q.iter()
+        .map(|x| code(x) * f64::from(max) / f64::from(MOST))
+        .collect()
 }
 
 #[test]
@@ -244,8 +287,7 @@ fn attention_is_near_f64() {
                     );
                     let got = case.run(isa, 100).expect("finite");
                     let (want, scale) = case.reference();
-                    // A score of size s is off by s · 2^-24 · √D or so, and e^s by that absolutely.
-                    assert_near(&got, &want, &scale, 2e-5, &what);
+                    assert_near(&got, &want, &scale, TOLERANCE, &what);
                 }
             }
         }
@@ -342,18 +384,13 @@ fn parts_that_are_merged_are_near_f64() {
                 let mut states = buffers.chunks_exact_mut(len).zip([0..64, 64..96, 96..160]);
                 let mut state = || {
                     let (buffer, tokens) = states.next()?;
-                    let mut state = attend_begin(&q, d, (d as f32).powf(-0.5), buffer);
+                    let mut state = attend_begin(isa, &q, d, (d as f32).powf(-0.5), buffer);
                     for first in tokens.step_by(BLOCK) {
                         let causal = Causal {
                             positions: &positions,
                             window,
                         };
-                        attend_block(
-                            isa,
-                            cache.block(first, BLOCK, Format::Int8),
-                            causal,
-                            &mut state,
-                        );
+                        attend_block(cache.block(first, BLOCK, Format::Int8), causal, &mut state);
                     }
                     Some(state)
                 };
@@ -364,7 +401,13 @@ fn parts_that_are_merged_are_near_f64() {
                 let mut got = vec![f32::NAN; q.len()];
                 attend_finish(whole, &mut got).expect("finite");
                 let (want, scale) = case.reference();
-                assert_near(&got, &want, &scale, 2e-5, &format!("{isa} {d} {window:?}"));
+                assert_near(
+                    &got,
+                    &want,
+                    &scale,
+                    TOLERANCE,
+                    &format!("{isa} {d} {window:?}"),
+                );
                 // A row that ends in the first part is as without the others.
                 if window.is_none() && rows == 17 {
                     let first = case.run(isa, 64).expect("finite");
@@ -381,13 +424,14 @@ fn non_finite_queries_keys_and_values_are_found() {
     let mut random = Random(34);
     for isa in isas() {
         for rows in [1, 20] {
-            for what in ["query", "key", "value", "nothing seen"] {
+            for what in ["query", "query, int8", "key", "value", "nothing seen"] {
                 let mut cache = Cache::random(&mut random, 40, 32, Hard::Normal);
                 let mut q = random.normals(rows * 32);
                 let positions = vec![39; rows];
                 let mut window = None;
                 match what {
                     "query" => q[(rows - 1) * 32 + 3] = f32::NAN,
+                    "query, int8" => q[3] = [f32::NAN, f32::INFINITY][rows % 2],
                     "key" => cache.k16[35 * 32 + 1] = f16::NAN.to_bits(),
                     "value" => cache.v16[2 * 32 + 31] = f16::INFINITY.to_bits(),
                     _ => window = Some(0),
@@ -395,7 +439,11 @@ fn non_finite_queries_keys_and_values_are_found() {
                 cache.turn();
                 let case = Case {
                     cache: &cache,
-                    format: Format::F16,
+                    format: if what.ends_with("int8") {
+                        Format::Int8
+                    } else {
+                        Format::F16
+                    },
                     q: &q,
                     positions: &positions,
                     window,
@@ -439,5 +487,36 @@ fn tokens_that_are_not_seen_do_not_matter() {
         cache.v8[41 * 32..].fill(-77);
         cache.turn();
         assert_same(&seen(&cache), &before, &isa.to_string());
+    }
+}
+
+#[test]
+fn every_element_of_int8_has_a_place_of_its_own() {
+    for d in [1, 5, 64] {
+        let room = [64 * int8_key_rows(d), 64 * d];
+        for (at, room) in [int8_key_at, int8_value_at].into_iter().zip(room) {
+            let mut places: Vec<usize> = (0..64 * d).map(|i| at(d, i / d, i % d)).collect();
+            places.sort_unstable();
+            places.dedup();
+            assert_eq!(places.len(), 64 * d, "places of {d}");
+            assert!(places.iter().all(|place| *place < room), "room of {d}");
+        }
+    }
+}
+
+#[test]
+fn no_rows_are_no_error() {
+    let cache = Cache::random(&mut Random(38), 40, 32, Hard::Normal);
+    for isa in isas() {
+        for format in Format::ALL {
+            let case = Case {
+                cache: &cache,
+                format,
+                q: &[],
+                positions: &[],
+                window: None,
+            };
+            assert_eq!(case.run(isa, 40).expect("nothing to lose"), [], "{isa}");
+        }
     }
 }

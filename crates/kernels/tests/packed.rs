@@ -4,8 +4,8 @@ mod support;
 
 use edgethink_kernels::{
     Bits, ColumnsMut, GROUP, Isa, KernelError, PANEL, PackedMut, PackedRef, PackedShape,
-    QuantGroup, QuantRows, gemm_packed, pack_rows, quantize_kv, quantize_rows, quantize_weights,
-    split_columns, unpack_row,
+    QuantGroup, QuantRows, gemm_packed, pack_rows, quantize_columns, quantize_kv, quantize_rows,
+    quantize_weights, split_columns, unpack_row,
 };
 use support::{Hard, Random, assert_near, assert_same, isas};
 
@@ -555,5 +555,39 @@ fn with_and_without_matrix_instructions_agree_bit_for_bit() {
                 assert_same(&with, &without, &format!("{shape:?}, {rows} rows"));
             }
         }
+    }
+}
+
+#[test]
+fn groups_to_columns_are_those_of_rows() {
+    let mut random = Random(77);
+    let mut x = random.normals(5 * 96);
+    for isa in isas() {
+        let mut rows = vec![QuantGroup::default(); 5 * 3];
+        quantize_rows(isa, 96, &x, &mut rows).expect("finite");
+        let mut matrix = vec![QuantGroup::default(); 5 * 4];
+        let mut columns = ColumnsMut::new(&mut matrix, 4);
+        quantize_columns(isa, &x, &mut columns.part(1..4)).expect("finite");
+        for t in 0..5 {
+            assert_eq!(
+                matrix[4 * t],
+                QuantGroup::default(),
+                "{isa}: not its column"
+            );
+            assert_eq!(
+                matrix[4 * t + 1..][..3],
+                rows[3 * t..][..3],
+                "{isa}: row {t}"
+            );
+        }
+    }
+    x[3 * 96 + 40] = f32::NAN;
+    for isa in isas() {
+        let mut matrix = vec![QuantGroup::default(); 5 * 3];
+        let found = quantize_columns(isa, &x, &mut ColumnsMut::new(&mut matrix, 3));
+        assert!(
+            matches!(found, Err(KernelError::NonFinite { row: 3, .. })),
+            "{isa}: {found:?}"
+        );
     }
 }

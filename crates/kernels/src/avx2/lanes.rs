@@ -39,12 +39,10 @@ lanes! {
     fn fnma(a: V, b: V, c: V) -> V { _mm256_fnmadd_ps(a, b, c) }
     fn max(a: V, b: V) -> V { _mm256_max_ps(a, b) }
     fn abs(a: V) -> V { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-    /// To the nearest integer, ties to even.
-    fn round(a: V) -> V { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    /// 2ⁿ for integral n in −126..=127.
-    fn pow2(n: V) -> V {
-        let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+    /// 2ⁿ for n in −126..=127, the last bits of [`WHOLE`](crate::quantize::WHOLE) + n.
+    fn pow2(bits: V) -> V {
+        let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(bits));
+        _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(127 << 23)))
     }
     /// `v`, but 0 where x < limit.
     fn zero_below(v: V, x: V, limit: V) -> V {

@@ -3,15 +3,23 @@
 
 pub(crate) mod lanes;
 pub(crate) mod packed;
+mod pairs;
 pub(crate) mod roofline;
 mod six_bits;
 pub(crate) mod vnni;
 
 pub(crate) mod attention {
-    crate::generic::attention_kernels!("avx2,fma,f16c", 12, 3, f32, load);
+    crate::generic::attention_kernels!("avx2,fma,f16c", 12, 3, super::floats);
+}
+mod floats {
+    crate::generic::attention_floats!("avx2,fma,f16c");
 }
 pub(crate) mod attention_i8 {
-    crate::generic::attention_kernels!("avx2,fma,f16c", 12, 4, i8, load_i8);
+    pub(crate) use super::codes::quantize;
+    crate::generic::attention_kernels!("avx2,fma,f16c", 12, 4, super::codes);
+}
+mod codes {
+    crate::generic::attention_codes!("avx2,fma,f16c", 2, super::pairs);
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("avx2,fma,f16c");

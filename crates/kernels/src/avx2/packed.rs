@@ -60,7 +60,8 @@ macro_rules! panel_kernels {
             let x = tiles[0].x.slice(tiles[0].rows.clone());
             macro_rules! store {
                 ($a:literal + $b:literal) => {{
-                    let totals = rows::<P, $a, $b, { $a + $b }, CODES, BLOCK_BYTES>(w, x);
+                    let mut totals = [[[[0.0; 8]; 2]; { $a + $b }]; P];
+                    rows::<P, $a, $b, { $a + $b }, CODES, BLOCK_BYTES>(w, x, &mut totals);
                     for (tile, totals) in tiles.iter().zip(&totals) {
                         store(tile, totals, out);
                     }
@@ -79,8 +80,8 @@ macro_rules! panel_kernels {
             }
         }
 
-        /// P panels times R rows, of each group first A rows and then B, as many as there are registers for: sums by panel, row, half of
-        /// the panel.
+        /// P panels times R rows, of each group first A rows and then B, as many as there are registers for: adds to sums by panel, row, half
+        /// of the panel.
         #[inline]
         #[target_feature(enable = $features)]
         fn rows<
@@ -93,16 +94,16 @@ macro_rules! panel_kernels {
         >(
             w: [&[[u8; BLOCK_BYTES]]; P],
             x: QuantRows<'_>,
-        ) -> [[[[f32; 8]; 2]; R]; P] {
+            totals: &mut [[[[f32; 8]; 2]; R]; P],
+        ) {
             let groups = x.cols() / GROUP;
             let rows = x.first::<R>();
             let bits = Bits::of_code_bytes(CODES);
             let blocks = bits.block_groups();
             let w = w.map(|w| &w[..groups / blocks]);
             let fetch = w.map(Fetch::panel::<P, BLOCK_BYTES>);
-            let mut totals = [[[[0.0; 8]; 2]; R]; P];
             for g in 0..groups {
-                for ((w, totals), fetch) in w.iter().zip(&mut totals).zip(fetch) {
+                for ((w, totals), fetch) in w.iter().zip(&mut *totals).zip(fetch) {
                     fetch.group::<BLOCK_BYTES>(g);
                     let (block, place) = (&w[g / blocks], g % blocks);
                     let (a, b) = totals.split_at_mut(A);
@@ -126,7 +127,6 @@ macro_rules! panel_kernels {
                     }
                 }
             }
-            totals
         }
     };
 }
@@ -246,6 +246,7 @@ pub(super) fn add<const R: usize>(
 
 /// Stores the totals of a tile's rows.
 #[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn store(tile: &Tile<'_>, totals: &[[[f32; 8]; 2]], out: &mut ColumnsMut<'_>) {
     for (t, total) in tile.rows.clone().zip(totals) {
         let total = total.as_flattened().try_into().expect("2 x 8 are a panel");

@@ -7,12 +7,34 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
+use super::lanes;
 use super::packed::{
     high_nibbles, less_whole, load, low_nibbles, shifted, starts4, with_activations,
 };
-pub(crate) use super::{attention, attention_i8, dense, elementwise, quantize};
+pub(crate) use super::{attention, dense, elementwise, quantize};
 use crate::packed::{Bits, GROUP};
 use crate::quantize::{QuantGroup, WHOLE};
+
+pub(crate) mod attention_i8 {
+    pub(crate) use super::codes::quantize;
+    crate::generic::attention_kernels!("avx2,fma,f16c,avxvnni", 12, 4, super::codes);
+}
+mod codes {
+    crate::generic::attention_codes!("avx2,fma,f16c,avxvnni", 2, super::pairs);
+}
+mod pairs {
+    //! As AVX2's, but one instruction multiplies and adds.
+
+    use std::arch::x86_64::*;
+
+    pub(crate) use super::super::pairs::{Part, Sum, load, part, splat, value, words, zero};
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+    pub(crate) fn multiply_add(sum: Sum, x: __m256i, by: __m256i) -> Sum {
+        _mm256_dpwssd_avx_epi32(sum, x, by)
+    }
+}
 
 pub(crate) mod packed {
     crate::avx2::packed::panel_kernels!(

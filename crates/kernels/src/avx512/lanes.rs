@@ -38,12 +38,10 @@ lanes! {
     fn fnma(a: V, b: V, c: V) -> V { _mm512_fnmadd_ps(a, b, c) }
     fn max(a: V, b: V) -> V { _mm512_max_ps(a, b) }
     fn abs(a: V) -> V { _mm512_abs_ps(a) }
-    /// To the nearest integer, ties to even.
-    fn round(a: V) -> V { _mm512_roundscale_ps::<0>(a) }
-    /// 2ⁿ for integral n in −126..=127.
-    fn pow2(n: V) -> V {
-        let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
-        _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent))
+    /// 2ⁿ for n in −126..=127, the last bits of [`WHOLE`](crate::quantize::WHOLE) + n.
+    fn pow2(bits: V) -> V {
+        let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(bits));
+        _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(127 << 23)))
     }
     /// `v`, but 0 where x < limit.
     fn zero_below(v: V, x: V, limit: V) -> V {

@@ -3,6 +3,7 @@
 pub(crate) mod amx;
 pub(crate) mod lanes;
 pub(crate) mod packed;
+mod pairs;
 pub(crate) mod roofline;
 
 pub(crate) mod attention {
@@ -10,17 +11,28 @@ pub(crate) mod attention {
         "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
         16,
         8,
-        f32,
-        load
+        super::floats
+    );
+}
+mod floats {
+    crate::generic::attention_floats!(
+        "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c"
     );
 }
 pub(crate) mod attention_i8 {
+    pub(crate) use super::codes::quantize;
     crate::generic::attention_kernels!(
         "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
         16,
         8,
-        i8,
-        load_i8
+        super::codes
+    );
+}
+mod codes {
+    crate::generic::attention_codes!(
+        "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c",
+        2,
+        super::pairs
     );
 }
 pub(crate) mod dense {

@@ -41,7 +41,8 @@ fn tiles_of<const P: usize, const CODES: usize, const BLOCK_BYTES: usize>(
         ($($rows:literal)*) => {
             match x.rows() {
                 $($rows => {
-                    let sums = rows::<P, $rows, CODES, BLOCK_BYTES>(w, x);
+                    let mut sums = [[[0.0; PANEL]; $rows]; P];
+                    rows::<P, $rows, CODES, BLOCK_BYTES>(w, x, &mut sums);
                     for (tile, sums) in tiles.iter().zip(&sums) {
                         tile.store(sums, out);
                     }
@@ -53,12 +54,13 @@ fn tiles_of<const P: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     store!(1 2 3 4 5 6 7 8);
 }
 
-/// P panels times R rows.
+/// P panels times R rows: sums by panel and row.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c")]
 fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: usize>(
     w: [&[[u8; BLOCK_BYTES]]; P],
     x: QuantRows<'_>,
-) -> [[[f32; PANEL]; R]; P] {
+    out: &mut [[[f32; PANEL]; R]; P],
+) {
     let bits = Bits::of_code_bytes(CODES);
     let has_offset = bits.has_offset(BLOCK_BYTES);
     let groups = bits.block_groups();
@@ -92,14 +94,12 @@ fn rows<const P: usize, const R: usize, const CODES: usize, const BLOCK_BYTES: u
             }
         }
     }
-    let mut out = [[[0.0; PANEL]; R]; P];
     for p in 0..P {
         for r in 0..R {
             // SAFETY: 64 writable bytes.
             unsafe { _mm512_storeu_ps(out[p][r].as_mut_ptr(), total[p][r]) };
         }
     }
-    out
 }
 
 /// Dot products of a group's codes of 4 or 8 bits, less their zero if there is one. A function for each caller: one that two share is

@@ -1,17 +1,21 @@
 //! One step of attention: the lanes are tokens for the scores, then dims for the values.
 
-/// Expands to the kernels of `attention.rs` for one type of keys and values. At most `$most` query rows, 8 or less, share what is loaded;
-/// `$sums` registers are for their sums.
+/// Expands to the kernels of `attention.rs` for one type of keys and values, which `$elements` loads and multiplies. At most `$most` query
+/// rows, 8 or less, share what is loaded; `$sums` are in registers together.
 macro_rules! attention_kernels {
-    ($features:literal, $sums:literal, $most:literal, $element:ty, $load:ident) => {
+    ($features:literal, $sums:literal, $most:literal, $elements:path) => {
         use super::elementwise::exp_negative;
         use super::lanes::{self, V, W};
-        use $crate::attention::{LANES, Rows, STEP, Step};
+        use elements::{Element, UNIT, WORDS};
+        use $crate::attention::{LANES, MOST, Rows, STEP, Step};
+        use $elements as elements;
 
         /// Vectors of a step's tokens, and of as many dims.
         const VECTORS: usize = STEP / W;
-        /// Whether each load goes with the fetch of what lies there in the next step. Floats have been widened into the scratch.
-        const FETCH: bool = size_of::<$element>() == 1;
+        /// Whether keys and values are codes, which have scales, and lie as in the cache, from where the next ones are fetched.
+        const CODES: bool = size_of::<Element>() == 1;
+        /// Bytes of a line of the processor's cache.
+        const LINE: usize = 64;
         /// Tokens of a step.
         const TOKENS: [f32; STEP] = {
             let mut tokens = [0.0; STEP];
@@ -34,31 +38,132 @@ macro_rules! attention_kernels {
 
         /// Lets every row see up to 32 tokens.
         #[target_feature(enable = $features)]
-        pub(crate) fn step(kv: &Step<'_, $element>, rows: &mut Rows<'_>) {
+        pub(crate) fn step(kv: &Step<'_, Element>, rows: &mut Rows<'_>) {
+            let whole = scales(kv, (0, STEP));
+            if CODES && !kv.next.keys.is_null() {
+                for scales in kv.next.scales {
+                    for at in (0..size_of::<[f32; STEP]>()).step_by(LINE) {
+                        lanes::prefetch(scales.wrapping_add(at));
+                    }
+                }
+            }
             let mut first = kv.seen.rows.start;
-            let count = kv.seen.rows.len();
+            let parts = kv.seen.rows.len().div_ceil($most);
             // Rows in parts of about the same size: a lone row leaves the machine waiting for its sums.
-            for parts in (1..=count.div_ceil($most)).rev() {
-                let part = (kv.seen.rows.end - first).div_ceil(parts);
+            for turn in 0..parts {
+                let part = (kv.seen.rows.end - first).div_ceil(parts - turn);
+                let next = Next { turn, parts };
+                macro_rules! part {
+                    ($rows:literal) => {
+                        rows_at::<$rows, { together($rows) }>(kv, &whole, next, rows, first)
+                    };
+                }
                 match part {
-                    1 if 1 <= $most => rows_at::<1, { together(1) }>(kv, rows, first),
-                    2 if 2 <= $most => rows_at::<2, { together(2) }>(kv, rows, first),
-                    3 if 3 <= $most => rows_at::<3, { together(3) }>(kv, rows, first),
-                    4 if 4 <= $most => rows_at::<4, { together(4) }>(kv, rows, first),
-                    5 if 5 <= $most => rows_at::<5, { together(5) }>(kv, rows, first),
-                    6 if 6 <= $most => rows_at::<6, { together(6) }>(kv, rows, first),
-                    7 if 7 <= $most => rows_at::<7, { together(7) }>(kv, rows, first),
-                    8 if 8 <= $most => rows_at::<8, { together(8) }>(kv, rows, first),
+                    1 if 1 <= $most => part!(1),
+                    2 if 2 <= $most => part!(2),
+                    3 if 3 <= $most => part!(3),
+                    4 if 4 <= $most => part!(4),
+                    5 if 5 <= $most => part!(5),
+                    6 if 6 <= $most => part!(6),
+                    7 if 7 <= $most => part!(7),
+                    8 if 8 <= $most => part!(8),
                     _ => unreachable!("{part} rows, at most {}", $most),
                 }
                 first += part;
             }
         }
 
+        /// Which units of the next step a part of the rows fetches: one of `parts`. A core waits for few lines at once, and would stand if one
+        /// part fetched all.
+        #[derive(Clone, Copy)]
+        struct Next {
+            turn: usize,
+            parts: usize,
+        }
+
+        /// What is fetched while a run of units is multiplied: a line of each that is due.
+        struct Fetch {
+            from: *const u8,
+            due: usize,
+            parts: usize,
+        }
+
+        impl Fetch {
+            /// The lines that begin at byte `at` of their units, if there do.
+            #[inline]
+            fn new(next: Next, from: *const u8, at: usize) -> Self {
+                let some = CODES && !from.is_null() && at.is_multiple_of(LINE);
+                Self {
+                    from: from.wrapping_add(at),
+                    due: if some { next.turn } else { usize::MAX },
+                    parts: next.parts,
+                }
+            }
+
+            /// Fetches that of a unit of `bytes`.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn unit(&mut self, unit: usize, bytes: usize) {
+                if unit == self.due {
+                    lanes::prefetch(self.from.wrapping_add(unit * bytes));
+                    self.due += self.parts;
+                }
+            }
+        }
+
+        /// What the weights of a step's tokens are multiplied with, and then their sums of values.
+        #[derive(Clone, Copy)]
+        struct Scales {
+            weights: [V; VECTORS],
+            values: f32,
+        }
+
+        /// The scales of the values relative to the largest of those that are seen, and that.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn scales(kv: &Step<'_, Element>, seen: (usize, usize)) -> Scales {
+            let zero = lanes::splat(0.0);
+            let mut scales = Scales {
+                weights: [zero; VECTORS],
+                values: 1.0,
+            };
+            if !CODES {
+                return scales;
+            }
+            let mut most = zero;
+            for v in 0..VECTORS {
+                let scale = lanes::load(&kv.scales.values.as_chunks().0[v]);
+                scales.weights[v] = lanes::max(only_seen(scale, v, seen), zero);
+                most = lanes::max(scales.weights[v], most);
+            }
+            let largest = lanes::largest_lane(most);
+            scales.values = largest / MOST;
+            if largest > 0.0 {
+                for v in 0..VECTORS {
+                    let share = lanes::div(scales.weights[v], lanes::splat(largest));
+                    scales.weights[v] = lanes::mul(share, lanes::splat(MOST));
+                }
+            }
+            scales
+        }
+
+        /// Vector `v` of a step's tokens, −∞ where a token is not seen.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn only_seen(x: V, v: usize, seen: (usize, usize)) -> V {
+            if seen == (0, STEP) {
+                return x;
+            }
+            let (from, to) = (lanes::splat(seen.0 as f32), lanes::splat(seen.1 as f32));
+            lanes::only_between(x, lanes::load(&TOKENS.as_chunks().0[v]), from, to)
+        }
+
         /// R rows from `first` on, the sums of N vectors at a time.
         #[target_feature(enable = $features)]
         fn rows_at<const R: usize, const N: usize>(
-            kv: &Step<'_, $element>,
+            kv: &Step<'_, Element>,
+            whole: &Scales,
+            next: Next,
             rows: &mut Rows<'_>,
             first: usize,
         ) {
@@ -73,77 +178,92 @@ macro_rules! attention_kernels {
             if from >= to {
                 return;
             }
-            let mut scores = scores::<R, N>(kv, rows.query, first);
-            // The largest scores so far less the new ones, at most 0: the exponentials of all rows are taken at once.
-            let mut risen = [0.0; LANES];
+            let mut scores = scores::<R, N>(kv, next, rows, first);
+            // Of each row what the largest score so far is below the new one, and then what the step's largest is below it, both at most 0:
+            // all these exponentials are taken at once.
+            const { assert!(2 * $most <= LANES, "there is a lane for each") };
+            let mut below = [0.0; LANES];
             let mut base = [0.0; R];
             for r in 0..R {
-                (base[r], risen[r]) = raise(&mut scores[r], seen[r], &mut rows.max[first + r]);
+                let max = &mut rows.max[first + r];
+                let (old, largest) = (*max, largest(&mut scores[r], seen[r]));
+                *max = old.max(largest);
+                // A row that has seen nothing yet has max −∞; differences to that must be −∞, not NaN.
+                let new = max.max(f32::MIN);
+                (below[r], below[LANES / 2 + r]) = (old - new, largest - new);
+                base[r] = largest.max(f32::MIN);
             }
-            let mut rescale = [0.0; LANES];
-            let factors = rescale.as_chunks_mut::<W>().0.iter_mut();
-            for (risen, factor) in risen
-                .as_chunks::<W>()
-                .0
-                .iter()
-                .zip(factors)
-                .take(R.div_ceil(W))
-            {
-                lanes::store(exp_negative(lanes::load(risen)), factor);
+            let mut factors = [0.0; LANES];
+            let chunks = factors.as_chunks_mut::<W>().0.iter_mut();
+            for (factor, below) in chunks.zip(below.as_chunks::<W>().0) {
+                lanes::store(exp_negative(lanes::load(below)), factor);
             }
+            let (rescale, share) = factors.split_at(LANES / 2);
+
             let mut weights = [[0.0; STEP]; R];
+            let mut value = [0.0; R];
             for r in 0..R {
+                let own;
+                let scales = if !CODES || seen[r] == (0, STEP) {
+                    whole
+                } else {
+                    own = scales(kv, seen[r]);
+                    &own
+                };
+                value[r] = share[r] * scales.values;
                 let sum = &mut rows.sum[first + r];
-                weigh(kv, &scores[r], base[r], rescale[r], sum, &mut weights[r]);
+                weigh(
+                    &scores[r],
+                    base[r],
+                    scales,
+                    rescale[r],
+                    share[r],
+                    sum,
+                    &mut weights[r],
+                );
             }
 
             let width = rows.acc.len() / rows.max.len();
             let acc = &mut rows.acc[first * width..][..R * width];
-            add_values::<R, N>(kv, from..to, &weights, &rescale, acc);
+            add_values::<R, N>(kv, next, from..to, &weights, rescale, &value, acc);
         }
 
-        /// `acc` `[R, D']` times the factors, plus the values of some tokens by their weights.
+        /// `acc` `[R, D']` times `rescale`, plus the values of some tokens by their weights, times `value`.
         #[inline]
         #[target_feature(enable = $features)]
         fn add_values<const R: usize, const N: usize>(
-            kv: &Step<'_, $element>,
+            kv: &Step<'_, Element>,
+            next: Next,
             tokens: std::ops::Range<usize>,
             weights: &[[f32; STEP]; R],
-            rescale: &[f32; LANES],
+            rescale: &[f32],
+            value: &[f32; R],
             acc: &mut [f32],
         ) {
-            let values = kv.values.as_chunks::<W>().0;
             let acc = acc.as_chunks_mut::<W>().0;
             let width = acc.len() / R;
+            let run = UNIT * width * W;
             for first in (0..width).step_by(N) {
-                let mut sums = [[lanes::splat(0.0); N]; R];
-                for r in 0..R {
-                    let acc = &acc[r * width + first..][..N];
-                    let rescale = lanes::splat(rescale[r]);
-                    for v in 0..N {
-                        sums[r][v] = lanes::mul(lanes::load(&acc[v]), rescale);
-                    }
-                }
-                for t in tokens.clone() {
-                    if FETCH {
-                        lanes::prefetch(kv.next.1.wrapping_add((t * width + first) * W));
-                    }
-                    let values = &values[t * width + first..][..N];
-                    let mut weight = [lanes::splat(0.0); R];
-                    for r in 0..R {
-                        weight[r] = lanes::splat(weights[r][t]);
-                    }
-                    for v in 0..N {
-                        let value = lanes::$load(&values[v]);
-                        for r in 0..R {
-                            sums[r][v] = lanes::fma(weight[r], value, sums[r][v]);
-                        }
-                    }
+                let mut fetch = Fetch::new(next, kv.next.values, first * W * UNIT);
+                let mut sums = [[elements::zero(); N]; R];
+                let units = kv.values.chunks_exact(run).enumerate();
+                for (unit, values) in units
+                    .take(tokens.end.div_ceil(UNIT))
+                    .skip(tokens.start / UNIT)
+                {
+                    fetch.unit(unit, run);
+                    let values = elements::part::<N>(values, width * W, first);
+                    multiply_add::<R, N>(&mut sums, values, |r| {
+                        &weights[r].as_chunks::<WORDS>().0[unit]
+                    });
                 }
                 for r in 0..R {
                     let acc = &mut acc[r * width + first..][..N];
+                    let (rescale, value) = (lanes::splat(rescale[r]), lanes::splat(value[r]));
                     for v in 0..N {
-                        lanes::store(sums[r][v], &mut acc[v]);
+                        let old = lanes::mul(lanes::load(&acc[v]), rescale);
+                        let sum = lanes::fma(elements::value(sums[r][v]), value, old);
+                        lanes::store(sum, &mut acc[v]);
                     }
                 }
             }
@@ -153,98 +273,108 @@ macro_rules! attention_kernels {
         #[inline]
         #[target_feature(enable = $features)]
         fn scores<const R: usize, const N: usize>(
-            kv: &Step<'_, $element>,
-            queries: &[f32],
+            kv: &Step<'_, Element>,
+            next: Next,
+            rows: &Rows<'_>,
             first: usize,
         ) -> [[V; VECTORS]; R] {
-            let d = kv.keys.len();
+            const RUN: usize = UNIT * STEP;
+            let keys = kv.keys.as_chunks::<RUN>().0;
             let mut query = [&[][..]; R];
             for r in 0..R {
-                query[r] = &queries[(first + r) * d..][..d];
+                query[r] = &elements::query(rows, first + r).as_chunks::<WORDS>().0[..keys.len()];
             }
             let mut scores = [[lanes::splat(0.0); VECTORS]; R];
             for from in (0..VECTORS).step_by(N) {
-                let mut sums = [[lanes::splat(0.0); N]; R];
-                for i in 0..d {
-                    if FETCH {
-                        lanes::prefetch(kv.next.0.wrapping_add(i * STEP + from * W));
-                    }
-                    let keys = &kv.keys[i].as_chunks::<W>().0[from..from + N];
-                    let mut q = [lanes::splat(0.0); R];
-                    for r in 0..R {
-                        q[r] = lanes::splat(query[r][i]);
-                    }
-                    for v in 0..N {
-                        let key = lanes::$load(&keys[v]);
-                        for r in 0..R {
-                            sums[r][v] = lanes::fma(q[r], key, sums[r][v]);
-                        }
-                    }
+                let mut fetch = Fetch::new(next, kv.next.keys, from * W * UNIT);
+                let mut sums = [[elements::zero(); N]; R];
+                for unit in 0..keys.len() {
+                    fetch.unit(unit, RUN);
+                    let keys = elements::part::<N>(&keys[unit], STEP, from);
+                    multiply_add::<R, N>(&mut sums, keys, |r| &query[r][unit]);
                 }
                 for v in 0..N {
-                    let scale = lanes::load(&kv.scales.keys.as_chunks().0[from + v]);
                     for r in 0..R {
-                        scores[r][from + v] = lanes::mul(sums[r][v], scale);
+                        scores[r][from + v] = elements::value(sums[r][v]);
+                    }
+                    if CODES {
+                        let scale = lanes::load(&kv.scales.keys.as_chunks().0[from + v]);
+                        for r in 0..R {
+                            let score = lanes::mul(scores[r][from + v], scale);
+                            let scale = lanes::splat(rows.scale[first + r]);
+                            scores[r][from + v] = lanes::mul(score, scale);
+                        }
                     }
                 }
             }
             scores
         }
 
-        /// Takes a row's scores of unseen tokens out and raises its largest score. Returns what its scores are exponentials against, and by
-        /// how much the largest one so far is below that.
+        /// Sums of R rows += N vectors of a unit of keys or values times those of the rows.
         #[inline]
         #[target_feature(enable = $features)]
-        fn raise(scores: &mut [V; VECTORS], seen: (usize, usize), max: &mut f32) -> (f32, f32) {
-            if seen != (0, STEP) {
-                let (from, to) = (lanes::splat(seen.0 as f32), lanes::splat(seen.1 as f32));
-                for v in 0..VECTORS {
-                    let tokens = lanes::load(&TOKENS.as_chunks().0[v]);
-                    scores[v] = lanes::only_between(scores[v], tokens, from, to);
+        fn multiply_add<'a, const R: usize, const N: usize>(
+            sums: &mut [[elements::Sum; N]; R],
+            part: elements::Part<'_, N>,
+            by: impl Fn(usize) -> &'a [f32; WORDS],
+        ) {
+            let mut factors = [elements::splat(&[0.0; WORDS]); R];
+            for r in 0..R {
+                factors[r] = elements::splat(by(r));
+            }
+            for v in 0..N {
+                let codes = elements::load(part, v);
+                for r in 0..R {
+                    sums[r][v] = elements::multiply_add(sums[r][v], codes, factors[r]);
                 }
+            }
+        }
+
+        /// Takes a row's scores of unseen tokens out. Returns the largest; a NaN may be lost here, as the weights have it too.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn largest(scores: &mut [V; VECTORS], seen: (usize, usize)) -> f32 {
+            for v in 0..VECTORS {
+                scores[v] = only_seen(scores[v], v, seen);
             }
             let mut most = scores[0];
             for v in 1..VECTORS {
                 most = lanes::max(scores[v], most);
             }
-            let old = *max;
-            // A NaN may be lost here: the weights have it too.
-            *max = lanes::largest_lane(lanes::max(most, lanes::splat(old)));
-            // A row that has seen nothing yet has max −∞; its differences must be −∞, not NaN.
-            let base = max.max(f32::MIN);
-            (base, old - base)
+            lanes::largest_lane(most)
         }
 
-        /// The weights of one row's tokens, and their sum.
+        /// The weights of one row's tokens, relative to the step's largest, and their sum, of which `share` is added.
         #[inline]
         #[target_feature(enable = $features)]
         fn weigh(
-            kv: &Step<'_, $element>,
             scores: &[V; VECTORS],
             base: f32,
+            scales: &Scales,
             rescale: f32,
+            share: f32,
             sum: &mut [f32; LANES],
             weights: &mut [f32; STEP],
         ) {
-            let (base, rescale) = (lanes::splat(base), lanes::splat(rescale));
+            let base = lanes::splat(base);
+            let mut weight = [lanes::splat(0.0); VECTORS];
             // The lanes of the sum are sixteen whatever the width, so that all widths agree.
             let mut total = [lanes::splat(0.0); LANES / W];
-            let sum = sum.as_chunks_mut::<W>().0;
-            for (total, sum) in total.iter_mut().zip(sum.iter()) {
-                *total = lanes::mul(lanes::load(sum), rescale);
-            }
-            let scales = kv.scales.values.as_chunks::<W>().0;
-            let weights = weights.as_chunks_mut::<W>().0;
             for first in (0..VECTORS).step_by(LANES / W) {
                 for (lane, total) in total.iter_mut().enumerate() {
                     let v = first + lane;
-                    let weight = exp_negative(lanes::sub(scores[v], base));
-                    *total = lanes::add(*total, weight);
-                    lanes::store(lanes::mul(weight, lanes::load(&scales[v])), &mut weights[v]);
+                    weight[v] = exp_negative(lanes::sub(scores[v], base));
+                    *total = lanes::add(*total, weight[v]);
+                    if CODES {
+                        weight[v] = lanes::mul(weight[v], scales.weights[v]);
+                    }
                 }
             }
+            elements::store(weight, weights);
+            let sum = sum.as_chunks_mut::<W>().0;
             for (total, sum) in total.into_iter().zip(sum) {
-                lanes::store(total, sum);
+                let old = lanes::mul(lanes::load(sum), lanes::splat(rescale));
+                lanes::store(lanes::fma(total, lanes::splat(share), old), sum);
             }
         }
     };

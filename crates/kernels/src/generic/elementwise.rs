@@ -4,6 +4,7 @@
 macro_rules! elementwise_kernels {
     ($features:literal) => {
         use super::lanes::{self, V, W};
+        use $crate::quantize::WHOLE;
         use $crate::scalar;
 
         /// e^x for x <= 0, at most 2 ulp off; exactly 1 at 0, exactly 0 below −87 and at −∞; NaN stays NaN.
@@ -16,7 +17,10 @@ macro_rules! elementwise_kernels {
             let limit = lanes::splat(-87.0);
             // In this order a NaN is the result on x86; on ARM in any order.
             let bounded = lanes::max(limit, x);
-            let n = lanes::round(lanes::mul(bounded, lanes::splat(std::f32::consts::LOG2_E)));
+            // The whole number n in the last bits of a f32: rounded to the nearest, ties to even.
+            let whole = lanes::splat(WHOLE);
+            let bits = lanes::fma(bounded, lanes::splat(std::f32::consts::LOG2_E), whole);
+            let n = lanes::sub(bits, whole);
             let r = lanes::fnma(n, lanes::splat(0.693_359_4), bounded);
             let r = lanes::fnma(n, lanes::splat(-2.121_944_4e-4), r);
             let mut p = lanes::splat(1.987_569_1e-4);
@@ -26,11 +30,12 @@ macro_rules! elementwise_kernels {
                 4.166_579_6e-2,
                 0.166_666_66,
                 0.5,
+                1.0,
+                1.0,
             ] {
                 p = lanes::fma(p, r, lanes::splat(c));
             }
-            let p = lanes::fma(p, lanes::mul(r, r), lanes::add(r, lanes::splat(1.0)));
-            lanes::zero_below(lanes::mul(p, lanes::pow2(n)), x, limit)
+            lanes::zero_below(lanes::mul(p, lanes::pow2(bits)), x, limit)
         }
 
         /// Up to W values, the rest `fill`.

@@ -5,12 +5,16 @@
 //! its width `W`, and safe functions on it.
 
 mod attention;
+mod attention_codes;
+mod attention_floats;
 mod dense;
 mod elementwise;
 mod quantize;
 mod roofline;
 
 pub(crate) use attention::attention_kernels;
+pub(crate) use attention_codes::attention_codes;
+pub(crate) use attention_floats::attention_floats;
 pub(crate) use dense::{dense_dispatch, dense_kernels};
 pub(crate) use elementwise::elementwise_kernels;
 pub(crate) use quantize::quantize_kernels;

@@ -1,9 +1,10 @@
-//! f32 to int8 with one scale, equal to the scalar kernel bit for bit; int8 and half back to f32.
+//! f32 to int8 with one scale, equal to the scalar kernel bit for bit; half to f32.
 
 /// Expands to the kernels of `quantize.rs`.
 macro_rules! quantize_kernels {
     ($features:literal) => {
         use super::lanes::{self, W};
+        use $crate::columns::ColumnsMut;
         use $crate::packed::GROUP;
         use $crate::quantize::{QuantGroup, WHOLE};
         use $crate::scalar::quantize::scale_of;
@@ -30,6 +31,20 @@ macro_rules! quantize_kernels {
                 out.halves = lanes::store_group(values, &mut out.q);
                 out.sum = i32::from(out.halves[0] + out.halves[1]);
                 out.start = WHOLE - (8 * out.sum) as f32;
+            }
+            None
+        }
+
+        /// The same to some columns of a matrix; the first row that holds a non-finite value, if any.
+        #[target_feature(enable = $features)]
+        pub(crate) fn columns(
+            x: &[[f32; GROUP]],
+            out: &mut ColumnsMut<'_, QuantGroup>,
+        ) -> Option<usize> {
+            for (row, x) in x.chunks_exact(out.width().max(1)).enumerate() {
+                if groups(x, out.row_mut(row)).is_some() {
+                    return Some(row);
+                }
             }
             None
         }
@@ -61,19 +76,6 @@ macro_rules! quantize_kernels {
                 q_tail.copy_from_slice(&codes[..q_tail.len()]);
             }
             Some(scale)
-        }
-
-        /// int8 to f32.
-        #[target_feature(enable = $features)]
-        pub(crate) fn widen_i8(q: &[i8], out: &mut [f32]) {
-            let (body, tail) = q.as_chunks::<W>();
-            let (out, out_tail) = out[..q.len()].as_chunks_mut::<W>();
-            for (out, q) in out.iter_mut().zip(body) {
-                lanes::store(lanes::load_i8(q), out);
-            }
-            for (out, q) in out_tail.iter_mut().zip(tail) {
-                *out = f32::from(*q);
-            }
         }
 
         /// Half to f32.

@@ -45,11 +45,10 @@ lanes! {
     fn fnma(a: V, b: V, c: V) -> V { vfmsq_f32(c, a, b) }
     fn max(a: V, b: V) -> V { vmaxq_f32(a, b) }
     fn abs(a: V) -> V { vabsq_f32(a) }
-    /// To the nearest integer, ties to even.
-    fn round(a: V) -> V { vrndnq_f32(a) }
-    /// 2ⁿ for integral n in −126..=127.
-    fn pow2(n: V) -> V {
-        vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtnq_s32_f32(n), vdupq_n_s32(127))))
+    /// 2ⁿ for n in −126..=127, the last bits of [`WHOLE`](crate::quantize::WHOLE) + n.
+    fn pow2(bits: V) -> V {
+        let exponent = vshlq_n_s32::<23>(vreinterpretq_s32_f32(bits));
+        vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(127 << 23)))
     }
     /// `v`, but 0 where x < limit.
     fn zero_below(v: V, x: V, limit: V) -> V { vbslq_f32(vcltq_f32(x, limit), vdupq_n_f32(0.0), v) }

@@ -4,13 +4,21 @@
 pub(crate) mod i8mm;
 pub(crate) mod lanes;
 pub(crate) mod packed;
+mod quads;
 pub(crate) mod roofline;
 
 pub(crate) mod attention {
-    crate::generic::attention_kernels!("neon,dotprod", 24, 3, f32, load);
+    crate::generic::attention_kernels!("neon,dotprod", 24, 3, super::floats);
+}
+mod floats {
+    crate::generic::attention_floats!("neon,dotprod");
 }
 pub(crate) mod attention_i8 {
-    crate::generic::attention_kernels!("neon,dotprod", 24, 8, i8, load_i8);
+    pub(crate) use super::codes::quantize;
+    crate::generic::attention_kernels!("neon,dotprod", 8, 4, super::codes);
+}
+mod codes {
+    crate::generic::attention_codes!("neon,dotprod", 4, super::quads);
 }
 pub(crate) mod dense {
     crate::generic::dense_dispatch!("neon,dotprod");

@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use crate::columns::ColumnsMut;
 use crate::packed::GROUP;
 use crate::quantize::{QuantGroup, WHOLE};
 
@@ -23,6 +24,12 @@ pub(crate) fn groups(x: &[[f32; GROUP]], out: &mut [QuantGroup]) -> Option<usize
         out.start = WHOLE - (8 * out.sum) as f32;
     }
     None
+}
+
+/// The same to some columns of a matrix; the first row that holds a non-finite value, if any.
+pub(crate) fn columns(x: &[[f32; GROUP]], out: &mut ColumnsMut<'_, QuantGroup>) -> Option<usize> {
+    let mut rows = x.chunks_exact(out.width().max(1)).enumerate();
+    rows.find_map(|(row, x)| groups(x, out.row_mut(row)).map(|_| row))
 }
 
 /// Quantizes one vector with one scale; `None` if it holds a non-finite value.
@@ -53,13 +60,6 @@ pub(crate) fn scale_of(max: f32) -> (f32, f32) {
         (0.0, 0.0)
     } else {
         (max / 127.0, 127.0 / max)
-    }
-}
-
-/// int8 to f32.
-pub(crate) fn widen_i8(q: &[i8], out: &mut [f32]) {
-    for (out, &q) in out.iter_mut().zip(q) {
-        *out = f32::from(q);
     }
 }
 

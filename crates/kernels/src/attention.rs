@@ -145,6 +145,8 @@ pub struct AttentionState<'a> {
     isa: Isa,
     /// The queries `[R, D]` and the softmax scale, until the first block says what is made of them.
     queries: Option<(&'a [f32], f32)>,
+    /// Whether the blocks are int8, once there was one.
+    int8: bool,
 }
 
 /// The rows of the state.
@@ -220,13 +222,14 @@ pub fn attend_begin<'a>(
         d,
         isa,
         queries: Some((q, softmax_scale)),
+        int8: false,
     }
 }
 
 /// Lets every row visit one block. The blocks of a state are all int8 or all floats.
 ///
 /// # Panics
-/// On wrong lengths, or if the machine lacks the state's instruction set.
+/// On wrong lengths, on int8 behind floats or floats behind int8, or if the machine lacks the state's instruction set.
 pub fn attend_block(block: KvBlock<'_>, causal: Causal<'_>, state: &mut AttentionState<'_>) {
     assert_eq!(causal.positions.len(), state.rows(), "positions and rows");
     let (d, isa) = (state.d, state.isa);
@@ -239,14 +242,16 @@ pub fn attend_block(block: KvBlock<'_>, causal: Causal<'_>, state: &mut Attentio
     if state.rows() == 0 {
         return;
     }
+    let int8 = matches!(kv, KvRef::Int8 { .. });
     if let Some((q, softmax_scale)) = state.queries.take() {
+        state.int8 = int8;
         let Rows {
             query,
             codes,
             scale,
             ..
         } = &mut state.rows;
-        if let KvRef::Int8 { .. } = kv {
+        if int8 {
             dispatch!(isa, attention_i8::quantize(q, d, codes, scale));
             scale.iter_mut().for_each(|scale| *scale *= softmax_scale);
         } else {
@@ -255,6 +260,7 @@ pub fn attend_block(block: KvBlock<'_>, causal: Causal<'_>, state: &mut Attentio
             }
         }
     }
+    assert_eq!(int8, state.int8, "int8 and float blocks of one state");
     let whole = tokens.next_multiple_of(STEP);
     let (lens, needed) = match kv {
         KvRef::Int8 {

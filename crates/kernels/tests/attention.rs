@@ -520,3 +520,17 @@ fn no_rows_are_no_error() {
         }
     }
 }
+
+#[test]
+#[should_panic(expected = "int8 and float blocks")]
+fn int8_behind_floats_is_refused() {
+    let cache = Cache::random(&mut Random(39), 64, 32, Hard::Normal);
+    let mut buffer = vec![0.0; attention_state_len(1, 32)];
+    let mut state = attend_begin(Isa::Scalar, &[1.0; 32], 32, 1.0, &mut buffer);
+    let causal = Causal {
+        positions: &[63],
+        window: None,
+    };
+    attend_block(cache.block(0, 32, Format::F32), causal, &mut state);
+    attend_block(cache.block(32, 32, Format::Int8), causal, &mut state);
+}

@@ -7,7 +7,6 @@
 
 use std::cmp::Reverse;
 use std::ops::Range;
-use std::sync::Mutex;
 
 use edgethink_kernels::{
     AttentionState, Causal, KvBlock, attend_begin, attend_block, attend_finish, attend_merge,
@@ -17,6 +16,7 @@ use edgethink_kernels::{
 use crate::batch::{Batch, Step, Tile};
 use crate::kv::KvStore;
 use crate::rows::Work;
+use crate::spare::Spare;
 
 /// The constants of a model's attention.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,15 @@ impl AttentionShape {
             2 * seen * self.kv_heads * self.group * self.head_dim,
         )
     }
+}
+
+/// States, reused between calls.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Of the parts of all tiles.
+    parts: Vec<f32>,
+    /// Of a tile and its next part: a thread's stay in its cache from tile to tile.
+    tiles: Spare<Vec<f32>>,
 }
 
 /// What the tasks share.
@@ -91,7 +100,7 @@ pub(crate) fn attend(
     batch: &Batch,
     q: &[f32],
     out: &mut [f32],
-    states: &mut Vec<f32>,
+    scratch: &mut Scratch,
 ) {
     let shared = Shared {
         work,
@@ -112,9 +121,9 @@ pub(crate) fn attend(
         }
     }
     if tiles.len() < work.tasks() {
-        shared.by_parts(tiles, states);
+        shared.by_parts(tiles, &mut scratch.parts);
     } else {
-        shared.by_tiles(tiles);
+        shared.by_tiles(tiles, &scratch.tiles);
     }
 }
 
@@ -124,20 +133,17 @@ impl Shared<'_> {
     }
 
     /// One task for each tile, which keeps a state for all of its parts and one for the next.
-    fn by_tiles(&self, mut tiles: Vec<(Rows<'_>, &mut [f32])>) {
+    fn by_tiles(&self, mut tiles: Vec<(Rows<'_>, &mut [f32])>, spare: &Spare<Vec<f32>>) {
         // The longest first, so that no thread ends long after the others: the later rows of a prefill see more.
         tiles.sort_by_key(|(rows, _)| Reverse(rows.tile.steps.len()));
-        // A thread's states stay in its cache from tile to tile.
-        let spare = Mutex::new(Vec::<Vec<f32>>::new());
-        let locked = || spare.lock().expect("no task panicked");
         self.work.pool.for_each_mut(&mut tiles, |_, (rows, out)| {
-            let mut buffer = locked().pop().unwrap_or_default();
             let all = 0..rows.tile.rows.len();
             let needed = 2 * self.state_len(all.len());
-            buffer.resize(needed.max(buffer.len()), 0.0);
-            let state = self.visit(*rows, all, &mut buffer[..needed]);
-            self.write(*rows, state, out);
-            locked().push(buffer);
+            spare.with(|buffer| {
+                buffer.resize(needed.max(buffer.len()), 0.0);
+                let state = self.visit(*rows, all, &mut buffer[..needed]);
+                self.write(*rows, state, out);
+            });
         });
     }
 

@@ -2,7 +2,6 @@
 //! and quantizes them while they are in its cache. With the rows of a prompt, gate and up would go to memory and back otherwise.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use edgethink_kernels::{
     ColumnsMut, GROUP, PANEL, QuantGroup, quantize_columns, quantize_rows, swiglu,
@@ -11,6 +10,7 @@ use edgethink_kernels::{
 use crate::linear::{BASE_UNITS, add_bias};
 use crate::matrix::{Input, Matrix};
 use crate::rows::Work;
+use crate::spare::Spare;
 
 /// Elements of gate and of up that a task holds at once.
 const HELD: usize = 32 * 1024;
@@ -23,8 +23,8 @@ struct Task<'a> {
 }
 
 /// What a thread holds at once.
-#[derive(Default)]
-struct Held {
+#[derive(Debug, Default)]
+pub(crate) struct Held {
     gate: Vec<f32>,
     up: Vec<f32>,
 }
@@ -34,6 +34,7 @@ pub(crate) fn gated(
     work: &Work<'_>,
     linears: [(&Matrix, Option<&[f32]>); 2],
     input: Input<'_>,
+    spare: &Spare<Held>,
     out: &mut [QuantGroup],
 ) {
     let units = linears[0].0.units();
@@ -46,10 +47,7 @@ pub(crate) fn gated(
         rest = tail;
         tasks.push(Task { units: some, out });
     }
-    let spare = Mutex::new(Vec::<Held>::new());
-    let locked = || spare.lock().expect("no task panicked");
-    work.pool.for_each_mut(&mut tasks, |_, task| {
-        let mut held = locked().pop().unwrap_or_default();
+    let run = |held: &mut Held, task: &mut Task<'_>| {
         let rows = task.out.rows();
         let most = (HELD / (rows * PANEL)).next_multiple_of(BASE_UNITS);
         for first in task.units.clone().step_by(most) {
@@ -58,8 +56,9 @@ pub(crate) fn gated(
             let mut out = task.out.part(at..at + units.len() * PANEL / GROUP);
             held.compute(work, linears, units, input, &mut out);
         }
-        locked().push(held);
-    });
+    };
+    let pool = work.pool;
+    pool.for_each_mut(&mut tasks, |_, task| spare.with(|held| run(held, task)));
 }
 
 impl Held {

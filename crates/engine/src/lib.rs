@@ -38,6 +38,7 @@ pub mod sampler;
 pub mod scheduler;
 mod score;
 pub mod sequence;
+mod spare;
 mod stats;
 mod step;
 mod store;

@@ -6,7 +6,7 @@
 //! become resident.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use edgethink_kernels::{
     Bits, GROUP, KernelError, PANEL, PackedMut, PackedRef, PackedShape, advise_huge_pages,
@@ -18,6 +18,7 @@ use edgethink_pool::Pool;
 
 use crate::error::EngineError;
 use crate::matrix::{Hold, Matrix};
+use crate::spare::Spare;
 
 /// Rows that one task converts at most, which bounds its scratch; a multiple of the panel.
 const LOAD_ROWS: usize = 64;
@@ -115,13 +116,10 @@ pub(crate) fn load(items: &[Item<'_>], pool: &Pool) -> Result<Vec<Matrix>, Engin
             });
         }
     }
-    // Memory that a part has touched serves the next: new pages cost more than packing.
-    let spare = Mutex::new(Vec::<Scratch>::new());
-    let locked = || spare.lock().expect("no task panicked");
+    let spare = Spare::<Scratch>::default();
     pool.for_each_mut(&mut parts, |_, part| {
-        let mut scratch = locked().pop().unwrap_or_default();
-        part.result = convert(part.item, part.rows.clone(), &mut scratch, &mut part.target);
-        locked().push(scratch);
+        let (rows, target) = (part.rows.clone(), &mut part.target);
+        part.result = spare.with(|scratch| convert(part.item, rows, scratch, target));
     });
     parts.into_iter().try_for_each(|part| part.result)?;
 

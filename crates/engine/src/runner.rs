@@ -20,15 +20,16 @@ use edgethink_model::{Config, Linear, Model, Rope};
 use edgethink_pool::Pool;
 
 use crate::adapters::{AdapterSet, Base};
-use crate::attention::{AttentionShape, attend};
+use crate::attention::{self, AttentionShape, attend};
 use crate::batch::Batch;
 use crate::error::{EngineError, Place};
-use crate::gated::gated;
+use crate::gated::{Held, gated};
 use crate::kv::KvStore;
 use crate::linear::{self, Deltas, Product, multiply};
 use crate::options::{AdapterFormat, EngineOptions};
 use crate::profile::{Part, Profile};
 use crate::rows::{Rows, Work};
+use crate::spare::Spare;
 use crate::store::{Tokens, store};
 use crate::weights::{EngineWeights, Layer, check_config};
 
@@ -63,8 +64,9 @@ struct Buffers {
     up: Vec<f32>,
     /// The gate, then the gated rows.
     gated: Rows,
+    held: Spare<Held>,
     lora: linear::Scratch,
-    states: Vec<f32>,
+    states: attention::Scratch,
     /// `[T, D/2]`
     cos: Vec<f32>,
     sin: Vec<f32>,
@@ -298,7 +300,7 @@ impl Runner {
             if layer.all_packed(&all) && !deltas.act_on(&all) {
                 let linears = [Linear::Gate, Linear::Up].map(|linear| layer.linear(linear));
                 let out = b.gated.quants_mut(n, f);
-                gated(&work, linears, b.normed.input(), out);
+                gated(&work, linears, b.normed.input(), &b.held, out);
                 profile.lap_with(Part::GateUp, || {
                     let [gate, up] = linears.map(|(matrix, _)| matrix.size_bytes());
                     (gate + up, 2 * n * f * config.hidden_size)

@@ -459,6 +459,13 @@ fn filled<'a>(scales: &'a [f32], count: usize, buffer: &'a mut [f32; STEP]) -> &
     buffer
 }
 
+/// N vectors of W elements from vector `first` on.
+#[inline]
+pub(crate) fn vectors<X, const W: usize, const N: usize>(run: &[X], first: usize) -> &[[X; W]; N] {
+    let vectors = run[first * W..].as_chunks().0;
+    vectors.first_chunk().expect("whole vectors")
+}
+
 /// Which tokens of a step each row sees.
 pub(crate) struct Seen<'a> {
     /// All others see nothing of it.

@@ -5,6 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::lanes::{V, W};
+use crate::attention::vectors;
 
 /// Whole numbers.
 pub(crate) type Sum = __m256i;
@@ -21,8 +22,7 @@ pub(crate) type Part<'a, const N: usize> = &'a [[i8; 2 * W]; N];
 /// Those from vector `first` on.
 #[inline]
 pub(crate) fn part<const N: usize>(pairs: &[i8], _: usize, first: usize) -> Part<'_, N> {
-    let vectors = pairs[2 * W * first..].as_chunks().0;
-    vectors.first_chunk().expect("whole vectors")
+    vectors(pairs, first)
 }
 
 /// Vector `v`, widened.

@@ -4,7 +4,7 @@
 macro_rules! attention_floats {
     ($features:literal) => {
         use super::lanes::{self, V, W};
-        use $crate::attention::{Rows, STEP};
+        use $crate::attention::{Rows, STEP, vectors};
 
         pub(crate) type Element = f32;
         /// A vector of sums.
@@ -33,8 +33,7 @@ macro_rules! attention_floats {
         /// Those of a unit, `width` lanes wide, from vector `first` on.
         #[inline]
         pub(crate) fn part<const N: usize>(unit: &[f32], _: usize, first: usize) -> Part<'_, N> {
-            let vectors = unit[first * W..].as_chunks().0;
-            vectors.first_chunk().expect("whole vectors")
+            vectors(unit, first)
         }
 
         #[inline]

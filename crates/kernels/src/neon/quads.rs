@@ -10,6 +10,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::lanes::{V, W};
+use crate::attention::vectors;
 
 /// Whole numbers: of the high bytes and of the low ones.
 pub(crate) type Sum = [int32x4_t; 2];
@@ -27,10 +28,7 @@ pub(crate) type Part<'a, const N: usize> = [&'a [[i8; 2 * W]; N]; 2];
 #[inline]
 pub(crate) fn part<const N: usize>(quads: &[i8], width: usize, first: usize) -> Part<'_, N> {
     let (a, b) = quads.split_at(2 * width);
-    [a, b].map(|pairs| {
-        let vectors = pairs[2 * W * first..].as_chunks().0;
-        vectors.first_chunk().expect("whole vectors")
-    })
+    [vectors(a, first), vectors(b, first)]
 }
 
 /// Vector `v`: of each lane the four rows side by side.

@@ -1,9 +1,8 @@
 //! One step of attention over int8 keys and values, row by row.
 
 use super::attention::{Weights, weigh};
-use super::quantize::TINY;
+use super::quantize::{TINY, whole};
 use crate::attention::{MOST, Rows, STEP, Step};
-use crate::quantize::WHOLE;
 
 /// Codes of queries `[R, d]`, two in a word, and their scales: not finite if an element is not.
 pub(crate) fn quantize(queries: &[f32], d: usize, codes: &mut [f32], scales: &mut [f32]) {
@@ -32,7 +31,7 @@ pub(crate) fn quantize(queries: &[f32], d: usize, codes: &mut [f32], scales: &mu
 /// To the nearest, ties to even.
 #[expect(clippy::cast_possible_truncation, reason = "at most 32,639")]
 fn code(x: f32) -> i16 {
-    ((x + WHOLE) - WHOLE) as i16
+    whole(x) as i16
 }
 
 /// Code `i` of a row of words.

@@ -43,15 +43,19 @@ pub(crate) fn vector(x: &[f32], q: &mut [i8]) -> Option<f32> {
     }
     let (scale, inverse) = scale_of(max);
     for (q, &x) in q.iter_mut().zip(x) {
-        // Adding 1.5 · 2^23 leaves no bits for a fraction: rounds to nearest, ties to even, without a library call.
         #[expect(
             clippy::cast_possible_truncation,
             reason = "|x * inverse| rounds to at most 127"
         )]
-        let code = ((x * inverse + WHOLE) - WHOLE) as i8;
+        let code = whole(x * inverse) as i8;
         *q = code;
     }
     Some(scale)
+}
+
+/// To the nearest, ties to even, of less than 2²²: adding 1.5 · 2²³ leaves no bits for a fraction, without a library call.
+pub(crate) fn whole(x: f32) -> f32 {
+    (x + WHOLE) - WHOLE
 }
 
 /// Scale and its inverse from max|x|.

@@ -10,6 +10,9 @@ pub(crate) const AMX_MOST: usize = 16;
 #[cfg(target_arch = "x86_64")]
 pub(crate) const AMX_LEAST: usize = TILE + 1;
 
+/// The most token rows of a tile of AVX-VNNI: twice those that there are registers for.
+pub(crate) const VNNI_MOST: usize = 12;
+
 /// The unit that multiplies: of AMX it has tile registers, which are given back when it is dropped.
 pub(crate) struct Unit {
     isa: Isa,
@@ -32,6 +35,7 @@ impl Unit {
     pub(crate) fn most_rows(&self) -> usize {
         match self.isa {
             Isa::AmxInt8 => AMX_MOST,
+            Isa::AvxVnni => VNNI_MOST,
             _ => TILE,
         }
     }

@@ -17,18 +17,24 @@ use std::arch::x86_64::*;
 use std::mem::offset_of;
 
 use crate::columns::ColumnsMut;
-use crate::gemm::Tile;
+use crate::gemm::{TILE, Tile};
 use crate::packed::{Bits, GROUP, HALVES};
 use crate::quantize::{QuantGroup, WHOLE};
+use crate::unit::VNNI_MOST;
 
 /// Defines the kernels of panels, compiled with the target features `$features`, on the group products of `$dots4`, `$dots6` and `$dots8`:
-/// `[row][half of the panel]`, of codes less their zero, or of the codes themselves if they have offsets.
+/// `[row][half of the panel]`, of codes less their zero, or of the codes themselves if they have offsets. A tile of `$count` rows is multiplied
+/// group by group, `$a` rows first and then `$b`, as many as there are registers for.
 ///
-/// A register tile is 4 rows: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes), activations, a constant
-/// and a product are 13 to 15 of the 16 registers. The f32 sums stay in the first-level cache; a group touches each once.
+/// A register tile is 4 rows with `vpmaddubsw`: 4 x 2 integer sums, codes of both halves of the panel (8 bits: and their magnitudes),
+/// activations, a constant and a product are 13 to 15 of the 16 registers. The f32 sums stay in the first-level cache; a group touches each
+/// once.
 macro_rules! panel_kernels {
-    ($features:literal, $dots4:path, $dots6:path, $dots8:path) => {
-        use $crate::avx2::packed::{add, groups_of, halves, store};
+    (
+        $features:literal, $dots4:path, $dots6:path, $dots8:path,
+        $($count:literal => $a:literal + $b:literal)*
+    ) => {
+        use $crate::avx2::packed::{Bytes, Wide, add, groups_of, halves, most_rows, store};
         use $crate::columns::ColumnsMut;
         use $crate::fetch::Fetch;
         use $crate::gemm::{SIDE, TILE, Tile};
@@ -58,25 +64,23 @@ macro_rules! panel_kernels {
             tiles.iter().for_each(|tile| Fetch::outputs(tile, out));
             let w = tiles.map(|tile| tile.w.panel(tile.panel).as_chunks::<BLOCK_BYTES>().0);
             let x = tiles[0].x.slice(tiles[0].rows.clone());
-            macro_rules! store {
-                ($a:literal + $b:literal) => {{
-                    let mut totals = [[[[0.0; 8]; 2]; { $a + $b }]; P];
-                    rows::<P, $a, $b, { $a + $b }, CODES, BLOCK_BYTES>(w, x, &mut totals);
+            let bits = Bits::of_code_bytes(CODES);
+            match x.rows() {
+                $($count if $count <= most_rows(P, bits) => {
+                    let mut totals = [[[[0.0; 8]; 2]; $count]; P];
+                    rows::<P, $a, $b, $count, CODES, BLOCK_BYTES>(w, x, &mut totals);
                     for (tile, totals) in tiles.iter().zip(&totals) {
                         store(tile, totals, out);
                     }
-                }};
-            }
-            match x.rows() {
-                1 => store!(1 + 0),
-                2 => store!(2 + 0),
-                3 => store!(3 + 0),
-                4 => store!(4 + 0),
-                5 => store!(4 + 1),
-                6 => store!(4 + 2),
-                7 => store!(4 + 3),
-                8 => store!(4 + 4),
-                rows => unreachable!("a tile has 1 to {TILE} rows, not {rows}"),
+                })*
+                _ => {
+                    for tile in tiles {
+                        for row in tile.rows.clone().step_by(TILE) {
+                            let rows = row..(row + TILE).min(tile.rows.end);
+                            tiles_of::<1, CODES, BLOCK_BYTES>([&tile.of_rows(rows)], out);
+                        }
+                    }
+                }
             }
         }
 
@@ -102,16 +106,23 @@ macro_rules! panel_kernels {
             let blocks = bits.block_groups();
             let w = w.map(|w| &w[..groups / blocks]);
             let fetch = w.map(Fetch::panel::<P, BLOCK_BYTES>);
+            let mut wide = Wide::default();
             for g in 0..groups {
                 for ((w, totals), fetch) in w.iter().zip(&mut *totals).zip(fetch) {
                     fetch.group::<BLOCK_BYTES>(g);
                     let (block, place) = (&w[g / blocks], g % blocks);
                     let (a, b) = totals.split_at_mut(A);
+                    let bytes = if B > 0 {
+                        Bytes::Leave(&mut wide)
+                    } else {
+                        Bytes::None
+                    };
                     $crate::avx2::packed::group!(
                         A,
                         bits,
                         block,
                         place,
+                        bytes,
                         groups_of::<A>(&rows, g),
                         a
                     );
@@ -121,6 +132,7 @@ macro_rules! panel_kernels {
                             bits,
                             block,
                             place,
+                            Bytes::Left(&wide),
                             groups_of::<B>(&rows[A..], g),
                             b
                         );
@@ -135,11 +147,11 @@ pub(super) use panel_kernels;
 /// `totals` of R rows += a group of a panel, that at `place` in its block, times those of the rows, `x`. A macro, because the compiler calls
 /// a function that is used twice, with its vectors in memory.
 macro_rules! group {
-    ($R:ident, $bits:expr, $block:expr, $place:expr, $x:expr, $totals:expr) => {{
+    ($R:ident, $bits:expr, $block:expr, $place:expr, $bytes:expr, $x:expr, $totals:expr) => {{
         let (block, x, totals): (&[u8; BLOCK_BYTES], [&QuantGroup; $R], _) = ($block, $x, $totals);
         let (w_scales, w_offsets) = split::<HALVES>(&block[$bits.scales_at()..]);
         let dots = match $bits {
-            Bits::B4 => group_dots4(block, x),
+            Bits::B4 => group_dots4(block, $bytes, x),
             Bits::B6 => group_dots6(&block.as_chunks::<GROUP6>().0[$place], x),
             Bits::B8 => group_dots8(block, x),
         };
@@ -160,9 +172,23 @@ macro_rules! group {
         if $R > 3 {
             add::<3>(totals, dots[3], x[3], scales, offsets);
         }
+        if $R > 4 {
+            add::<4>(totals, dots[4], x[4], scales, offsets);
+        }
+        if $R > 5 {
+            add::<5>(totals, dots[5], x[5], scales, offsets);
+        }
     }};
 }
 pub(super) use group;
+
+/// Rows that are multiplied with so many panels at once. Of 6-bit codes the compiler would keep the sums of more in memory.
+pub(super) const fn most_rows(panels: usize, bits: Bits) -> usize {
+    match (panels, bits) {
+        (1, Bits::B4 | Bits::B8) => VNNI_MOST,
+        _ => TILE,
+    }
+}
 
 /// Group `g` of the first R rows.
 #[inline(always)]
@@ -179,7 +205,15 @@ mod by_pairs {
         "avx2,fma,f16c",
         super::dots4,
         crate::avx2::six_bits::dots6,
-        super::dots8
+        super::dots8,
+        1 => 1 + 0
+        2 => 2 + 0
+        3 => 3 + 0
+        4 => 4 + 0
+        5 => 4 + 1
+        6 => 4 + 2
+        7 => 4 + 3
+        8 => 4 + 4
     );
 }
 pub(crate) use by_pairs::{panel, side_by_side};
@@ -259,6 +293,7 @@ pub(super) fn store(tile: &Tile<'_>, totals: &[[[f32; 8]; 2]], out: &mut Columns
 #[target_feature(enable = "avx2,fma,f16c")]
 fn dots4<const R: usize, const BYTES: usize>(
     group: &[u8; BYTES],
+    mut bytes: Bytes<'_>,
     x: [&QuantGroup; R],
 ) -> [[__m256; 2]; R] {
     let blocks = group.as_chunks::<64>().0;
@@ -268,11 +303,19 @@ fn dots4<const R: usize, const BYTES: usize>(
             let [a, b] = blocks[$j].as_chunks::<32>().0 else {
                 unreachable!("64 bytes are two halves");
             };
-            let quads = [low_nibbles(a), low_nibbles(b)];
+            let quads = match &mut bytes {
+                Bytes::Left(wide) => taken(&wide.0[$j]),
+                Bytes::Leave(wide) => left([low_nibbles(a), low_nibbles(b)], &mut wide.0[$j]),
+                Bytes::None => [low_nibbles(a), low_nibbles(b)],
+            };
             for r in 0..R {
                 multiply_add::<{ 4 * $j }>(&mut sums[r], quads, &x[r].q);
             }
-            let quads = [high_nibbles(a), high_nibbles(b)];
+            let quads = match &mut bytes {
+                Bytes::Left(wide) => taken(&wide.0[4 + $j]),
+                Bytes::Leave(wide) => left([high_nibbles(a), high_nibbles(b)], &mut wide.0[4 + $j]),
+                Bytes::None => [high_nibbles(a), high_nibbles(b)],
+            };
             for r in 0..R {
                 multiply_add::<{ 16 + 4 * $j }>(&mut sums[r], quads, &x[r].q);
             }
@@ -287,6 +330,37 @@ fn dots4<const R: usize, const BYTES: usize>(
         dots[r] = sums.map(|sum| less_whole(_mm256_add_epi32(sum, starts[r])));
     }
     dots
+}
+
+/// The 4-bit codes of a group as bytes, `[quad][half of the panel]`.
+#[derive(Default)]
+#[repr(align(64))]
+pub(super) struct Wide(pub(super) [[[u8; 32]; 2]; GROUP / 4]);
+
+/// What is done with the bytes of 4-bit codes: the first rows of a tile leave them in the first-level cache, and those behind them take them
+/// from there, without shifting and masking again.
+pub(super) enum Bytes<'a> {
+    None,
+    Leave(&'a mut Wide),
+    Left(&'a Wide),
+}
+
+/// Two registers of codes, left behind.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn left(quads: [__m256i; 2], bytes: &mut [[u8; 32]; 2]) -> [__m256i; 2] {
+    for (quad, bytes) in quads.into_iter().zip(bytes) {
+        // SAFETY: 32 writable bytes.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), quad) };
+    }
+    quads
+}
+
+/// The same that were left.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn taken(bytes: &[[u8; 32]; 2]) -> [__m256i; 2] {
+    [load(&bytes[0]), load(&bytes[1])]
 }
 
 /// Where the sums of products with 4-bit codes begin, bits of f32s: less the codes' zero, if there are no offsets.

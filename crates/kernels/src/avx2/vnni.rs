@@ -8,11 +8,9 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::lanes;
-use super::packed::{
-    high_nibbles, less_whole, load, low_nibbles, shifted, starts4, with_activations,
-};
+use super::packed::{Bytes, less_whole, shifted, starts4};
 pub(crate) use super::{attention, dense, elementwise, quantize};
-use crate::packed::{Bits, GROUP};
+use crate::packed::Bits;
 use crate::quantize::{QuantGroup, WHOLE};
 
 pub(crate) mod attention_i8 {
@@ -41,7 +39,19 @@ pub(crate) mod packed {
         "avx2,fma,f16c,avxvnni",
         super::dots4,
         crate::avx2::six_bits::dots6,
-        super::dots8
+        super::dots8,
+        1 => 1 + 0
+        2 => 2 + 0
+        3 => 3 + 0
+        4 => 4 + 0
+        5 => 5 + 0
+        6 => 6 + 0
+        7 => 4 + 3
+        8 => 4 + 4
+        9 => 5 + 4
+        10 => 5 + 5
+        11 => 6 + 5
+        12 => 6 + 6
     );
 }
 
@@ -68,25 +78,133 @@ pub(crate) mod roofline {
     }
 }
 
+/// What four activations of some rows take: products with the two registers of codes, added to the sums of each row.
+macro_rules! of_quad {
+    ($($x:ident $a:ident $b:ident)*) => {
+        concat!($(
+            "vpbroadcastd {y}, dword ptr [{", stringify!($x), "} + \\at]\n",
+            "{{vex}} vpdpbusd {", stringify!($a), "}, {c}, {y}\n",
+            "{{vex}} vpdpbusd {", stringify!($b), "}, {d}, {y}\n",
+        )*)
+    };
+}
+/// A group of codes that are bytes.
+macro_rules! bytes {
+    ($($rows:ident)*) => {
+        concat!(
+            ".irp at, 0, 4, 8, 12, 16, 20, 24, 28\n",
+            "vmovdqu {c}, ymmword ptr [{codes} + 16*\\at]\n",
+            "vmovdqu {d}, ymmword ptr [{codes} + 16*\\at + 32]\n",
+            of_quad!($($rows)*),
+            ".endr\n",
+        )
+    };
+}
+/// A group of codes that are nibbles.
+macro_rules! nibbles {
+    ($($rows:ident)*) => { of_nibbles!("" "", $($rows)*) };
+}
+/// The same, which leaves bytes behind.
+macro_rules! nibbles_left {
+    ($($rows:ident)*) => {
+        of_nibbles!(
+            "vmovdqu ymmword ptr [{wide} + 16*\\at], {c}\n"
+            "vmovdqu ymmword ptr [{wide} + 16*\\at + 32], {d}\n",
+            $($rows)*
+        )
+    };
+}
+macro_rules! of_nibbles {
+    ($leave_c:literal $leave_d:literal, $($rows:ident)*) => {
+        concat!(
+            ".irp at, 0, 4, 8, 12\n",
+            "vpand {c}, {mask}, ymmword ptr [{codes} + 16*\\at]\n",
+            "vpand {d}, {mask}, ymmword ptr [{codes} + 16*\\at + 32]\n",
+            $leave_c, $leave_d,
+            of_quad!($($rows)*),
+            ".endr\n",
+            ".irp at, 16, 20, 24, 28\n",
+            "vmovdqu {c}, ymmword ptr [{codes} + 16*\\at - 256]\n",
+            "vmovdqu {d}, ymmword ptr [{codes} + 16*\\at - 224]\n",
+            "vpsrlw {c}, {c}, 4\n",
+            "vpsrlw {d}, {d}, 4\n",
+            "vpand {c}, {c}, {mask}\n",
+            "vpand {d}, {d}, {mask}\n",
+            $leave_c, $leave_d,
+            of_quad!($($rows)*),
+            ".endr\n",
+        )
+    };
+}
+
+/// sums of up to six rows += the products of a group of codes with their activations, as one piece of assembly: the sums, two registers of
+/// codes, a mask and four activations are all 16 registers, and the compiler would keep some of the sums in memory.
+macro_rules! multiply_add {
+    ($lines:ident, $sums:ident, $x:ident, $operands:tt) => {
+        match R {
+            0 => {}
+            1 => multiply_add!($lines, $sums, $x, $operands, 0 x0 a0 b0),
+            2 => multiply_add!($lines, $sums, $x, $operands, 0 x0 a0 b0 1 x1 a1 b1),
+            3 => multiply_add!($lines, $sums, $x, $operands, 0 x0 a0 b0 1 x1 a1 b1 2 x2 a2 b2),
+            4 => multiply_add!(
+                $lines, $sums, $x, $operands,
+                0 x0 a0 b0 1 x1 a1 b1 2 x2 a2 b2 3 x3 a3 b3
+            ),
+            5 => multiply_add!(
+                $lines, $sums, $x, $operands,
+                0 x0 a0 b0 1 x1 a1 b1 2 x2 a2 b2 3 x3 a3 b3 4 x4 a4 b4
+            ),
+            6 => multiply_add!(
+                $lines, $sums, $x, $operands,
+                0 x0 a0 b0 1 x1 a1 b1 2 x2 a2 b2 3 x3 a3 b3 4 x4 a4 b4 5 x5 a5 b5
+            ),
+            _ => unreachable!("there are registers for six rows, not {R}"),
+        }
+    };
+    (
+        $lines:ident, $sums:ident, $x:ident, [$($operands:tt)*],
+        $($r:literal $xr:ident $a:ident $b:ident)*
+    ) => {
+        // SAFETY: callers require AVX-VNNI. What is read are the codes and the activations of a group, and what is written is `wide`.
+        unsafe {
+            asm!(
+                $lines!($($xr $a $b)*),
+                $($xr = in(reg) $x[$r].q.as_ptr(),)*
+                $($a = inout(ymm_reg) $sums[$r][0],)*
+                $($b = inout(ymm_reg) $sums[$r][1],)*
+                c = out(ymm_reg) _,
+                d = out(ymm_reg) _,
+                y = out(ymm_reg) _,
+                $($operands)*
+                options(nostack, preserves_flags),
+            );
+        }
+    };
+}
+
 /// Dot products of a group that begins with its 4-bit codes.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn dots4<const R: usize, const BYTES: usize>(
     group: &[u8; BYTES],
+    bytes: Bytes<'_>,
     x: [&QuantGroup; R],
 ) -> [[__m256; 2]; R] {
-    let blocks = group.as_chunks::<64>().0;
     let mut sums = starts4::<R, BYTES>(x).map(|start| [start; 2]);
-    macro_rules! blocks {
-        ($($j:literal)*) => {$(
-            let [a, b] = blocks[$j].as_chunks::<32>().0 else {
-                unreachable!("64 bytes are two halves");
-            };
-            multiply_add::<R, { 4 * $j }>(&mut sums, [low_nibbles(a), low_nibbles(b)], x);
-            multiply_add::<R, { 16 + 4 * $j }>(&mut sums, [high_nibbles(a), high_nibbles(b)], x);
-        )*};
+    assert!(BYTES >= Bits::B4.code_bytes());
+    let mask = _mm256_set1_epi8(15);
+    match bytes {
+        Bytes::None => multiply_add!(nibbles, sums, x, [
+            codes = in(reg) group.as_ptr(),
+            mask = in(ymm_reg) mask,
+        ]),
+        Bytes::Leave(wide) => multiply_add!(nibbles_left, sums, x, [
+            codes = in(reg) group.as_ptr(),
+            mask = in(ymm_reg) mask,
+            wide = in(reg) wide.0.as_mut_ptr(),
+        ]),
+        Bytes::Left(wide) => multiply_add!(bytes, sums, x, [codes = in(reg) wide.0.as_ptr(),]),
     }
-    blocks!(0 1 2 3);
     sums.map(|sums| sums.map(|sum| less_whole(sum)))
 }
 
@@ -97,7 +215,6 @@ fn dots8<const R: usize, const BYTES: usize>(
     group: &[u8; BYTES],
     x: [&QuantGroup; R],
 ) -> [[__m256; 2]; R] {
-    let blocks = group.as_chunks::<64>().0;
     let whole = _mm256_castps_si256(_mm256_set1_ps(WHOLE));
     let mut sums = [[whole; 2]; R];
     if !Bits::B8.has_offset(BYTES) {
@@ -105,37 +222,7 @@ fn dots8<const R: usize, const BYTES: usize>(
             sums[r] = [_mm256_sub_epi32(whole, shifted::<7>(x[r])); 2];
         }
     }
-    macro_rules! blocks {
-        ($($j:literal)*) => {$(
-            let [a, b] = blocks[$j].as_chunks::<32>().0 else {
-                unreachable!("64 bytes are two halves");
-            };
-            multiply_add::<R, { 4 * $j }>(&mut sums, [load(a), load(b)], x);
-        )*};
-    }
-    blocks!(0 1 2 3 4 5 6 7);
+    assert!(BYTES >= Bits::B8.code_bytes());
+    multiply_add!(bytes, sums, x, [codes = in(reg) group.as_ptr(),]);
     sums.map(|sums| sums.map(|sum| less_whole(sum)))
-}
-
-/// sums of each row += the products of two registers of codes with its four activations from `AT` on.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
-fn multiply_add<const R: usize, const AT: usize>(
-    sums: &mut [[__m256i; 2]; R],
-    codes: [__m256i; 2],
-    x: [&QuantGroup; R],
-) {
-    for r in 0..R {
-        with_activations!(
-            &x[r].q, AT,
-            [
-                "{{vex}} vpdpbusd {sum_a}, {a}, {x}",
-                "{{vex}} vpdpbusd {sum_b}, {b}, {x}"
-            ],
-            a = in(ymm_reg) codes[0],
-            b = in(ymm_reg) codes[1],
-            sum_a = inout(ymm_reg) sums[r][0],
-            sum_b = inout(ymm_reg) sums[r][1],
-        );
-    }
 }

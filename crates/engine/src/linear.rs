@@ -12,7 +12,8 @@ use crate::adapters::{AdapterSet, Pair};
 use crate::batch::Segment;
 use crate::matrix::{Input, Matrix};
 use crate::profile::{Part, Profile};
-use crate::rows::Work;
+use crate::rows::{Needs, Work};
+use crate::weights::Layer;
 
 /// Units of a task of the base at least.
 pub(crate) const BASE_UNITS: usize = 4;
@@ -271,6 +272,14 @@ pub(crate) fn add_bias(isa: Isa, bias: Option<&[f32]>, out: &mut ColumnsMut<'_>)
 }
 
 impl Deltas<'_> {
+    /// What these linears of a layer read of their rows.
+    pub(crate) fn needs(&self, layer: &Layer, linears: &[Linear]) -> Needs {
+        Needs {
+            floats: !layer.all_packed(linears) || self.act_on(linears),
+            quants: layer.needs_quants(linears),
+        }
+    }
+
     /// Whether an adapter changes one of these layers, on any row.
     pub(crate) fn act_on(&self, linears: &[Linear]) -> bool {
         self.segments.iter().any(|segment| {

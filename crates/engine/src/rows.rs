@@ -8,26 +8,39 @@ use edgethink_kernels::{GROUP, Isa, QuantGroup, QuantRows, quantize_rows, rms_no
 use edgethink_pool::Pool;
 
 use crate::matrix::Input;
+use crate::spare::Spare;
 
 /// Elements per task below which handing work to another thread costs more than it saves.
 const TASK_ELEMENTS: usize = 8192;
 
+/// Rows that a task takes at most.
+const TASK_ROWS: usize = 8;
+
 /// Tasks per thread of attention at least: enough that a late thread is helped.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Token rows as floats and, where packed matrices read them, as int8 groups.
+/// What of some token rows is read: packed matrices read int8 groups, others and most adapters floats.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Needs {
+    pub(crate) floats: bool,
+    pub(crate) quants: bool,
+}
+
+/// Token rows as floats, as int8 groups, or both. With the rows of a prompt, what nobody reads would go to memory.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     cols: usize,
     pub(crate) floats: Vec<f32>,
     quantized: bool,
     quants: Vec<QuantGroup>,
+    /// One row of floats that are not kept.
+    spare: Spare<Vec<f32>>,
 }
 
 /// One row under construction.
 struct Row<'a> {
     index: usize,
-    floats: &'a mut [f32],
+    floats: Option<&'a mut [f32]>,
     quants: Option<&'a mut [QuantGroup]>,
     /// The residual stream's row, where the step changes it.
     residual: Option<&'a mut [f32]>,
@@ -52,12 +65,12 @@ impl Rows {
         x: &mut [f32],
         weight: &[f32],
         eps: f32,
-        quantize: bool,
+        needs: Needs,
     ) {
         let e = weight.len();
-        self.fill(work, x.len() / e, e, quantize, Some(x), |row| {
+        self.fill(work, x.len() / e, e, needs, Some(x), |row, floats| {
             let residual = row.residual.as_deref().expect("the residual is given");
-            rms_norm(work.isa, residual, weight, eps, row.floats).is_ok()
+            rms_norm(work.isa, residual, weight, eps, floats).is_ok()
         });
     }
 
@@ -78,11 +91,15 @@ impl Rows {
 
     /// self = silu(self) · up, both `[T, F]`: the widest rows of a layer are held twice and not three times.
     pub(crate) fn gated(&mut self, work: &Work<'_>, up: &[f32], cols: usize, quantize: bool) {
-        self.fill(work, up.len() / cols, cols, quantize, None, |row| {
+        let needs = Needs {
+            floats: true,
+            quants: quantize,
+        };
+        self.fill(work, up.len() / cols, cols, needs, None, |row, floats| {
             let up = &up[row.index * cols..(row.index + 1) * cols];
-            swiglu(work.isa, row.floats, up);
+            swiglu(work.isa, floats, up);
             // Quantizing looks for itself.
-            row.quants.is_some() || row.floats.iter().all(|x| x.is_finite())
+            row.quants.is_some() || floats.iter().all(|x| x.is_finite())
         });
     }
 
@@ -94,11 +111,11 @@ impl Rows {
         picked: &[usize],
         rows: usize,
         width: usize,
-        quantize: bool,
+        needs: Needs,
     ) {
-        let heads = x.len() / (rows * width);
-        self.fill(work, picked.len(), heads * width, quantize, None, |row| {
-            for (head, out) in row.floats.chunks_exact_mut(width).enumerate() {
+        let cols = x.len() / rows;
+        self.fill(work, picked.len(), cols, needs, None, |row, floats| {
+            for (head, out) in floats.chunks_exact_mut(width).enumerate() {
                 out.copy_from_slice(&x[(head * rows + picked[row.index]) * width..][..width]);
             }
             true
@@ -110,43 +127,55 @@ impl Rows {
         work: &Work<'_>,
         rows: usize,
         cols: usize,
-        quantize: bool,
+        needs: Needs,
         residual: Option<&mut [f32]>,
-        step: impl Fn(&mut Row<'_>) -> bool + Sync,
+        step: impl Fn(&Row<'_>, &mut [f32]) -> bool + Sync,
     ) {
-        (self.cols, self.quantized) = (cols, quantize);
-        self.floats.resize(rows * cols, 0.0);
-        let groups = if quantize { cols / GROUP } else { 0 };
+        (self.cols, self.quantized) = (cols, needs.quants);
+        let kept = if needs.floats { rows * cols } else { 0 };
+        self.floats.resize(kept, 0.0);
+        let groups = if needs.quants { cols / GROUP } else { 0 };
         self.quants.resize(rows * groups, QuantGroup::default());
         let mut residuals = residual.map(|x| x.chunks_exact_mut(cols));
         let mut quants = self.quants.chunks_exact_mut(groups.max(1));
+        let mut floats = self.floats.chunks_exact_mut(cols);
         let mut tasks: Vec<Row<'_>> = Vec::with_capacity(rows);
-        for (index, floats) in self.floats.chunks_exact_mut(cols).enumerate() {
+        for index in 0..rows {
             tasks.push(Row {
                 index,
-                floats,
+                floats: floats.next(),
                 quants: quants.next(),
                 residual: residuals.as_mut().and_then(Iterator::next),
             });
         }
-        let one = |row: &mut Row<'_>| {
-            let mut finite = step(row);
+        let one = |row: &mut Row<'_>, floats: &mut [f32]| {
+            let mut finite = step(row, floats);
             if let Some(quants) = &mut row.quants {
-                finite = finite && quantize_rows(work.isa, cols, row.floats, quants).is_ok();
+                finite = finite && quantize_rows(work.isa, cols, floats, quants).is_ok();
                 if !finite {
-                    row.floats.fill(0.0);
-                    quantize_rows(work.isa, cols, row.floats, quants).expect("zeros are finite");
+                    quants.fill(QuantGroup::default());
                 }
             }
             if !finite {
-                row.floats.fill(0.0);
+                floats.fill(0.0);
                 if let Some(residual) = row.residual.as_deref_mut() {
                     residual.fill(0.0);
                 }
                 work.fail(row.index);
             }
         };
-        work.for_rows(&mut tasks, rows * cols, one);
+        work.for_parts(&mut tasks, rows * cols, |part| {
+            self.spare.with(|spare| {
+                for row in part {
+                    if let Some(floats) = row.floats.take() {
+                        one(row, floats);
+                    } else {
+                        spare.resize(cols, 0.0);
+                        one(row, spare);
+                    }
+                }
+            });
+        });
     }
 }
 
@@ -182,11 +211,18 @@ impl Work<'_> {
         elements: usize,
         step: impl Fn(&mut T) + Sync,
     ) {
+        self.for_parts(rows, elements, |part| part.iter_mut().for_each(&step));
+    }
+
+    /// The same, some rows after each other at a time.
+    fn for_parts<T: Send>(&self, rows: &mut [T], elements: usize, step: impl Fn(&mut [T]) + Sync) {
         if elements < TASK_ELEMENTS {
-            rows.iter_mut().for_each(step);
-        } else {
-            self.pool.for_each_mut(rows, |_, row| step(row));
+            step(rows);
+            return;
         }
+        let most = rows.len().div_ceil(4 * self.pool.threads()).min(TASK_ROWS);
+        let mut parts: Vec<_> = rows.chunks_mut(most).collect();
+        self.pool.for_each_mut(&mut parts, |_, part| step(part));
     }
 
     /// Notes a row that is not finite.

@@ -28,7 +28,7 @@ use crate::kv::KvStore;
 use crate::linear::{self, Deltas, Product, multiply};
 use crate::options::{AdapterFormat, EngineOptions};
 use crate::profile::{Part, Profile};
-use crate::rows::{Rows, Work};
+use crate::rows::{Needs, Rows, Work};
 use crate::spare::Spare;
 use crate::store::{Tokens, store};
 use crate::weights::{EngineWeights, Layer, check_config};
@@ -208,14 +208,10 @@ impl Runner {
                 segments: &batch.segments,
                 layer: index,
             };
-            let quantize = layer.needs_quants(&[Linear::Q, Linear::K, Linear::V]);
-            b.normed.norm(
-                &work,
-                &mut b.x,
-                &layer.input_layernorm,
-                config.rms_norm_eps,
-                quantize,
-            );
+            let needs = deltas.needs(layer, &[Linear::Q, Linear::K, Linear::V]);
+            let weight = &layer.input_layernorm;
+            b.normed
+                .norm(&work, &mut b.x, weight, config.rms_norm_eps, needs);
             collect(at("input"), computed);
             profile.lap(Part::Norm);
             let products = &mut [
@@ -277,7 +273,7 @@ impl Runner {
                 computed,
                 rows,
                 width,
-                layer.needs_quants(&[Linear::O]),
+                deltas.needs(layer, &[Linear::O]),
             );
             profile.lap(Part::Gather);
             multiply(
@@ -289,10 +285,10 @@ impl Runner {
                 profile,
                 Part::Output,
             );
-            let quantize = layer.needs_quants(&[Linear::Gate, Linear::Up]);
+            let needs = deltas.needs(layer, &[Linear::Gate, Linear::Up]);
             let weight = &layer.post_attention_layernorm;
             b.normed
-                .norm(&work, &mut b.x, weight, config.rms_norm_eps, quantize);
+                .norm(&work, &mut b.x, weight, config.rms_norm_eps, needs);
             collect(at("attention output"), computed);
             profile.lap(Part::Norm);
             let (n, f) = (computed.len(), config.intermediate_size);
@@ -349,7 +345,10 @@ impl Runner {
             &mut b.last_x,
             &weights.norm,
             config.rms_norm_eps,
-            weights.lm_head.is_packed(),
+            Needs {
+                floats: true,
+                quants: weights.lm_head.is_packed(),
+            },
         );
         collect(Place::FinalNorm, &order);
         let state = |row: &usize| {

@@ -75,7 +75,8 @@ pub fn choose(
     uniform: f64,
     top: usize,
 ) -> Result<Choice, ChoiceError> {
-    let total = log_sum_exp(isa, logits).map_err(|_| ChoiceError::NonFinite)?;
+    let mut most = largest(isa, logits);
+    let total = log_sum_exp(isa, logits, most).map_err(|_| ChoiceError::NonFinite)?;
     let top = best(logits, top, total);
     let changed = !sampling.logit_bias.is_empty() || sampling.has_penalties() || allowed.is_some();
     let plain = changed.then(|| logits.to_vec());
@@ -84,8 +85,8 @@ pub fn choose(
         if let Some(allowed) = allowed {
             allowed.apply(logits);
         }
+        most = largest(isa, logits);
     }
-    let most = largest(isa, logits);
     if most == f32::NEG_INFINITY {
         return Err(ChoiceError::NothingLeft);
     }
@@ -108,7 +109,8 @@ pub fn choose(
 /// # Errors
 /// [`ChoiceError::NonFinite`].
 pub fn score(isa: Isa, logits: &[f32], token: TokenId, top: usize) -> Result<Choice, ChoiceError> {
-    let total = log_sum_exp(isa, logits).map_err(|_| ChoiceError::NonFinite)?;
+    let most = largest(isa, logits);
+    let total = log_sum_exp(isa, logits, most).map_err(|_| ChoiceError::NonFinite)?;
     Ok(Choice {
         token,
         logprob: logits[token as usize] - total,

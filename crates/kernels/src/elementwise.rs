@@ -99,15 +99,15 @@ pub fn largest(isa: Isa, x: &[f32]) -> f32 {
     dispatch!(isa, elementwise::largest(x))
 }
 
-/// ln Σ e^x without overflow.
+/// ln Σ e^x without overflow, given the [`largest`] of the values.
 ///
 /// # Errors
 /// [`KernelError::NonFinite`] if a value is not finite, or there is none.
 ///
 /// # Panics
 /// If the machine lacks `isa`.
-pub fn log_sum_exp(isa: Isa, x: &[f32]) -> Result<f32, KernelError> {
-    let value = dispatch!(isa, elementwise::log_sum_exp(x));
+pub fn log_sum_exp(isa: Isa, x: &[f32], largest: f32) -> Result<f32, KernelError> {
+    let value = dispatch!(isa, elementwise::log_sum_exp(x, largest));
     if value.is_finite() {
         Ok(value)
     } else {

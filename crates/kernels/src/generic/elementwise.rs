@@ -165,8 +165,7 @@ macro_rules! elementwise_kernels {
 
         /// Not finite if a value is not, or there is none.
         #[target_feature(enable = $features)]
-        pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
-            let max = largest(x);
+        pub(crate) fn log_sum_exp(x: &[f32], max: f32) -> f32 {
             let (body, tail) = x.as_chunks::<W>();
             let last = partial(tail, f32::NEG_INFINITY);
             let shift = lanes::splat(max);

@@ -39,11 +39,10 @@ pub(crate) fn largest(x: &[f32]) -> f32 {
 }
 
 /// Not finite if a value is not, or there is none.
-pub(crate) fn log_sum_exp(x: &[f32]) -> f32 {
+pub(crate) fn log_sum_exp(x: &[f32], max: f32) -> f32 {
     if x.contains(&f32::NEG_INFINITY) {
         return f32::NAN;
     }
-    let max = largest(x);
     let sum: f64 = x.iter().map(|x| f64::from(x - max).exp()).sum();
     max + sum.ln() as f32
 }

@@ -16,7 +16,7 @@ const TASK_ELEMENTS: usize = 8192;
 /// Rows that a task takes at most.
 const TASK_ROWS: usize = 8;
 
-/// Tasks per thread of attention at least: enough that a late thread is helped.
+/// Tasks per thread at least: enough that a late thread is helped.
 const TASKS_PER_THREAD: usize = 4;
 
 /// What of some token rows is read: packed matrices read int8 groups, others and most adapters floats.
@@ -187,7 +187,7 @@ pub(crate) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Tasks that attention is cut into at least, if it can be.
+    /// Tasks that attention and many rows are cut into at least, if they can be.
     pub(crate) fn tasks(&self) -> usize {
         match self.pool.threads() {
             1 => 1,
@@ -220,7 +220,7 @@ impl Work<'_> {
             step(rows);
             return;
         }
-        let most = rows.len().div_ceil(4 * self.pool.threads()).min(TASK_ROWS);
+        let most = rows.len().div_ceil(self.tasks()).min(TASK_ROWS);
         let mut parts: Vec<_> = rows.chunks_mut(most).collect();
         self.pool.for_each_mut(&mut parts, |_, part| step(part));
     }

@@ -114,6 +114,7 @@ macro_rules! nibbles_left {
         )
     };
 }
+/// Nibbles: the low ones are the first four quads, the high ones the others.
 macro_rules! of_nibbles {
     ($leave_c:literal $leave_d:literal, $($rows:ident)*) => {
         concat!(

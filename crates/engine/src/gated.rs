@@ -3,9 +3,7 @@
 
 use std::ops::Range;
 
-use edgethink_kernels::{
-    ColumnsMut, GROUP, PANEL, QuantGroup, quantize_columns, quantize_rows, swiglu,
-};
+use edgethink_kernels::{ColumnsMut, GROUP, PANEL, QuantGroup, quantize_columns, swiglu};
 
 use crate::linear::{BASE_UNITS, add_bias};
 use crate::matrix::{Input, Matrix};
@@ -85,11 +83,7 @@ impl Held {
             return;
         }
         for (row, gate) in gate.chunks_exact(cols).enumerate() {
-            let groups = out.row_mut(row);
-            if quantize_rows(work.isa, cols, gate, groups).is_err() {
-                groups.fill(QuantGroup::default());
-                work.fail(row);
-            }
+            work.quantize(row, gate, out.row_mut(row));
         }
     }
 }

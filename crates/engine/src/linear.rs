@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use edgethink_kernels::{ColumnsMut, GROUP, Isa, QuantGroup, QuantRows, add_assign, quantize_rows};
+use edgethink_kernels::{ColumnsMut, GROUP, Isa, QuantGroup, QuantRows, add_assign};
 use edgethink_model::Linear;
 
 use crate::adapters::{AdapterSet, Pair};
@@ -218,10 +218,7 @@ fn quantize(work: &Work<'_>, deltas: &[Delta<'_>], scratch: &mut Scratch) {
         rows.extend(delta.segment.rows.clone().zip(floats.zip(quants)));
     }
     work.for_rows(&mut rows, elements, |(row, (floats, quants))| {
-        if quantize_rows(work.isa, floats.len(), floats, quants).is_err() {
-            quants.fill(QuantGroup::default());
-            work.fail(*row);
-        }
+        work.quantize(*row, floats, quants);
     });
 }
 

@@ -225,6 +225,14 @@ impl Work<'_> {
         self.pool.for_each_mut(&mut parts, |_, part| step(part));
     }
 
+    /// Quantizes a row. One that is not finite becomes zeros and is noted.
+    pub(crate) fn quantize(&self, row: usize, x: &[f32], groups: &mut [QuantGroup]) {
+        if quantize_rows(self.isa, x.len(), x, groups).is_err() {
+            groups.fill(QuantGroup::default());
+            self.fail(row);
+        }
+    }
+
     /// Notes a row that is not finite.
     pub(crate) fn fail(&self, row: usize) {
         self.failed.lock().expect("no task panicked").push(row);

@@ -59,7 +59,7 @@ pub fn gemm_packed(
             accumulate,
         }
     };
-    let most = unit.most_rows();
+    let most = unit.most_rows(shape.bits);
     let block = if x.rows() <= most {
         panels.len()
     } else {
@@ -88,7 +88,6 @@ pub fn gemm_packed(
 }
 
 /// One panel times at most [`TILE`] rows, or as many as the matrix unit takes.
-#[derive(Clone)]
 pub(crate) struct Tile<'a> {
     pub(crate) w: PackedRef<'a>,
     pub(crate) panel: usize,
@@ -101,15 +100,6 @@ pub(crate) struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    /// Some of its rows.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn of_rows(&self, rows: Range<usize>) -> Self {
-        Self {
-            rows,
-            ..self.clone()
-        }
-    }
-
     /// Writes or adds the sums of the tile's rows.
     #[inline]
     pub(crate) fn store(&self, sums: &[[f32; PANEL]], out: &mut ColumnsMut<'_>) {

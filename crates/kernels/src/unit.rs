@@ -2,6 +2,7 @@
 
 use crate::gemm::TILE;
 use crate::isa::Isa;
+use crate::packed::Bits;
 
 /// The most token rows of a tile of AMX.
 pub(crate) const AMX_MOST: usize = 16;
@@ -31,11 +32,11 @@ impl Unit {
         }
     }
 
-    /// Token rows that one call of a kernel takes.
-    pub(crate) fn most_rows(&self) -> usize {
-        match self.isa {
-            Isa::AmxInt8 => AMX_MOST,
-            Isa::AvxVnni => VNNI_MOST,
+    /// Token rows that one call of a kernel takes. Of 6-bit codes none takes more than [`TILE`].
+    pub(crate) fn most_rows(&self, bits: Bits) -> usize {
+        match (self.isa, bits) {
+            (Isa::AmxInt8, Bits::B4 | Bits::B8) => AMX_MOST,
+            (Isa::AvxVnni, Bits::B4 | Bits::B8) => VNNI_MOST,
             _ => TILE,
         }
     }

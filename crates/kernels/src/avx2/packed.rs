@@ -37,7 +37,7 @@ macro_rules! panel_kernels {
         use $crate::avx2::packed::{Bytes, Wide, add, groups_of, halves, most_rows, store};
         use $crate::columns::ColumnsMut;
         use $crate::fetch::Fetch;
-        use $crate::gemm::{SIDE, TILE, Tile};
+        use $crate::gemm::{SIDE, Tile};
         use $crate::packed::{Bits, GROUP, GROUP6, HALVES, by_format, split};
         use $crate::quantize::{QuantGroup, QuantRows};
         use {$dots4 as group_dots4, $dots6 as group_dots6, $dots8 as group_dots8};
@@ -73,14 +73,7 @@ macro_rules! panel_kernels {
                         store(tile, totals, out);
                     }
                 })*
-                _ => {
-                    for tile in tiles {
-                        for row in tile.rows.clone().step_by(TILE) {
-                            let rows = row..(row + TILE).min(tile.rows.end);
-                            tiles_of::<1, CODES, BLOCK_BYTES>([&tile.of_rows(rows)], out);
-                        }
-                    }
-                }
+                rows => unreachable!("a tile has 1 to {} rows, not {rows}", most_rows(P, bits)),
             }
         }
 

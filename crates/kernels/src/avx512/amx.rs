@@ -176,7 +176,7 @@ pub(crate) mod packed {
     use super::{LEAST, ROWS};
     use crate::columns::ColumnsMut;
     use crate::fetch::Fetch;
-    use crate::gemm::{TILE, Tile};
+    use crate::gemm::Tile;
     use crate::packed::{Bits, GROUP, HALVES, PANEL, split};
     use crate::quantize::QuantGroup;
 
@@ -200,11 +200,8 @@ pub(crate) mod packed {
     /// [`super::Tiles`] are shaped for the number of rows.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c,gfni")]
     pub(crate) unsafe fn panel(tile: &Tile<'_>, out: &mut ColumnsMut<'_>) {
-        if tile.rows.len() < LEAST || tile.w.shape().bits == Bits::B6 {
-            for row in tile.rows.clone().step_by(TILE) {
-                let rows = row..(row + TILE).min(tile.rows.end);
-                without::panel(&tile.of_rows(rows), out);
-            }
+        if tile.rows.len() < LEAST {
+            without::panel(tile, out);
             return;
         }
         let shape = tile.w.shape();
@@ -213,8 +210,9 @@ pub(crate) mod packed {
             match (shape.bits, shape.has_offset) {
                 (Bits::B4, false) => panel_of::<256, 288>(tile, out),
                 (Bits::B4, true) => panel_of::<256, 320>(tile, out),
-                (_, false) => panel_of::<512, 544>(tile, out),
-                (_, true) => panel_of::<512, 576>(tile, out),
+                (Bits::B8, false) => panel_of::<512, 544>(tile, out),
+                (Bits::B8, true) => panel_of::<512, 576>(tile, out),
+                (Bits::B6, _) => unreachable!("6-bit codes come with fewer rows"),
             }
         }
     }

@@ -166,6 +166,15 @@ pub(crate) struct Rows<'a> {
     pub(crate) max: &'a mut [f32],
 }
 
+impl Rows<'_> {
+    /// Nothing is seen.
+    fn forget(&mut self) {
+        self.acc.fill(0.0);
+        self.sum.fill([0.0; LANES]);
+        self.max.fill(f32::NEG_INFINITY);
+    }
+}
+
 impl AttentionState<'_> {
     /// Number of query rows.
     #[must_use]
@@ -205,24 +214,30 @@ pub fn attend_begin<'a>(
     let (scale, rest) = rest.split_at_mut(rows);
     let (acc, rest) = rest.split_at_mut(rows * padded(d));
     let (sum, max) = rest.split_at_mut(rows * LANES);
-    acc.fill(0.0);
-    sum.fill(0.0);
-    max.fill(f32::NEG_INFINITY);
+    let mut rows = Rows {
+        query,
+        codes,
+        scale,
+        acc,
+        sum: sum.as_chunks_mut().0,
+        max,
+    };
+    rows.forget();
     AttentionState {
         keys: keys.as_chunks_mut().0,
         values,
-        rows: Rows {
-            query,
-            codes,
-            scale,
-            acc,
-            sum: sum.as_chunks_mut().0,
-            max,
-        },
+        rows,
         d,
         isa,
         queries: Some((q, softmax_scale)),
         int8: false,
+    }
+}
+
+/// Forgets what the rows have seen. What was made of the queries stays.
+pub fn attend_again(state: &mut AttentionState<'_>) {
+    if state.queries.is_none() {
+        state.rows.forget();
     }
 }
 
@@ -492,34 +507,15 @@ impl Seen<'_> {
 /// # Panics
 /// If the states differ in size.
 pub fn attend_merge(whole: &mut AttentionState<'_>, part: &AttentionState<'_>) {
-    let d = whole.d;
+    let isa = whole.isa;
     let (whole, part) = (&mut whole.rows, &part.rows);
     assert_eq!(
         (whole.max.len(), whole.acc.len()),
         (part.max.len(), part.acc.len()),
         "rows and elements of two states"
     );
-    let width = padded(d);
-    for r in 0..part.max.len() {
-        let (acc, sum) = (&mut whole.acc[r * width..][..width], &mut whole.sum[r]);
-        let (part_acc, part_sum) = (&part.acc[r * width..][..width], &part.sum[r]);
-        let saw_nothing = |sum: &[f32; LANES]| sum.iter().all(|&lane| lane == 0.0);
-        if saw_nothing(part_sum) {
-            continue;
-        }
-        if saw_nothing(sum) {
-            acc.copy_from_slice(part_acc);
-            (*sum, whole.max[r]) = (*part_sum, part.max[r]);
-            continue;
-        }
-        let max = whole.max[r].max(part.max[r]);
-        // One of the two is exactly 1.
-        let factor = |m: f32| if m == max { 1.0 } else { (m - max).exp() };
-        let (own, other) = (factor(whole.max[r]), factor(part.max[r]));
-        let add = |own_x: &mut f32, x: &f32| *own_x = *own_x * own + x * other;
-        acc.iter_mut().zip(part_acc).for_each(|(a, b)| add(a, b));
-        sum.iter_mut().zip(part_sum).for_each(|(a, b)| add(a, b));
-        whole.max[r] = max;
+    if !part.max.is_empty() {
+        dispatch!(isa, attention::merge(whole, part));
     }
 }
 

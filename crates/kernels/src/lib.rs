@@ -62,8 +62,8 @@ mod scalar;
 mod unit;
 
 pub use attention::{
-    AttentionState, Causal, KvBlock, KvRef, attend_begin, attend_block, attend_finish,
-    attend_merge, attention_state_len, int8_key_at, int8_key_rows, int8_value_at,
+    AttentionState, Causal, KvBlock, KvRef, attend_again, attend_begin, attend_block,
+    attend_finish, attend_merge, attention_state_len, int8_key_at, int8_key_rows, int8_value_at,
 };
 pub use columns::{ColumnsMut, split_columns};
 pub use dense::{DenseRef, dense_row, gemm_dense};

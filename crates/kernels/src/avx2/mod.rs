@@ -10,6 +10,7 @@ pub(crate) mod vnni;
 
 pub(crate) mod attention {
     crate::generic::attention_kernels!("avx2,fma,f16c", 12, 3, super::floats);
+    crate::generic::attention_merge!("avx2,fma,f16c");
 }
 mod floats {
     crate::generic::attention_floats!("avx2,fma,f16c");

@@ -13,6 +13,7 @@ pub(crate) mod attention {
         8,
         super::floats
     );
+    crate::generic::attention_merge!("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx2,fma,f16c");
 }
 mod floats {
     crate::generic::attention_floats!(

@@ -35,6 +35,16 @@ macro_rules! attention_kernels {
             }
             vectors
         }
+        /// How often all units of keys, and of values, are passed by some rows.
+        const PASSES: [usize; $most + 2] = {
+            let mut passes = [0; $most + 2];
+            let mut rows = 1;
+            while rows <= $most {
+                passes[rows] = VECTORS / together(rows);
+                rows += 1;
+            }
+            passes
+        };
 
         /// Lets every row see up to 32 tokens.
         #[target_feature(enable = $features)]
@@ -48,14 +58,16 @@ macro_rules! attention_kernels {
                 }
             }
             let mut first = kv.seen.rows.start;
-            let parts = kv.seen.rows.len().div_ceil($most);
             // Rows in parts of about the same size: a lone row leaves the machine waiting for its sums.
+            let parts = kv.seen.rows.len().div_ceil($most);
+            let (least, more) = (kv.seen.rows.len() / parts, kv.seen.rows.len() % parts);
+            let passes = more * PASSES[least + 1] + (parts - more) * PASSES[least];
+            let mut fetch = Fetch::new(kv, passes);
             for turn in 0..parts {
-                let part = (kv.seen.rows.end - first).div_ceil(parts - turn);
-                let next = Next { turn, parts };
+                let part = least + usize::from(turn < more);
                 macro_rules! part {
                     ($rows:literal) => {
-                        rows_at::<$rows, { together($rows) }>(kv, &whole, next, rows, first)
+                        rows_at::<$rows, { together($rows) }>(kv, &whole, &mut fetch, rows, first)
                     };
                 }
                 match part {
@@ -73,40 +85,42 @@ macro_rules! attention_kernels {
             }
         }
 
-        /// Which units of the next step a part of the rows fetches: one of `parts`. A core waits for few lines at once, and would stand if one
-        /// part fetched all.
-        #[derive(Clone, Copy)]
-        struct Next {
-            turn: usize,
-            parts: usize,
-        }
-
-        /// What is fetched while a run of units is multiplied: a line of each that is due.
+        /// Fetches the next step's keys and values while units are multiplied, a line of each at a time and in order. A core waits for few
+        /// lines at once, and would stand if all were fetched at the beginning.
         struct Fetch {
-            from: *const u8,
-            due: usize,
-            parts: usize,
+            keys: *const u8,
+            values: *const u8,
+            /// The next line begins here, and the last one ends there.
+            at: usize,
+            end: usize,
+            /// A power of two less one: units from line to line of a pass.
+            mask: usize,
         }
 
         impl Fetch {
-            /// The lines that begin at byte `at` of their units, if there do.
+            /// All lines in `passes` over keys and as many over values.
             #[inline]
-            fn new(next: Next, from: *const u8, at: usize) -> Self {
-                let some = CODES && !from.is_null() && at.is_multiple_of(LINE);
+            fn new(kv: &Step<'_, Element>, passes: usize) -> Self {
+                let all = size_of_val(kv.keys);
+                // A pass has as many units of keys as of values, each of two lines for every two rows.
+                let every = (passes * 4 / UNIT).max(1);
                 Self {
-                    from: from.wrapping_add(at),
-                    due: if some { next.turn } else { usize::MAX },
-                    parts: next.parts,
+                    keys: kv.next.keys,
+                    values: kv.next.values,
+                    at: 0,
+                    end: if kv.next.keys.is_null() { 0 } else { all },
+                    mask: (1 << every.ilog2()) - 1,
                 }
             }
 
-            /// Fetches that of a unit of `bytes`.
+            /// To be called for each unit of a pass.
             #[inline]
             #[target_feature(enable = $features)]
-            fn unit(&mut self, unit: usize, bytes: usize) {
-                if unit == self.due {
-                    lanes::prefetch(self.from.wrapping_add(unit * bytes));
-                    self.due += self.parts;
+            fn unit(&mut self, unit: usize) {
+                if CODES && unit & self.mask == 0 && self.at < self.end {
+                    lanes::prefetch(self.keys.wrapping_add(self.at));
+                    lanes::prefetch(self.values.wrapping_add(self.at));
+                    self.at += LINE;
                 }
             }
         }
@@ -163,7 +177,7 @@ macro_rules! attention_kernels {
         fn rows_at<const R: usize, const N: usize>(
             kv: &Step<'_, Element>,
             whole: &Scales,
-            next: Next,
+            fetch: &mut Fetch,
             rows: &mut Rows<'_>,
             first: usize,
         ) {
@@ -178,7 +192,7 @@ macro_rules! attention_kernels {
             if from >= to {
                 return;
             }
-            let mut scores = scores::<R, N>(kv, next, rows, first);
+            let mut scores = scores::<R, N>(kv, fetch, rows, first);
             // Of each row what the largest score so far is below the new one, and then what the step's largest is below it, both at most 0:
             // all these exponentials are taken at once.
             const { assert!(2 * $most <= LANES, "there is a lane for each") };
@@ -225,7 +239,7 @@ macro_rules! attention_kernels {
 
             let width = rows.acc.len() / rows.max.len();
             let acc = &mut rows.acc[first * width..][..R * width];
-            add_values::<R, N>(kv, next, from..to, &weights, rescale, &value, acc);
+            add_values::<R, N>(kv, fetch, from..to, &weights, rescale, &value, acc);
         }
 
         /// `acc` `[R, D']` times `rescale`, plus the values of some tokens by their weights, times `value`.
@@ -233,7 +247,7 @@ macro_rules! attention_kernels {
         #[target_feature(enable = $features)]
         fn add_values<const R: usize, const N: usize>(
             kv: &Step<'_, Element>,
-            next: Next,
+            fetch: &mut Fetch,
             tokens: std::ops::Range<usize>,
             weights: &[[f32; STEP]; R],
             rescale: &[f32],
@@ -244,14 +258,13 @@ macro_rules! attention_kernels {
             let width = acc.len() / R;
             let run = UNIT * width * W;
             for first in (0..width).step_by(N) {
-                let mut fetch = Fetch::new(next, kv.next.values, first * W * UNIT);
                 let mut sums = [[elements::zero(); N]; R];
                 let units = kv.values.chunks_exact(run).enumerate();
                 for (unit, values) in units
                     .take(tokens.end.div_ceil(UNIT))
                     .skip(tokens.start / UNIT)
                 {
-                    fetch.unit(unit, run);
+                    fetch.unit(unit);
                     let values = elements::part::<N>(values, width * W, first);
                     multiply_add::<R, N>(&mut sums, values, |r| {
                         &weights[r].as_chunks::<WORDS>().0[unit]
@@ -274,7 +287,7 @@ macro_rules! attention_kernels {
         #[target_feature(enable = $features)]
         fn scores<const R: usize, const N: usize>(
             kv: &Step<'_, Element>,
-            next: Next,
+            fetch: &mut Fetch,
             rows: &Rows<'_>,
             first: usize,
         ) -> [[V; VECTORS]; R] {
@@ -286,10 +299,9 @@ macro_rules! attention_kernels {
             }
             let mut scores = [[lanes::splat(0.0); VECTORS]; R];
             for from in (0..VECTORS).step_by(N) {
-                let mut fetch = Fetch::new(next, kv.next.keys, from * W * UNIT);
                 let mut sums = [[elements::zero(); N]; R];
                 for unit in 0..keys.len() {
-                    fetch.unit(unit, RUN);
+                    fetch.unit(unit);
                     let keys = elements::part::<N>(&keys[unit], STEP, from);
                     multiply_add::<R, N>(&mut sums, keys, |r| &query[r][unit]);
                 }

@@ -7,6 +7,7 @@
 mod attention;
 mod attention_codes;
 mod attention_floats;
+mod attention_merge;
 mod dense;
 mod elementwise;
 mod quantize;
@@ -15,6 +16,7 @@ mod roofline;
 pub(crate) use attention::attention_kernels;
 pub(crate) use attention_codes::attention_codes;
 pub(crate) use attention_floats::attention_floats;
+pub(crate) use attention_merge::attention_merge;
 pub(crate) use dense::{dense_dispatch, dense_kernels};
 pub(crate) use elementwise::elementwise_kernels;
 pub(crate) use quantize::quantize_kernels;

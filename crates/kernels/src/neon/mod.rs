@@ -9,6 +9,7 @@ pub(crate) mod roofline;
 
 pub(crate) mod attention {
     crate::generic::attention_kernels!("neon,dotprod", 24, 3, super::floats);
+    crate::generic::attention_merge!("neon,dotprod");
 }
 mod floats {
     crate::generic::attention_floats!("neon,dotprod");

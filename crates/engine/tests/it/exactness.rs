@@ -7,7 +7,8 @@ use edgethink_engine::{
     AdapterId, AdapterSpan, Engine, EngineOptions, FinishReason, KvFormat, Request, Sampling,
     WeightFormat,
 };
-use edgethink_model::{Family, Model};
+use edgethink_model::{Config, Family, Model};
+use edgethink_testkit::tiny_config;
 
 /// Base, plain LoRA and masked LoRA requests of different lengths, seeds and settings, some with several streams.
 fn mixture(a: AdapterId, b: AdapterId) -> Vec<Request> {
@@ -147,6 +148,38 @@ fn long_sequences_do_not_depend_on_threads_chunks_or_the_batch() {
             let alone: Vec<Answer> = alone.collect();
             let together = run(&mut with(4, 64), &requests);
             assert_same(&together, &alone, "long and short");
+        }
+    }
+}
+
+#[test]
+fn parts_are_added_alike_however_they_are_shared_out() {
+    let model = model_of(
+        &Config {
+            max_position_embeddings: 4096,
+            ..tiny_config(Family::Qwen2)
+        },
+        29,
+    );
+    for options in formats() {
+        // 11 parts and two kv heads: one task for each head, runs of two parts and a last one, and parts one by one.
+        let tokens = prompt(10, 2_800);
+        let requests = [2_800, 1_300].map(|len| Request {
+            ignore_eos: true,
+            ..Request::greedy(tokens[..len].to_vec(), 4)
+        });
+        let with = |threads: usize| {
+            let options = EngineOptions {
+                threads,
+                kv_tokens: 4096,
+                ..options.clone()
+            };
+            engine(&model, &options)
+        };
+        let alone = requests.each_ref().map(|one| run_one(&mut with(1), one));
+        for threads in 1..4 {
+            let together = run(&mut with(threads), &requests);
+            assert_same(&together, &alone, &format!("{threads} threads"));
         }
     }
 }

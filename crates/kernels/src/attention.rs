@@ -91,7 +91,7 @@ pub struct KvBlock<'a> {
     pub tokens: usize,
     /// Position of the first token in its sequence.
     pub first: usize,
-    /// The block that the rows visit next: int8 keys and values are fetched while few rows compute. Only speed depends on it.
+    /// The block that the rows visit next: int8 keys and values are fetched while they compute. Only speed depends on it.
     pub next: Option<KvRef<'a>>,
 }
 

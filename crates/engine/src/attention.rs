@@ -232,29 +232,29 @@ impl Shared<'_> {
         let mut others: Vec<_> = buffers
             .map(|buffer| attend_begin(self.work.isa, q, d, scale, buffer))
             .collect();
-        self.visit_tree(of, &rows, parts, 0..parts.len(), &mut state, &mut others);
+        self.visit_tree(of, &rows, parts, parts.len(), &mut state, &mut others);
         state
     }
 
-    /// Lets some rows visit a range of `parts` that is a subtree. `others` are states of the levels below.
+    /// Lets some rows visit the first `count` of `parts`, a subtree. `others` are states of the levels below.
     fn visit_tree(
         &self,
         of: Rows<'_>,
         rows: &Range<usize>,
         parts: &[Range<usize>],
-        range: Range<usize>,
+        count: usize,
         state: &mut AttentionState<'_>,
         others: &mut [AttentionState<'_>],
     ) {
-        if range.len() < 2 {
+        if count < 2 {
             attend_again(state);
-            self.visit_part(of, rows, &parts[range.start..], state);
+            self.visit_part(of, rows, parts, state);
             return;
         }
-        let half = range.start + left(range.len());
-        self.visit_tree(of, rows, parts, range.start..half, state, others);
+        let half = left(count);
+        self.visit_tree(of, rows, parts, half, state, others);
         let (other, others) = others.split_first_mut().expect("one for each level");
-        self.visit_tree(of, rows, parts, half..range.end, other, others);
+        self.visit_tree(of, rows, &parts[half..], count - half, other, others);
         attend_merge(state, other);
     }
 
@@ -267,11 +267,8 @@ impl Shared<'_> {
         state: &mut AttentionState<'_>,
     ) {
         let AttentionShape { group, window, .. } = self.shape;
-        let (part, end) = match parts {
-            [part] => (part.clone(), part.end),
-            [part, next, ..] => (part.clone(), next.end),
-            [] => return,
-        };
+        let part = &parts[0];
+        let end = parts.get(1).unwrap_or(part).end;
         let queries = rows.start * group..rows.end * group;
         let kv = |step: &Step| self.kv.block(self.layer, of.head, step.block, step.tokens);
         let steps = &of.tile.steps[part.start..end];

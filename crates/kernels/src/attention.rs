@@ -173,6 +173,34 @@ impl Rows<'_> {
         self.sum.fill([0.0; LANES]);
         self.max.fill(f32::NEG_INFINITY);
     }
+
+    /// Raises the largest score of row `r` to that of `part` where it is larger. Returns how far what the row had and what `part` has are
+    /// below it, both at most 0; `None` where the row saw nothing of `part`, which leaves it as it is, to the sign of a zero.
+    pub(crate) fn raise(&mut self, part: &Rows<'_>, r: usize) -> Option<[f32; 2]> {
+        if part.sum[r] == [0.0; LANES] {
+            return None;
+        }
+        let (old, other) = (self.max[r], part.max[r]);
+        let max = old.max(other);
+        self.max[r] = max;
+        // The largest score of a row that has seen nothing is −∞. Differences must be −∞ then, not NaN.
+        let base = max.max(f32::MIN);
+        Some([old - base, other - base])
+    }
+
+    /// The sums of row `r`, acc and l, each beside that of `part`.
+    pub(crate) fn beside<'s>(
+        &'s mut self,
+        part: &'s Rows<'_>,
+        r: usize,
+    ) -> [(&'s mut [f32], &'s [f32]); 2] {
+        let width = self.acc.len() / self.max.len();
+        let acc = r * width..(r + 1) * width;
+        [
+            (&mut self.acc[acc.clone()], &part.acc[acc]),
+            (&mut self.sum[r], &part.sum[r]),
+        ]
+    }
 }
 
 impl AttentionState<'_> {
@@ -514,9 +542,7 @@ pub fn attend_merge(whole: &mut AttentionState<'_>, part: &AttentionState<'_>) {
         (part.max.len(), part.acc.len()),
         "rows and elements of two states"
     );
-    if !part.max.is_empty() {
-        dispatch!(isa, attention::merge(whole, part));
-    }
+    dispatch!(isa, attention::merge(whole, part));
 }
 
 /// Ends: writes acc / l to `out` `[R, D]`.

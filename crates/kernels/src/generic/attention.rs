@@ -101,14 +101,17 @@ macro_rules! attention_kernels {
             /// All lines in `passes` over keys and as many over values.
             #[inline]
             fn new(kv: &Step<'_, Element>, passes: usize) -> Self {
-                let all = size_of_val(kv.keys);
                 // A pass has as many units of keys as of values, each of two lines for every two rows.
                 let every = (passes * 4 / UNIT).max(1);
                 Self {
                     keys: kv.next.keys,
                     values: kv.next.values,
                     at: 0,
-                    end: if kv.next.keys.is_null() { 0 } else { all },
+                    end: if kv.next.keys.is_null() {
+                        0
+                    } else {
+                        size_of_val(kv.keys)
+                    },
                     mask: (1 << every.ilog2()) - 1,
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::attention::{LANES, Rows, STEP, Step};
+use crate::attention::{Rows, STEP, Step};
 
 /// Lets every row see up to 32 tokens.
 pub(crate) fn step(kv: &Step<'_, f32>, rows: &mut Rows<'_>) {
@@ -79,21 +79,12 @@ pub(super) fn weigh(
 
 /// Adds what rows have seen of `part` to what they have seen of `whole`.
 pub(crate) fn merge(whole: &mut Rows<'_>, part: &Rows<'_>) {
-    let count = part.max.len();
-    let width = part.acc.len() / count;
-    for r in 0..count {
-        // A part in which the row saw nothing leaves it as it is, to the sign of a zero.
-        if part.sum[r] == [0.0; LANES] {
+    for r in 0..part.max.len() {
+        let Some(below) = whole.raise(part, r) else {
             continue;
-        }
-        let max = whole.max[r].max(part.max[r]);
-        // Where a row has seen nothing, its largest score is −∞ and its share 0. Differences must be −∞ then, not NaN.
-        let base = max.max(f32::MIN);
-        let (own, other) = ((whole.max[r] - base).exp(), (part.max[r] - base).exp());
-        whole.max[r] = max;
-        let acc = &mut whole.acc[r * width..][..width];
-        let more = &part.acc[r * width..][..width];
-        for (sums, more) in [(acc, more), (&mut whole.sum[r][..], &part.sum[r][..])] {
+        };
+        let [own, other] = below.map(f32::exp);
+        for (sums, more) in whole.beside(part, r) {
             for (sum, more) in sums.iter_mut().zip(more) {
                 *sum = *sum * own + more * other;
             }
